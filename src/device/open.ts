@@ -1,0 +1,39 @@
+// Chooses and opens a device.
+import { requestAdapter } from '#gpu'
+import { Device } from './device.ts'
+import { openWasm } from './wasm/runner.ts'
+import { openWebgpu } from './webgpu/runner.ts'
+
+export type DeviceKind = 'auto' | 'webgpu' | 'webgpu:software' | 'wasm'
+
+export const DEVICE_KINDS: readonly DeviceKind[] = ['auto', 'webgpu', 'webgpu:software', 'wasm']
+
+export interface OpenOptions {
+  /** CPU threads, 1 to 64; all cores by default. Results do not depend on it. */
+  readonly threads?: number
+}
+
+/**
+ * Opens a device. `auto` takes a hardware GPU where there is one and the CPU elsewhere, never a software adapter;
+ * `webgpu` insists on hardware, `webgpu:software` is a GPU emulated on the CPU, for tests and for kernel developers.
+ * Throws when the device asked for is missing.
+ */
+export async function openDevice(kind: DeviceKind = 'auto', { threads }: OpenOptions = {}): Promise<Device> {
+  if (!DEVICE_KINDS.includes(kind)) throw new Error(`device: must be one of ${DEVICE_KINDS.join(', ')}, got "${kind}"`)
+  if (kind === 'wasm') return new Device(await openWasm(threads))
+  const open = await requestAdapter(kind === 'webgpu:software' ? 'software' : 'hardware')
+  if (open) {
+    try {
+      return new Device(await openWebgpu(open))
+    } catch (error) {
+      open.release()
+      throw error
+    }
+  }
+  if (kind === 'auto') return new Device(await openWasm(threads))
+  throw new Error(
+    kind === 'webgpu'
+      ? 'device: no hardware WebGPU adapter found; use --device wasm, or install or update the GPU driver'
+      : 'device: no software WebGPU adapter found; use --device wasm',
+  )
+}

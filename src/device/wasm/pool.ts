@@ -1,0 +1,167 @@
+// The host's side of the CPU threads: posts tasks to the queue in shared memory and learns when they are finished.
+import { spawn, type Thread } from '#threads'
+import { workerText } from '../../generated/worker.ts'
+import {
+  ARGUMENTS,
+  COUNT,
+  FAILED,
+  FINISHED,
+  HEADER,
+  KERNEL,
+  LEFT,
+  LENGTH,
+  type Message,
+  NEXT,
+  PIECE,
+  POSTED,
+  QUIT,
+  SLOT,
+  SLOTS,
+  type Start,
+  WANTED,
+} from './queue.ts'
+
+export interface Task {
+  readonly kernel: number
+  /** Pointers, letters and scalars as 32-bit words, without the range. */
+  readonly words: Int32Array
+  readonly length: number
+  /** Units that a thread takes at a time. */
+  readonly piece: number
+}
+
+/** Runs tasks in order on all threads. */
+export class Pool {
+  readonly threads: number
+  readonly #threads: Thread[]
+  readonly #words: Int32Array
+  /** Tasks that did not fit into the ring yet. */
+  #backlog: Task[] = []
+  #posted = 0
+  #waiting: { readonly task: number; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = []
+  #error: Error | null = null
+  #stopped = false
+
+  constructor(start: Omit<Start, 'scratch'>, scratches: readonly number[]) {
+    this.threads = scratches.length
+    this.#words = new Int32Array(start.memory.buffer, start.queue, HEADER + SLOTS * SLOT)
+    this.#threads = scratches.map((scratch) => {
+      const thread = spawn(
+        workerText,
+        (message) => this.#hear(message),
+        (error) => this.#fail(error),
+      )
+      thread.start({ ...start, scratch })
+      return thread
+    })
+  }
+
+  /** Number of the last task given; compare with `finished`. */
+  get posted(): number {
+    return this.#posted
+  }
+
+  /** Number of tasks that all threads have finished. */
+  get finished(): number {
+    const behind = (this.#inRing() - Atomics.load(this.#words, FINISHED)) | 0
+    return this.#posted - this.#backlog.length - behind
+  }
+
+  /** Adds a task and returns its number; never waits. */
+  post(task: Task): number {
+    if (this.#error) throw this.#error
+    this.#posted++
+    if (this.#backlog.length > 0 || !this.#put(task)) this.#backlog.push(task)
+    return this.#posted
+  }
+
+  /** Waits until every task posted so far is finished; rejects with the first error of a thread. */
+  async done(): Promise<void> {
+    // A message that says "half of the ring is free" refills it, so a long backlog drains without the host polling.
+    while (this.#backlog.length > 0) {
+      await this.#wait(Math.max(this.finished + 1, this.#posted - this.#backlog.length - SLOTS / 2))
+      while (this.#backlog.length > 0 && this.#put(this.#backlog[0]!)) this.#backlog.shift()
+    }
+    await this.#wait(this.#posted)
+  }
+
+  async stop(): Promise<void> {
+    if (this.#stopped) return
+    this.#stopped = true
+    Atomics.store(this.#words, QUIT, 1)
+    Atomics.add(this.#words, POSTED, 1)
+    Atomics.notify(this.#words, POSTED)
+    this.#fail(new Error('wasm: the device has been destroyed'))
+    await Promise.all(this.#threads.map((thread) => thread.stop()))
+  }
+
+  #inRing(): number {
+    return Atomics.load(this.#words, POSTED)
+  }
+
+  #put({ kernel, words, length, piece }: Task): boolean {
+    const posted = this.#inRing()
+    if (((posted - Atomics.load(this.#words, FINISHED)) | 0) >= SLOTS) return false
+    const slot = HEADER + ((posted >>> 0) % SLOTS) * SLOT
+    this.#words[slot + KERNEL] = kernel
+    this.#words[slot + LENGTH] = length
+    this.#words[slot + PIECE] = piece
+    this.#words[slot + NEXT] = 0
+    this.#words[slot + LEFT] = this.threads
+    this.#words[slot + COUNT] = words.length
+    this.#words.set(words, slot + ARGUMENTS)
+    Atomics.add(this.#words, POSTED, 1)
+    Atomics.notify(this.#words, POSTED)
+    return true
+  }
+
+  #wait(task: number): Promise<void> {
+    if (this.#error) return Promise.reject(this.#error)
+    if (this.finished >= task) return Promise.resolve()
+    for (const thread of this.#threads) thread.hold(true)
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ task, resolve, reject })
+      this.#ask()
+    })
+  }
+
+  /** Asks for a message at the nearest task that somebody waits for. */
+  #ask(): void {
+    while (this.#waiting.length > 0) {
+      const nearest = Math.min(...this.#waiting.map(({ task }) => task))
+      const ahead = nearest - (this.#posted - this.#backlog.length)
+      // 0 means "no wish", so that counter value asks for its successor's predecessor: one task earlier is harmless.
+      const wanted = (this.#inRing() + ahead) | 0
+      Atomics.store(this.#words, WANTED, wanted === 0 ? -1 : wanted)
+      if (this.finished < nearest) return
+      // It finished between the two looks: no message may come.
+      this.#settle()
+    }
+  }
+
+  #settle(): void {
+    const finished = this.finished
+    const ready = this.#waiting.filter(({ task }) => task <= finished)
+    this.#waiting = this.#waiting.filter(({ task }) => task > finished)
+    if (this.#waiting.length === 0) for (const thread of this.#threads) thread.hold(false)
+    for (const { resolve } of ready) resolve()
+  }
+
+  #hear(message: Message): void {
+    if ('error' in message) {
+      this.#fail(new Error(`wasm: ${message.error}`))
+      return
+    }
+    this.#settle()
+    this.#ask()
+  }
+
+  #fail(error: Error): void {
+    this.#error ??= error
+    Atomics.store(this.#words, FAILED, 1)
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const thread of this.#threads) thread.hold(false)
+    for (const { reject } of waiting) reject(this.#error)
+  }
+}

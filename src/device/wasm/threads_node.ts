@@ -1,0 +1,32 @@
+// Threads in Node: worker_threads. The `#threads` module of Node.
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import type { Message, Start } from './queue.ts'
+
+/** One running thread. */
+export interface Thread {
+  start(start: Start): void
+  /** Whether the thread keeps the process alive. */
+  hold(hold: boolean): void
+  stop(): Promise<void>
+}
+
+export const threadsSupported = (): boolean => true
+
+/** Number of threads that can run at once. */
+export const cores = (): number => availableParallelism()
+
+/** Starts a thread from the text of its script. */
+export function spawn(script: string, onMessage: (message: Message) => void, onError: (error: Error) => void): Thread {
+  const worker = new Worker(script, { eval: true })
+  worker.on('message', onMessage)
+  worker.on('error', onError)
+  worker.unref()
+  return {
+    start: (start) => worker.postMessage(start),
+    hold: (hold) => (hold ? worker.ref() : worker.unref()),
+    stop: async () => {
+      await worker.terminate()
+    },
+  }
+}

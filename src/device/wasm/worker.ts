@@ -1,0 +1,98 @@
+// A thread: takes its share of each task of the queue. Self-contained; the generator bundles it into a string.
+import {
+  ARGUMENTS,
+  COUNT,
+  FAILED,
+  FINISHED,
+  HEADER,
+  KERNEL,
+  LEFT,
+  LENGTH,
+  type Message,
+  NEXT,
+  PIECE,
+  POSTED,
+  QUIT,
+  SLOT,
+  SLOTS,
+  type Start,
+  WANTED,
+} from './queue.ts'
+
+/** Tries before a thread goes to sleep: about 20 microseconds, the gap between two kernels of a forward pass. */
+const SPINS = 2000
+
+/** Waits until `words[index]` is no longer `value`. */
+function waitForChange(words: Int32Array, index: number, value: number): void {
+  for (let i = 0; i < SPINS; i++) if (Atomics.load(words, index) !== value) return
+  while (Atomics.load(words, index) === value) Atomics.wait(words, index, value)
+}
+
+function work({ module, memory, queue, scratch, kernels }: Start, post: (message: Message) => void): void {
+  const instance = new WebAssembly.Instance(module, {
+    env: { memory, abort: () => {} },
+  })
+  const exports = instance.exports as Record<string, (...values: number[]) => void>
+  exports.set_scratch!(scratch)
+  const functions = kernels.map(({ name }) => exports[name]!)
+  const words = new Int32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
+  const floats = new Float32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
+
+  for (let task = 0; ; task = (task + 1) | 0) {
+    waitForChange(words, POSTED, task)
+    if (Atomics.load(words, QUIT) !== 0) return
+    const slot = HEADER + ((task >>> 0) % SLOTS) * SLOT
+    if (Atomics.load(words, FAILED) === 0) {
+      try {
+        const kernel = words[slot + KERNEL]!
+        const count = words[slot + COUNT]!
+        const values: number[] = []
+        for (let i = 0; i < count; i++) {
+          const at = slot + ARGUMENTS + i
+          values.push(kernels[kernel]!.floats[i] ? floats[at]! : words[at]!)
+        }
+        const length = words[slot + LENGTH]! >>> 0
+        const piece = words[slot + PIECE]! >>> 0
+        for (;;) {
+          const start = Atomics.add(words, slot + NEXT, piece) >>> 0
+          if (start >= length) break
+          values[count] = start
+          values[count + 1] = Math.min(length, start + piece)
+          functions[kernel]!(...values)
+        }
+      } catch (error) {
+        Atomics.store(words, FAILED, 1)
+        post({ error: `${kernels[words[slot + KERNEL]!]?.name}: ${(error as Error).message}` })
+      }
+    }
+    if (Atomics.sub(words, slot + LEFT, 1) === 1) {
+      const finished = (task + 1) | 0
+      Atomics.store(words, FINISHED, finished)
+      Atomics.notify(words, FINISHED)
+      const wanted = Atomics.load(words, WANTED)
+      if (wanted !== 0 && ((finished - wanted) | 0) >= 0) {
+        Atomics.store(words, WANTED, 0)
+        post({ finished })
+      }
+    } else waitForChange(words, FINISHED, task)
+  }
+}
+
+// In Node the bundle runs inside a worker_threads worker, in a page inside a Web Worker; each has its own way to talk.
+declare const require: ((name: string) => unknown) | undefined
+interface NodeThreads {
+  readonly parentPort: {
+    once(event: 'message', listener: (start: Start) => void): void
+    postMessage(message: Message): void
+  }
+}
+if (typeof require === 'function') {
+  const { parentPort } = require('node:worker_threads') as NodeThreads
+  parentPort.once('message', (start) => work(start, (message) => parentPort.postMessage(message)))
+} else {
+  const scope = globalThis as unknown as {
+    onmessage: ((event: { data: Start }) => void) | null
+    postMessage(m: Message): void
+  }
+  scope.onmessage = ({ data }) => work(data, (message) => scope.postMessage(message))
+}

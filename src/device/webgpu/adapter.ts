@@ -1,0 +1,79 @@
+// What an adapter is to the rest of the engine: the same record from Dawn in Node and from a browser.
+
+/** What to look for: a GPU, or a CPU that plays one (SwiftShader, llvmpipe, WARP), which is for tests. */
+export type AdapterKind = 'hardware' | 'software'
+
+/** Switches that only Dawn in Node knows; browsers have command line flags for them. */
+export interface AdapterOptions {
+  /** Timestamps in nanoseconds instead of multiples of 65 536 ns. */
+  readonly exactTimestamps?: boolean
+  /** Experimental features of Dawn (subgroup matrices and the like). */
+  readonly unsafeApis?: boolean
+}
+
+/** An adapter that was found. `limits` are those of the adapter; a device gets the defaults unless it asks for more. */
+export interface FoundAdapter {
+  readonly adapter: GPUAdapter
+  readonly software: boolean
+  readonly description: string
+  readonly features: string[]
+  readonly limits: Record<string, number>
+  /** Must live as long as the adapter's device: Dawn crashes when its instance is collected first. */
+  readonly keepAlive: unknown
+  /** To be called once after the adapter's device is destroyed. */
+  release(): void
+}
+
+/** One line of `pinball devices`. */
+export interface AdapterSummary {
+  readonly name: string
+  readonly kind: AdapterKind
+  readonly features: string[]
+  readonly limits: Record<string, number>
+}
+
+// Names under which CPU rasterisers report themselves, for versions that do not set isFallbackAdapter.
+const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b/i
+
+/** Says whether an adapter computes on the CPU. */
+export function isSoftware(info: GPUAdapterInfo): boolean {
+  if (info.isFallbackAdapter) return true
+  return [info.vendor, info.architecture, info.device, info.description].some((word) => SOFTWARE.test(word ?? ''))
+}
+
+/** Vendor, architecture and driver text without repetitions; browsers leave some of these empty. */
+export function describeAdapter({ vendor, architecture, device, description }: GPUAdapterInfo): string {
+  const words = [vendor, architecture, description || device].filter(Boolean)
+  return (
+    words.filter((word, i) => !words.some((other, j) => j > i && contains(other, word))).join(' ') || 'unnamed adapter'
+  )
+}
+
+function contains(text: string, word: string): boolean {
+  return text.toLowerCase().includes(word.toLowerCase())
+}
+
+/** Makes the record of an adapter; `keepAlive` is whatever owns it. */
+export function foundAdapter(adapter: GPUAdapter, keepAlive: unknown, release: () => void): FoundAdapter {
+  // The limits are getters of the prototype, so only a for-in loop finds them.
+  const limits: Record<string, number> = {}
+  for (const name in adapter.limits) {
+    const value = Number(Reflect.get(adapter.limits, name))
+    if (Number.isFinite(value)) limits[name] = value
+  }
+  return {
+    adapter,
+    software: isSoftware(adapter.info),
+    description: describeAdapter(adapter.info),
+    features: [...adapter.features].map(String).sort(),
+    limits,
+    keepAlive,
+    release,
+  }
+}
+
+/** Makes the line of an adapter for a listing. */
+export function summarize(found: FoundAdapter): AdapterSummary {
+  const { description, software, features, limits } = found
+  return { name: description, kind: software ? 'software' : 'hardware', features, limits }
+}

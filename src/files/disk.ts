@@ -1,0 +1,153 @@
+// Files of the local disk as sources, and files written whole or not at all; the only file here that needs Node.
+import { randomBytes } from 'node:crypto'
+import { unlinkSync } from 'node:fs'
+import { type FileHandle, open, readdir, realpath, rename, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { checkRange, type ModelFiles, type Source } from './source.ts'
+
+// One read call moves at most this much: Node passes lengths to the system as 32-bit numbers.
+const READ_BYTES = 2 ** 30
+
+/** Opens a file for reading by ranges. Throws `PATH: no such file`, `PATH: is a directory, ...` and the like. */
+export async function openFile(path: string): Promise<Source> {
+  const handle = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`${path}: ${explain(error)}`)
+  })
+  try {
+    const about = await handle.stat()
+    if (about.isDirectory()) throw new Error(`${path}: is a directory, a file is needed`)
+    if (!about.isFile()) throw new Error(`${path}: is not a regular file`)
+    return fileSource(path, handle, about.size)
+  } catch (error) {
+    await handle.close()
+    throw error
+  }
+}
+
+/** Opens a model directory. Throws `PATH: no such directory` and the like; files in it are looked up when asked for. */
+export async function openDirectory(path: string): Promise<ModelFiles> {
+  const about = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such directory' : explain(error)}`)
+  })
+  if (!about.isDirectory()) throw new Error(`${path}: is not a directory; a model is a directory with config.json`)
+  return {
+    name: path,
+    async open(file) {
+      if (basename(file) !== file || file === '..' || file === '.' || file.includes('\\') || file.includes('\0')) {
+        throw new Error(`${path}: ${JSON.stringify(file)} is not the name of a file in it`)
+      }
+      const inside = join(path, file)
+      const there = await stat(inside).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return null
+        throw new Error(`${inside}: ${explain(error)}`)
+      })
+      return there === null ? null : openFile(inside)
+    },
+    async list() {
+      return (await readdir(path)).sort()
+    },
+  }
+}
+
+function fileSource(name: string, handle: FileHandle, byteLength: number): Source {
+  return {
+    name,
+    byteLength,
+    async read(offset, length) {
+      checkRange({ name, byteLength }, offset, length)
+      const bytes = new Uint8Array(length)
+      let done = 0
+      while (done < length) {
+        const { bytesRead } = await handle.read(bytes, done, Math.min(length - done, READ_BYTES), offset + done)
+        if (bytesRead === 0) {
+          throw new Error(`${name}: ended at byte ${offset + done} while it was read; it had ${byteLength} when opened`)
+        }
+        done += bytesRead
+      }
+      return bytes
+    },
+    close: () => handle.close(),
+  }
+}
+
+/** Says in words what the system found wrong with a path. */
+function explain(error: NodeJS.ErrnoException): string {
+  if (error.code === 'ENOENT') return 'no such file'
+  if (error.code === 'EACCES' || error.code === 'EPERM') return 'permission denied'
+  if (error.code === 'ENOTDIR') return 'a part of the path is not a directory'
+  if (error.code === 'EISDIR') return 'is a directory, a file is needed'
+  if (error.code === 'ENOSPC') return 'no space left on the disk'
+  return `${error.code ?? error.message}`
+}
+
+// Temporary files that exist right now, so that a process that is told to stop can take them along.
+const unfinished = new Set<string>()
+
+/**
+ * Writes a file from chunks of bytes so that it appears complete or not at all: a temporary file in the same folder,
+ * synced, then renamed over `path`. The temporary file is removed when anything fails.
+ */
+export async function writeFileAtomic(
+  path: string,
+  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): Promise<void> {
+  const target = await checkTarget(path)
+  const temporary = join(dirname(target), `.${basename(target)}.${randomBytes(6).toString('hex')}.tmp`)
+  let handle: FileHandle | null = null
+  unfinished.add(temporary)
+  try {
+    handle = await open(temporary, 'wx')
+    for await (const chunk of chunks) await writeAll(handle, chunk)
+    await handle.sync()
+    await handle.close()
+    handle = null
+    await rename(temporary, target)
+  } catch (error) {
+    await handle?.close().catch(() => {})
+    await unlink(temporary).catch(() => {})
+    const code = (error as NodeJS.ErrnoException).code
+    throw code === undefined ? error : new Error(`${path}: cannot be written: ${explainWrite(error)}`)
+  } finally {
+    unfinished.delete(temporary)
+  }
+}
+
+/** Throws unless `path` can be written: its folder exists and it is not a directory or device. Gives the real path. */
+export async function checkTarget(path: string): Promise<string> {
+  const about = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw new Error(`${path}: cannot be written: ${explain(error)}`)
+  })
+  if (about?.isDirectory()) throw new Error(`${path}: cannot be written: is a directory`)
+  if (about !== null) {
+    if (!about.isFile()) throw new Error(`${path}: cannot be written: is not a regular file`)
+    return realpath(path)
+  }
+  const folder = await stat(dirname(path)).catch(() => null)
+  if (!folder?.isDirectory()) throw new Error(`${path}: cannot be written: no such directory: ${dirname(path)}`)
+  return path
+}
+
+/** Removes, at once, the temporary files of writes that have not finished: for the handler of an interrupt. */
+export function discardUnfinished(): void {
+  for (const path of unfinished) {
+    try {
+      unlinkSync(path)
+    } catch {
+      // It was not created yet or has just been renamed: there is nothing to remove.
+    }
+  }
+}
+
+function explainWrite(error: unknown): string {
+  const known = error as NodeJS.ErrnoException
+  return known.code === 'ENOENT' ? 'no such directory' : explain(known)
+}
+
+async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+  let done = 0
+  while (done < chunk.byteLength) {
+    const { bytesWritten } = await handle.write(chunk, done, Math.min(chunk.byteLength - done, READ_BYTES))
+    done += bytesWritten
+  }
+}

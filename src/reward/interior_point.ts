@@ -1,0 +1,346 @@
+// Primal-dual interior point method for L1-penalised quantile regression, all in f64.
+//
+// Source: Mehrotra 1992 (predictor and corrector); Portnoy and Koenker 1997 (bounded-variable dual of quantile regression).
+// The penalty is written as one pseudo-label per column: target 0, row e_j, box [-penalty, penalty]. With A the rows of both
+// kinds and t their targets, the dual is  max t'z  subject to  A'z = 0 and lower <= z <= upper, and its multiplier is w.
+
+import type { LabelSet } from './labels.ts'
+import type { Matrix, Vector } from './matrix.ts'
+
+/** One level of one attribute, in the solver's units (labels shifted and scaled to a mean size of about 1). */
+export interface Task {
+  readonly matrix: Matrix
+  readonly labels: LabelSet
+  /** Targets [N], in place of labels.values. */
+  readonly y: Float64Array
+  readonly level: number
+  /** Penalty on the mean loss, 0 or more, of the columns below matrix.columns. */
+  readonly penalty: number
+  /** Columns that may be non-zero, ascending; matrix.columns stands for the intercept. */
+  readonly columns: Uint32Array
+  /** Root mean square of each column [stride]. */
+  readonly scale: Float64Array
+  /** Stop at this relative gap, or at this absolute one. */
+  readonly tolerance: number
+  readonly floor: number
+  readonly signal?: AbortSignal
+}
+
+/** What a solver found. Both are only claims until `certify` has looked at them. */
+export interface Solution {
+  /** Weights [stride] including the intercept at matrix.columns. */
+  readonly weights: Float64Array
+  /** Dual values per unit of weight, in [level - 1, level], [N]. */
+  readonly dual: Float64Array
+  readonly objective: number
+  readonly bound: number
+  readonly iterations: number
+}
+
+const MAX_ITERATIONS = 100
+/** Iterations without progress in the gap before the best point is taken. */
+const PATIENCE = 12
+
+/** Solves the task on its columns; never throws for a hard problem, but returns the best primal and dual points met. */
+export function interiorPoint(task: Task): Solution {
+  const mark = task.matrix.mark()
+  try {
+    return new InteriorPoint(task).solve()
+  } finally {
+    task.matrix.release(mark)
+  }
+}
+
+class InteriorPoint {
+  readonly #task: Task
+  readonly #labels: number
+  readonly #penalised: number
+  readonly #size: number
+  readonly #width: number
+  // Per label and pseudo-label: distance to either bound (dual), and the two parts of the residual (primal).
+  readonly #target: Float64Array
+  readonly #weight: Float64Array
+  readonly #up: Float64Array
+  readonly #down: Float64Array
+  readonly #above: Float64Array
+  readonly #below: Float64Array
+  readonly #dz: Float64Array
+  readonly #dAbove: Float64Array
+  readonly #dBelow: Float64Array
+  readonly #q: Float64Array
+  readonly #rhs: Float64Array
+  readonly #fit: Float64Array
+  readonly #v
+
+  constructor(task: Task) {
+    const { matrix, labels, columns, penalty, level } = task
+    const n = labels.values.length
+    this.#task = task
+    this.#labels = n
+    this.#penalised = penalty > 0 ? columns.filter((j) => j < matrix.columns).length : 0
+    this.#size = n + this.#penalised
+    this.#width = (columns.length + 3) & ~3
+    const vector = () => new Float64Array(this.#size)
+    this.#target = vector()
+    this.#target.set(task.y)
+    this.#weight = new Float64Array(this.#size).fill(2 * penalty)
+    this.#weight.set(labels.weights)
+    this.#up = this.#weight.map((w, i) => w * (i < n ? level : 0.5))
+    this.#down = this.#weight.map((w, i) => w * (i < n ? 1 - level : 0.5))
+    this.#above = vector()
+    this.#below = vector()
+    this.#dz = vector()
+    this.#dAbove = vector()
+    this.#dBelow = vector()
+    this.#q = vector()
+    this.#rhs = vector()
+    this.#fit = vector()
+    const rows = labels.rows.length
+    const width = this.#width
+    this.#v = matrix.allocate(
+      {
+        gram: width * width,
+        pack: matrix.gramScratch(width),
+        step: width,
+        rowQ: rows,
+        rowValue: rows,
+        wide: matrix.stride,
+        weights: matrix.stride,
+        dual: matrix.stride,
+      },
+      { rows, cols: width },
+    )
+    this.#v.rows.values.set(labels.rows)
+    // Positions beyond the real columns must name a column of zeros; where none exists their rows and columns are never read.
+    this.#v.cols.values.fill(columns[0] ?? 0)
+    this.#v.cols.values.set(columns)
+  }
+
+  solve(): Solution {
+    const { task } = { task: this.#task }
+    this.#start()
+    let bestPrimal = Number.POSITIVE_INFINITY
+    let bestDual = Number.NEGATIVE_INFINITY
+    let weights = this.#v.weights.values.slice()
+    let dual = new Float64Array(this.#labels)
+    let iteration = 0
+    let since = 0
+    for (; iteration < MAX_ITERATIONS; iteration++) {
+      const before = bestPrimal - bestDual
+      const objective = this.#residuals()
+      if (objective < bestPrimal) {
+        bestPrimal = objective
+        weights = this.#v.weights.values.slice()
+      }
+      const bound = this.#bound()
+      if (bound.value > bestDual) {
+        bestDual = bound.value
+        dual = this.#unitDual(bound.share)
+      }
+      const gap = bestPrimal - bestDual
+      if (gap <= task.tolerance * bestPrimal || gap <= task.floor) break
+      since = gap < 0.9 * before ? 0 : since + 1
+      if (since > PATIENCE || !Number.isFinite(objective) || task.signal?.aborted) break
+      if (!this.#iterate()) break
+    }
+    return { weights, dual, objective: bestPrimal, bound: bestDual, iterations: iteration }
+  }
+
+  // A ridge regression with the weights of the central path gives w; the dual starts at 0, which is feasible.
+  #start(): void {
+    const { y, scale, columns } = this.#task
+    const n = this.#labels
+    let size = 0
+    for (let i = 0; i < n; i++) size += this.#weight[i] * Math.abs(y[i])
+    size = Math.max(size, 1e-6)
+    for (let i = 0; i < this.#size; i++) {
+      const unit = i < n ? size : size / scale[columns[i - n]]
+      this.#q[i] = (this.#up[i] * this.#down[i]) / (unit * (this.#up[i] + this.#down[i]))
+    }
+    this.#factor()
+    for (let i = 0; i < this.#size; i++) this.#rhs[i] = this.#q[i] * this.#target[i]
+    this.#direction()
+    this.#spread(this.#v.weights.values)
+    this.#residuals()
+    let spread = 0
+    for (let i = 0; i < n; i++) spread += this.#weight[i] * Math.abs(this.#fit[i])
+    const slack = Math.max(spread, 1e-3 * size)
+    let typical = 0
+    for (let i = 0; i < n; i++) typical += this.#weight[i] * this.#weight[i]
+    for (let i = 0; i < this.#size; i++) {
+      const centre = i < n ? slack : (slack * typical) / this.#weight[i]
+      this.#above[i] = Math.max(this.#fit[i], 0) + centre
+      this.#below[i] = Math.max(-this.#fit[i], 0) + centre
+    }
+  }
+
+  // fit = target - A w for labels and pseudo-labels; returns the objective at w.
+  #residuals(): number {
+    const { matrix, labels, columns, level } = this.#task
+    const n = this.#labels
+    const { weights, rowValue, rows } = this.#v
+    matrix.times(rows, labels.rows.length, weights, rowValue)
+    const xw = rowValue.values
+    const rowOf = labels.rowOf
+    let objective = 0
+    for (let i = 0; i < n; i++) {
+      const r = this.#target[i] - xw[rowOf[i]]
+      this.#fit[i] = r
+      objective += this.#weight[i] * r * (r > 0 ? level : level - 1)
+    }
+    for (let i = n; i < this.#size; i++) {
+      const w = weights.values[columns[i - n]]
+      this.#fit[i] = -w
+      objective += 0.5 * this.#weight[i] * Math.abs(w)
+    }
+    return objective
+  }
+
+  // dual = X'z; the bound is y'z scaled until no column exceeds its penalty.
+  #bound(): { value: number; share: number } {
+    const { matrix, labels, columns, penalty, y } = this.#task
+    const { rowValue, dual, rows } = this.#v
+    const rowOf = labels.rowOf
+    rowValue.values.fill(0)
+    let value = 0
+    for (let i = 0; i < this.#labels; i++) {
+      const z = this.#dual(i)
+      rowValue.values[rowOf[i]] += z
+      value += z * y[i]
+    }
+    dual.values.fill(0)
+    matrix.addTransposed(rows, rowValue, labels.rows.length, dual)
+    let largest = 0
+    for (let c = 0; c < this.#penalised; c++) largest = Math.max(largest, Math.abs(dual.values[columns[c]]))
+    const share = largest > penalty && penalty > 0 ? penalty / largest : 1
+    return { value: value * share, share }
+  }
+
+  // One predictor-corrector step; false where no step is possible any more.
+  #iterate(): boolean {
+    const n = this.#size
+    let mu = 0
+    for (let i = 0; i < n; i++) {
+      this.#q[i] = 1 / (this.#above[i] / this.#up[i] + this.#below[i] / this.#down[i])
+      mu += this.#above[i] * this.#up[i] + this.#below[i] * this.#down[i]
+    }
+    mu /= 2 * n
+    this.#factor()
+    this.#newton(0, false)
+    const [primal, dual] = this.#lengths(1)
+    let predicted = 0
+    for (let i = 0; i < n; i++) {
+      predicted += (this.#above[i] + primal * this.#dAbove[i]) * (this.#up[i] - dual * this.#dz[i])
+      predicted += (this.#below[i] + primal * this.#dBelow[i]) * (this.#down[i] + dual * this.#dz[i])
+    }
+    predicted /= 2 * n
+    this.#newton(mu * (predicted / mu) ** 3, true)
+    const [alongPrimal, alongDual] = this.#lengths(0.9995)
+    if (!(alongPrimal > 1e-12 || alongDual > 1e-12)) return false
+    const weights = this.#v.weights.values
+    const step = this.#v.wide.values
+    for (let j = 0; j < weights.length; j++) weights[j] += alongPrimal * step[j]
+    for (let i = 0; i < n; i++) {
+      this.#above[i] += alongPrimal * this.#dAbove[i]
+      this.#below[i] += alongPrimal * this.#dBelow[i]
+      this.#up[i] -= alongDual * this.#dz[i]
+      this.#down[i] += alongDual * this.#dz[i]
+    }
+    return true
+  }
+
+  // Newton direction for centring `mu`, with the second-order terms of the previous direction if `correct`.
+  #newton(mu: number, correct: boolean): void {
+    const n = this.#size
+    const { columns } = this.#task
+    for (let i = 0; i < n; i++) {
+      const second = correct ? this.#dz[i] : 0
+      const a = (mu + second * this.#dAbove[i]) / this.#up[i]
+      const b = (mu - second * this.#dBelow[i]) / this.#down[i]
+      // dAbove and dBelow keep the constant part of their step until dz is known.
+      this.#dAbove[i] = a - this.#above[i]
+      this.#dBelow[i] = b - this.#below[i]
+      const gap = this.#fit[i] - this.#above[i] + this.#below[i]
+      this.#rhs[i] = this.#q[i] * (gap - this.#dAbove[i] + this.#dBelow[i])
+    }
+    this.#direction()
+    const { matrix, labels } = this.#task
+    const { wide, rowValue, rows } = this.#v
+    this.#spread(wide.values)
+    matrix.times(rows, labels.rows.length, wide, rowValue)
+    const rowOf = labels.rowOf
+    for (let i = 0; i < n; i++) {
+      const moved = i < this.#labels ? rowValue.values[rowOf[i]] : wide.values[columns[i - this.#labels]]
+      const dz = this.#rhs[i] - this.#q[i] * moved
+      this.#dz[i] = dz
+      this.#dAbove[i] += (this.#above[i] / this.#up[i]) * dz
+      this.#dBelow[i] -= (this.#below[i] / this.#down[i]) * dz
+    }
+  }
+
+  // step = (A' diag(q) A)^-1 (A' rhs + A'z), the last term wiping out what rounding left of A'z.
+  #direction(): void {
+    const { matrix, labels, columns } = this.#task
+    const { rowValue, wide, rows, step, gram, dual } = this.#v
+    const n = this.#labels
+    const rowOf = labels.rowOf
+    rowValue.values.fill(0)
+    for (let i = 0; i < n; i++) rowValue.values[rowOf[i]] += this.#rhs[i]
+    wide.values.fill(0)
+    matrix.addTransposed(rows, rowValue, labels.rows.length, wide)
+    for (let c = 0; c < columns.length; c++) {
+      let sum = wide.values[columns[c]] + dual.values[columns[c]]
+      if (c < this.#penalised) sum += this.#rhs[n + c] + this.#dual(n + c)
+      step.values[c] = sum
+    }
+    matrix.solve(gram, columns.length, this.#width, step)
+  }
+
+  #factor(): void {
+    const { matrix, labels, columns } = this.#task
+    const { rowQ, rows, cols, gram, pack } = this.#v
+    const rowOf = labels.rowOf
+    rowQ.values.fill(0)
+    for (let i = 0; i < this.#labels; i++) rowQ.values[rowOf[i]] += this.#q[i]
+    matrix.gram(rows, rowQ, labels.rows.length, cols, gram, pack)
+    for (let c = 0; c < columns.length; c++) {
+      if (c < this.#penalised) gram.values[c * this.#width + c] += this.#q[this.#labels + c]
+    }
+    matrix.cholesky(gram, columns.length, this.#width)
+  }
+
+  #spread(to: Float64Array): void {
+    const { columns } = this.#task
+    to.fill(0)
+    for (let c = 0; c < columns.length; c++) to[columns[c]] = this.#v.step.values[c]
+  }
+
+  // Longest steps, at most 1, that keep `share` of the way to the boundary.
+  #lengths(share: number): [number, number] {
+    let primal = 1 / share
+    let dual = 1 / share
+    for (let i = 0; i < this.#size; i++) {
+      const da = this.#dAbove[i]
+      const db = this.#dBelow[i]
+      const dz = this.#dz[i]
+      if (da < 0 && -this.#above[i] > primal * da) primal = -this.#above[i] / da
+      if (db < 0 && -this.#below[i] > primal * db) primal = -this.#below[i] / db
+      if (dz > 0 && this.#up[i] < dual * dz) dual = this.#up[i] / dz
+      if (dz < 0 && this.#down[i] < -dual * dz) dual = -this.#down[i] / dz
+    }
+    return [Math.min(1, share * primal), Math.min(1, share * dual)]
+  }
+
+  // z from whichever bound is nearer, where it carries more digits.
+  #dual(i: number): number {
+    const level = i < this.#labels ? this.#task.level : 0.5
+    const weight = this.#weight[i]
+    return this.#up[i] < this.#down[i] ? level * weight - this.#up[i] : this.#down[i] - (1 - level) * weight
+  }
+
+  #unitDual(share: number): Float64Array<ArrayBuffer> {
+    const out = new Float64Array(this.#labels)
+    for (let i = 0; i < out.length; i++) out[i] = (share * this.#dual(i)) / this.#weight[i]
+    return out
+  }
+}

@@ -1,0 +1,89 @@
+// Labels of one attribute, sorted by feature row, with equal labels of a row merged into one that weighs more.
+
+/** Labels as a solver reads them; N merged labels over R feature rows. */
+export interface LabelSet {
+  /** Feature rows that carry labels, ascending [R]. */
+  readonly rows: Uint32Array
+  /** Position in `rows` of each merged label, ascending [N]. */
+  readonly rowOf: Uint32Array
+  /** Values [N]. */
+  readonly values: Float64Array
+  /** Shares of the mean loss [N]; they add to 1. */
+  readonly weights: Float64Array
+  /** Merged label of each label as given; MISSING for NaN. */
+  readonly index: Uint32Array
+  /** Labels that are not missing. */
+  readonly count: number
+}
+
+export const MISSING = 0xffffffff
+
+/**
+ * Sorts and merges labels. Label i belongs to feature row rowIndex[i], or i without `rowIndex`; NaN drops the label.
+ *
+ * Throws where shapes or indices do not fit, a label is infinite, or none is left.
+ */
+export function mergeLabels(values: Float32Array, rowIndex: Uint32Array | undefined, featureRows: number): LabelSet {
+  const order = sortedLabels(values, rowIndex, featureRows)
+  if (order.length === 0) throw new Error(`fit: an attribute must have at least one label, found ${values.length} missing ones`)
+  const index = new Uint32Array(values.length).fill(MISSING)
+  const rows = new Uint32Array(order.length)
+  const rowOf = new Uint32Array(order.length)
+  const merged = new Float64Array(order.length)
+  const weights = new Float64Array(order.length)
+  let labels = 0
+  let groups = 0
+  for (const i of order) {
+    const row = rowIndex ? rowIndex[i] : i
+    if (groups === 0 || rows[groups - 1] !== row) rows[groups++] = row
+    else if (merged[labels - 1] === values[i]) {
+      weights[labels - 1] += 1 / order.length
+      index[i] = labels - 1
+      continue
+    }
+    rowOf[labels] = groups - 1
+    merged[labels] = values[i]
+    weights[labels] = 1 / order.length
+    index[i] = labels++
+  }
+  return {
+    rows: rows.slice(0, groups),
+    rowOf: rowOf.slice(0, labels),
+    values: merged.slice(0, labels),
+    weights: weights.slice(0, labels),
+    index,
+    count: order.length,
+  }
+}
+
+/** Smallest v with at least `level` of the total weight at or below it. */
+export function weightedQuantile(values: Float64Array, weights: Float64Array, level: number): number {
+  const order = Uint32Array.from(values, (_, i) => i).sort((a, b) => values[a] - values[b])
+  let sum = 0
+  for (const i of order) {
+    sum += weights[i]
+    if (sum >= level - 1e-12) return values[i]
+  }
+  return values[order[order.length - 1]]
+}
+
+function sortedLabels(values: Float32Array, rowIndex: Uint32Array | undefined, featureRows: number): Uint32Array {
+  if (!rowIndex && values.length !== featureRows) {
+    throw new Error(`fit: labels must be one per feature row (${featureRows}), got ${values.length}; pass rowIndex otherwise`)
+  }
+  if (rowIndex && rowIndex.length !== values.length) {
+    throw new Error(`fit: rowIndex must have one entry per label (${values.length}), got ${rowIndex.length}`)
+  }
+  const present: number[] = []
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]
+    if (Number.isNaN(value)) continue
+    if (!Number.isFinite(value)) throw new Error(`fit: labels must be finite or NaN for missing, label ${i} is ${value}`)
+    if (rowIndex && rowIndex[i] >= featureRows) {
+      throw new Error(`fit: rowIndex must be below the ${featureRows} feature rows, label ${i} has ${rowIndex[i]}`)
+    }
+    present.push(i)
+  }
+  const order = Uint32Array.from(present)
+  return rowIndex ? order.sort((a, b) => rowIndex[a] - rowIndex[b] || values[a] - values[b] || a - b) : order
+}
