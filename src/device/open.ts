@@ -1,5 +1,5 @@
 // Chooses and opens a device.
-import { requestAdapter } from '#gpu'
+import { explainMissing, requestAdapter } from '#gpu'
 import { Device } from './device.ts'
 import { openWasm } from './wasm/runner.ts'
 import { openWebgpu } from './webgpu/runner.ts'
@@ -21,19 +21,16 @@ export interface OpenOptions {
 export async function openDevice(kind: DeviceKind = 'auto', { threads }: OpenOptions = {}): Promise<Device> {
   if (!DEVICE_KINDS.includes(kind)) throw new Error(`device: must be one of ${DEVICE_KINDS.join(', ')}, got "${kind}"`)
   if (kind === 'wasm') return new Device(await openWasm(threads))
-  const open = await requestAdapter(kind === 'webgpu:software' ? 'software' : 'hardware')
-  if (open) {
+  const wanted = kind === 'webgpu:software' ? 'software' : 'hardware'
+  const found = await requestAdapter(wanted)
+  if (found) {
     try {
-      return new Device(await openWebgpu(open))
+      return new Device(await openWebgpu(found))
     } catch (error) {
-      open.release()
+      found.release()
       throw error
     }
   }
   if (kind === 'auto') return new Device(await openWasm(threads))
-  throw new Error(
-    kind === 'webgpu'
-      ? 'device: no hardware WebGPU adapter found; use --device wasm, or install or update the GPU driver'
-      : 'device: no software WebGPU adapter found; use --device wasm',
-  )
+  throw new Error(`device: ${kind} is not there: ${await explainMissing(wanted)}`)
 }

@@ -5,7 +5,7 @@
 // kinds and t their targets, the dual is  max t'z  subject to  A'z = 0 and lower <= z <= upper, and its multiplier is w.
 
 import type { LabelSet } from './labels.ts'
-import type { Matrix, Vector } from './matrix.ts'
+import type { Matrix } from './matrix.ts'
 
 /** One level of one attribute, in the solver's units (labels shifted and scaled to a mean size of about 1). */
 export interface Task {
@@ -117,7 +117,7 @@ class InteriorPoint {
   }
 
   solve(): Solution {
-    const { task } = { task: this.#task }
+    const task = this.#task
     this.#start()
     let bestPrimal = Number.POSITIVE_INFINITY
     let bestDual = Number.NEGATIVE_INFINITY

@@ -2,6 +2,7 @@
 import type { Backend } from '../device.ts'
 import type { KernelSpec, Sizes } from '../kernel.ts'
 import type { Memory } from '../tensor.ts'
+import type { FoundAdapter } from './adapter.ts'
 
 /** WebGPU allows this many workgroups per dimension. */
 const MAX_GROUPS = 65535
@@ -19,17 +20,8 @@ interface Pipeline {
   readonly layout: GPUBindGroupLayout
 }
 
-export interface OpenAdapter {
-  readonly adapter: GPUAdapter
-  readonly software: boolean
-  readonly description: string
-  /** Whatever must stay alive as long as the device. */
-  readonly keepAlive: unknown
-  release(): void
-}
-
 /** Opens a device on the adapter with the largest buffers that it offers. */
-export async function openWebgpu(open: OpenAdapter): Promise<Backend> {
+export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
   const { limits } = open.adapter
   const device = await open.adapter.requestDevice({
     requiredLimits: {
