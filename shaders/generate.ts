@@ -111,11 +111,11 @@ ${tensors.join('\n')}
     ],
     letters: ${JSON.stringify(header.letters)},
     scalars: [${scalars.join(', ')}],
-    dispatch: (s) => [${header.dispatch.map(compile).join(', ')}],
-    split: (s) => ${compile(header.split.expression)},
+    dispatch: ${ofSizes(`[${header.dispatch.map(compile).join(', ')}]`)},
+    split: ${ofSizes(compile(header.split.expression))},
     splitBy: ${header.split.by},
-    flops: (s) => ${compile(header.flops)},
-    bytes: (s) => ${compile(header.bytes)},
+    flops: ${ofSizes(compile(header.flops))},
+    bytes: ${ofSizes(compile(header.bytes))},
     wgsl: ${JSON.stringify(text)},
   },`
   })
@@ -141,6 +141,9 @@ ${entries.join('\n')}
 }
 `
 }
+
+/** A function of the sizes, without a parameter where none is used. */
+const ofSizes = (body: string): string => `(${/\bs\./.test(body) ? 's' : ''}) => ${body}`
 
 const union = (names: readonly string[]): string =>
   names.length === 0 ? 'never' : names.map((name) => `'${name}'`).join(' | ')

@@ -190,7 +190,7 @@ test('two masses: closed forms', () => {
   near(entropic(q, 0.7), 1 - Math.log(Math.cosh(1.4)) / 0.7, 'entropic')
   near(variance(q), 4, 'variance')
   near(meanVariance(q, 0.5), 0, 'mean-variance')
-  near(cvar(q, 0.75), (-1 + 1.5) / 1.5 - 0 / 3, 'cvar')
+  near(cvar(q, 0.75), (-1 + 1.5) / 1.5, 'cvar')
 })
 
 test('invariances: translation, scaling, permutation, order of risk aversion', () => {
@@ -237,7 +237,7 @@ test('nothing overflows unless the result does', () => {
   )
   assert.is(utility([-1e4, 0], 1), -Infinity)
   assert.is(utility([1e4, 2e4], 1), 0)
-  assert.is(utility([1e308, -1e308], 1e-320 * 0), -1)
+  assert.is(utility([1e308, -1e308], 0), -1)
   near(entropic([-1e4, 0], 1), -1e4 + Math.log(2), 'entropic of -10000 and 0')
   near(entropic([1e4, 1e4 + 1], 1), 1e4 - Math.log((1 + Math.exp(-1)) / 2), 'entropic of 10000 and 10001')
   assert.is(entropic([-1e308, 1e308], 1), -1e308)

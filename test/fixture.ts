@@ -1,5 +1,13 @@
 // Reads the files of test/fixtures, in Node from the disk and in a browser from the folder `fixtures` beside the page.
-import { openSafetensors, readTensor, readTensorF32, type TensorInfo } from '../src/files/safetensors.ts'
+import {
+  encodeSafetensors,
+  openModelTensors,
+  openSafetensors,
+  readTensor,
+  readTensorF32,
+  type TensorData,
+  type TensorInfo,
+} from '../src/files/safetensors.ts'
 import { type ModelFiles, memoryFiles, memorySource } from '../src/files/source.ts'
 
 const inNode = typeof process !== 'undefined' && process.versions?.node !== undefined
@@ -12,7 +20,7 @@ export async function fixture(path: string): Promise<Uint8Array> {
     const { readFile } = (await import(name)) as typeof import('node:fs/promises')
     return new Uint8Array(await readFile(new URL(`fixtures/${path}`, import.meta.url)))
   }
-  const response = await fetch(new URL(`fixtures/${path}`, document.baseURI))
+  const response = await fetch(new URL(`fixtures/${path}`, location.href))
   if (!response.ok) throw new Error(`fixture: ${response.url} must be served beside the page, got ${response.status}`)
   return new Uint8Array(await response.arrayBuffer())
 }
@@ -37,6 +45,29 @@ export async function fixtureModel(path: string): Promise<ModelFiles> {
     path,
     Object.fromEntries(await Promise.all(files.map(async (file) => [file, await fixture(`${path}/${file}`)]))),
   )
+}
+
+/** What `changedModel` changes of a fixture. */
+export interface ModelChanges {
+  config?(json: Record<string, unknown>): void
+  tensors?(tensors: Map<string, TensorData>): void
+}
+
+/** A fixture's model directory with another config.json or other tensors, all of them in one model.safetensors. */
+export async function changedModel(path: string, changes: ModelChanges): Promise<ModelFiles> {
+  const files = await fixtureModel(path)
+  const config = await fixtureJson<Record<string, unknown>>(`${path}/config.json`)
+  changes.config?.(config)
+  const tensors = new Map<string, TensorData>()
+  for (const [name, info] of await openModelTensors(files)) {
+    tensors.set(name, { name, dtype: info.dtype, shape: info.shape, data: await readTensor(info) })
+  }
+  changes.tensors?.(tensors)
+  const chunks = encodeSafetensors([...tensors.values()])
+  return memoryFiles(path, {
+    'config.json': new TextEncoder().encode(JSON.stringify(config)),
+    'model.safetensors': new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer()),
+  })
 }
 
 /** Sequences of token ids and the hidden states [T, D] that transformers gives each, by `test/fixtures/make.py`. */

@@ -4,7 +4,7 @@
 // of G are kept in registers while a block streams through. The order of the sums depends on the row order alone.
 
 /** Rows that are packed at a time: two panels of BLOCK x 256 doubles still fit a second-level cache. */
-const BLOCK: u32 = 128
+const BLOCK: u32 = 64
 
 /** Bytes of the packing area that `gram` needs for `columns` columns (a multiple of 4). */
 export function gramScratchBytes(columns: u32): u32 {

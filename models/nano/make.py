@@ -1,19 +1,24 @@
 """Makes the embedded model, stage by stage; see CARD.md.
 
-    python make.py --data DIR [--work .cache] [--stage all|tokenizer|backbone|heads|rows] [--steps N]
+    python make.py --data DIR [--work .cache] [--stage all|tokenizer|backbone|heads|rows|choices] [--steps N]
 
 Made with torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, numpy 2.4.6 on Python 3.11.
 DIR holds vader-multirater, emobank, fed-dialogue and hh-rlhf-test. The same seed and machine class give the same weights.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
+from transformers import LlamaModel
 
 import data
-from backbone import prepare, train_backbone
+from backbone import llama_config, train_backbone
+from export import replace, write_model
+from heads import collect, fit_gate, fit_heads, try_choices
+from packing import pair_items, rated_items
 from vocabulary import build_tokenizer
 
 HERE = Path(__file__).resolve().parent
@@ -24,11 +29,11 @@ def arguments():
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--work', type=Path, default=HERE / '.cache', help='checkpoints and logs')
     parser.add_argument('--out', type=Path, default=HERE, help='the model directory')
-    parser.add_argument('--stage', default='all', choices=['all', 'tokenizer', 'backbone', 'heads', 'rows'])
+    parser.add_argument('--stage', default='all', choices=['all', 'tokenizer', 'backbone', 'heads', 'rows', 'choices'])
     parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--steps', type=int, default=1500)
-    parser.add_argument('--tokens', type=int, default=2560, help='padded tokens of a batch of either kind')
-    parser.add_argument('--rate', type=float, default=1.5e-3, help='highest learning rate')
+    parser.add_argument('--steps', type=int, default=900)
+    parser.add_argument('--tokens', type=int, default=2048, help='padded tokens of a batch of either kind')
+    parser.add_argument('--rate', type=float, default=2e-3, help='highest learning rate')
     return parser.parse_args()
 
 
@@ -44,11 +49,45 @@ def main():
         build_tokenizer(rows, pairs, options.out)
     tokenizer = Tokenizer.from_file(str(options.out / 'tokenizer.json'))
     if 'backbone' in wanted:
-        rated, compared = prepare(tokenizer, rows, pairs, 'backbone')
-        check = prepare(tokenizer, [r for r in rows if data.is_validation(r)], [p for p in pairs if data.is_validation(p)], 'heads')
-        print(f'{len(rated)} rows, {sum(len(i) for i, _ in rated)} tokens; '
-              f'{len(compared)} pairs, {sum(len(a) + len(b) for a, b in compared)} tokens')
+        rated, compared, *check = (
+            make(tokenizer, [item for item in items if chosen(item)])
+            for chosen in (lambda item: item['part'] == 'backbone', data.is_validation)
+            for make, items in ((rated_items, rows), (pair_items, pairs))
+        )
+        print(f'backbone: {len(rated)} rated rows, {len(compared)} pairs; watched on {len(check[0])} and {len(check[1])}')
         train_backbone(tokenizer, rated, compared, check, options)
+    if 'heads' in wanted or 'choices' in wanted:
+        config, model = trained(tokenizer, options.work / 'checkpoint.pt')
+        table, compared = collect(model, tokenizer, *([i for i in items if i['part'] == 'heads'] for items in (rows, pairs)))
+        if options.stage == 'choices':
+            try_choices(table, compared, options.seed)
+            return
+        heads, _ = fit_heads(table)
+        gate = fit_gate(heads, compared, options.seed)
+        write_model(options.out, tokenizer, config, model.state_dict(), torch.from_numpy(heads), gate)
+    if 'rows' in wanted:
+        write_rows(options.work, rows, pairs)
+
+
+def trained(tokenizer, checkpoint):
+    """The trained backbone as it is shipped: rounded to f16, held in f32."""
+    config = llama_config(tokenizer)
+    model = LlamaModel(config).eval()
+    state = torch.load(checkpoint)['trainee']
+    model.load_state_dict({name.removeprefix('model.'): t.half().float() for name, t in state.items() if name.startswith('model.')})
+    return config, model
+
+
+def write_rows(folder, rows, pairs):
+    """JSONL of every part for other fitters: `<part>.jsonl` with {set, messages, ratings: {attribute: one number a rater}},
+    `<part>.pairs.jsonl` with {set, chosen: messages, rejected: messages}."""
+    for part in ('heads', 'backbone', 'heldout'):
+        rated = [{k: r[k] for k in ('set', 'messages', 'ratings')} for r in rows if r['part'] == part]
+        compared = [{'set': p['set'], **{side: p['prompt'] + [p[side]] for side in ('chosen', 'rejected')}}
+                    for p in pairs if p['part'] == part]
+        for name, lines in ((f'{part}.jsonl', rated), (f'{part}.pairs.jsonl', compared)):
+            text = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
+            replace(folder / name, lambda p: p.write_text(text, encoding='utf-8'))
 
 
 if __name__ == '__main__':

@@ -33,7 +33,14 @@ export async function openDirectory(path: string): Promise<ModelFiles> {
   return {
     name: path,
     async open(file) {
-      if (basename(file) !== file || file === '..' || file === '.' || file.includes('\\') || file.includes('\0')) {
+      if (
+        file === '' ||
+        basename(file) !== file ||
+        file === '..' ||
+        file === '.' ||
+        file.includes('\\') ||
+        file.includes('\0')
+      ) {
         throw new Error(`${path}: ${JSON.stringify(file)} is not the name of a file in it`)
       }
       const inside = join(path, file)

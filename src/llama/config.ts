@@ -181,7 +181,7 @@ function readRopeFrom(key: 'rope_scaling' | 'rope_parameters', json: Record<stri
 function readIds(value: unknown, where: string): number[] {
   const ids = value == null ? [] : Array.isArray(value) ? value : [value]
   for (const id of ids) {
-    if (!Number.isSafeInteger(id) || id < 0) throw new Error(`${where}: must be token ids, got ${show(value)}`)
+    if (!Number.isSafeInteger(id) || id < 0) throw new Error(`${where} must be token ids, got ${show(value)}`)
   }
   return ids
 }

@@ -6,9 +6,10 @@
 // fitted independently, as in the paper, so that quantiles may cross.
 
 import { type Certificate, certify, type Features, type Labels } from './certificate.ts'
-import { interiorPoint, type Solution, type Task } from './interior_point.ts'
+import { interiorPoint, type Solution } from './interior_point.ts'
 import { type LabelSet, MISSING, mergeLabels, weightedQuantile } from './labels.ts'
 import { Matrix } from './matrix.ts'
+import { proximalNewton } from './proximal_newton.ts'
 
 export type { Features, Labels } from './certificate.ts'
 
@@ -79,6 +80,9 @@ async function fitLevels(features: Features, matrix: Matrix, labels: Labels, opt
   const columns: number[] = []
   for (let d = 0; d < features.columns; d++) if (scale[d] > 0) columns.push(d)
   if (intercept) columns.push(features.columns)
+  const shift = intercept ? weightedQuantile(set.values, set.weights, 0.5) : 0
+  let size = 0
+  for (let i = 0; i < set.values.length; i++) size += set.weights[i] * Math.abs(set.values[i] - shift)
   const problem: Problem = {
     features,
     labels,
@@ -86,6 +90,9 @@ async function fitLevels(features: Features, matrix: Matrix, labels: Labels, opt
     set,
     scale,
     columns: Uint32Array.from(columns),
+    shift,
+    size,
+    y: set.values.map((value) => (size > 0 ? (value - shift) / size : 0)),
     alpha,
     intercept,
     tolerance,
@@ -94,10 +101,12 @@ async function fitLevels(features: Features, matrix: Matrix, labels: Labels, opt
   const weights = new Float32Array(levels.length * features.columns)
   const intercepts = intercept ? new Float32Array(levels.length) : null
   const fits: LevelFit[] = []
+  let start: Float64Array | undefined
   for (let k = 0; k < levels.length; k++) {
     await pause()
     signal?.throwIfAborted()
-    const result = fitLevel(problem, levels[k])
+    const result = fitLevel(problem, levels[k], start)
+    start = result.start ?? start
     signal?.throwIfAborted()
     weights.set(result.weights, k * features.columns)
     if (intercepts) intercepts[k] = result.intercept ?? 0
@@ -113,7 +122,12 @@ interface Problem {
   readonly matrix: Matrix
   readonly set: LabelSet
   readonly scale: Float64Array
+  /** Columns with a non-zero value; the intercept, if any, is the last. */
   readonly columns: Uint32Array
+  /** The solvers see y = (label - shift) / size, of mean size 1. */
+  readonly shift: number
+  readonly size: number
+  readonly y: Float64Array
   readonly alpha: number
   readonly intercept: boolean
   readonly tolerance: number
@@ -124,14 +138,13 @@ interface LevelResult {
   readonly weights: Float32Array
   readonly intercept: number | null
   readonly fit: LevelFit
+  /** Where the next level may start. */
+  readonly start?: Float64Array
 }
 
-function fitLevel(problem: Problem, level: number): LevelResult {
+function fitLevel(problem: Problem, level: number, start: Float64Array | undefined): LevelResult {
   const started = performance.now()
-  const { set, matrix, tolerance, alpha, scale, columns, signal } = problem
-  const shift = problem.intercept ? weightedQuantile(set.values, set.weights, level) : 0
-  let size = 0
-  for (let i = 0; i < set.values.length; i++) size += set.weights[i] * Math.abs(set.values[i] - shift)
+  const { set, matrix, tolerance, alpha, scale, columns, shift, size, y, signal } = problem
   const finish = (rounded: Rounded, certificate: Certificate, iterations: number, method: LevelFit['method']): LevelResult => ({
     weights: rounded.weights,
     intercept: rounded.intercept,
@@ -148,35 +161,33 @@ function fitLevel(problem: Problem, level: number): LevelResult {
     },
   })
   if (size === 0 || columns.length === 0) {
-    const rounded = { weights: new Float32Array(matrix.columns), intercept: problem.intercept ? Math.fround(shift) : null }
-    const dual = set.values.map((y) => (y > shift ? level : y < shift ? level - 1 : 0))
+    const rounded = { weights: new Float32Array(matrix.columns), intercept: problem.intercept ? shift : null }
+    const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
     return finish(rounded, check(problem, level, rounded, dual), 0, 'closed form')
   }
-  const y = set.values.map((value) => (value - shift) / size)
+  const task = { matrix, labels: set, y, level, penalty: alpha, columns, scale, enough: 0.3 * tolerance, floor: 1e-14, signal }
   let best: { rounded: Rounded; certificate: Certificate } | undefined
   let iterations = 0
-  // The second round is for the digits that rounding to f32 and the repair of the dual cost.
-  for (const share of [0.3, 0.01]) {
-    const task: Task = {
-      matrix,
-      labels: set,
-      y,
-      level,
-      penalty: alpha,
-      columns,
-      scale,
-      tolerance: share * tolerance,
-      floor: 1e-14,
-      signal,
-    }
-    const solution = interiorPoint(task)
+  const accept = (solution: Solution): boolean => {
     iterations += solution.iterations
-    const rounded = roundWeights(problem, solution, size, shift)
+    const rounded = roundWeights(problem, solution)
     const certificate = check(problem, level, rounded, solution.dual)
     if (!best || certificate.gap < best.certificate.gap) best = { rounded, certificate }
-    if (solved(best.certificate, tolerance) || signal?.aborted) break
+    return solved(best.certificate, tolerance) || signal?.aborted === true
   }
+  if (suitsNewton(problem)) {
+    const solution = proximalNewton({ ...task, tolerance: 0.7 * tolerance }, start)
+    if (accept(solution)) return { ...finish(best!.rounded, best!.certificate, iterations, 'proximal newton'), start: solution.weights }
+  }
+  // Its last digits cost one or two steps, and tell weights that are zero from weights that are small.
+  accept(interiorPoint({ ...task, tolerance: 1e-3 * tolerance }))
   return finish(best!.rounded, best!.certificate, iterations, 'interior point')
+}
+
+// Proximal Newton needs a penalty, and pays only where a Gram matrix over all rows would be slow.
+function suitsNewton({ alpha, set, columns }: Problem): boolean {
+  const rows = set.rows.length
+  return alpha > 0 && rows > 4 * columns.length && rows * columns.length ** 2 > 2e7
 }
 
 interface Rounded {
@@ -185,8 +196,8 @@ interface Rounded {
 }
 
 // Weights in the units of the labels. Those whose removal cannot cost more than 2 % of the tolerance become exact zeros.
-function roundWeights(problem: Problem, solution: Solution, size: number, shift: number): Rounded {
-  const { matrix, scale, tolerance } = problem
+function roundWeights(problem: Problem, solution: Solution): Rounded {
+  const { matrix, scale, tolerance, size, shift } = problem
   const effect = (j: number) => Math.abs(solution.weights[j]) * scale[j]
   const order = Array.from({ length: matrix.columns }, (_, j) => j).sort((a, b) => effect(a) - effect(b))
   const weights = new Float32Array(matrix.columns)

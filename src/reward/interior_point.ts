@@ -22,6 +22,8 @@ export interface Task {
   readonly scale: Float64Array
   /** Stop at this relative gap, or at this absolute one. */
   readonly tolerance: number
+  /** A relative gap at which a stalled solver need not try for long. */
+  readonly enough: number
   readonly floor: number
   readonly signal?: AbortSignal
 }
@@ -140,7 +142,7 @@ class InteriorPoint {
       const gap = bestPrimal - bestDual
       if (gap <= task.tolerance * bestPrimal || gap <= task.floor) break
       since = gap < 0.9 * before ? 0 : since + 1
-      if (since > PATIENCE || !Number.isFinite(objective) || task.signal?.aborted) break
+      if (since > (gap <= task.enough * bestPrimal ? 2 : PATIENCE) || !Number.isFinite(objective) || task.signal?.aborted) break
       if (!this.#iterate()) break
     }
     return { weights, dual, objective: bestPrimal, bound: bestDual, iterations: iteration }
@@ -302,7 +304,7 @@ class InteriorPoint {
     const rowOf = labels.rowOf
     rowQ.values.fill(0)
     for (let i = 0; i < this.#labels; i++) rowQ.values[rowOf[i]] += this.#q[i]
-    matrix.gram(rows, rowQ, labels.rows.length, cols, gram, pack)
+    matrix.gram(rows, rowQ, labels.rows.length, cols, this.#width, gram, pack)
     for (let c = 0; c < columns.length; c++) {
       if (c < this.#penalised) gram.values[c * this.#width + c] += this.#q[this.#labels + c]
     }

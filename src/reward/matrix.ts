@@ -80,16 +80,16 @@ export class Matrix {
     return this.#kernels.gramScratchBytes(width) / 8
   }
 
-  /** Sets the lower triangle of g [width, width] to X_KC' diag(q) X_KC over `count` rows and `width` columns. */
+  /** Sets the lower triangle of g [width, width] to X_KC' diag(q) X_KC; `width` columns, a multiple of 4. */
   gram(
     rows: Vector<Uint32Array>,
     q: Vector<Float64Array>,
     count: number,
     cols: Vector<Uint32Array>,
+    width: number,
     g: Vector<Float64Array>,
     pack: Vector<Float64Array>,
   ): void {
-    const width = cols.values.length
     g.values.fill(0, 0, width * width)
     this.#kernels.gram(FIRST_FREE, this.stride, rows.at, q.at, count, cols.at, width, g.at, pack.at)
   }

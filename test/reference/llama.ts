@@ -45,7 +45,12 @@ export function readShape(json: Record<string, unknown>): Shape {
 /** Llama 3.1: long waves are stretched by the factor, short ones kept, those between blended. */
 function scaled(frequency: number, rope: Partial<Rope>): number {
   if (rope.rope_type !== 'llama3') return frequency
-  const { factor, low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: length } = rope as Rope
+  const {
+    factor,
+    low_freq_factor: low,
+    high_freq_factor: high,
+    original_max_position_embeddings: length,
+  } = rope as Rope
   const wave = (2 * Math.PI) / frequency
   if (wave > length / low) return frequency / factor
   if (wave < length / high) return frequency

@@ -29,7 +29,7 @@ export function gate(x: ArrayLike<number>, { hidden, weight, bias, temperature, 
   let h: ArrayLike<number> = x
   for (const layer of hidden) {
     h = linear(h, layer.weight).map((value, i) => {
-      const activated = value > 0 ? value : 0
+      const activated = Math.max(value, 0)
       return ((activated - layer.mean[i]) / Math.sqrt(layer.variance[i] + 1e-5)) * layer.scale[i] + layer.shift[i]
     })
   }

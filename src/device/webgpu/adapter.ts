@@ -24,14 +24,6 @@ export interface FoundAdapter {
   release(): void
 }
 
-/** One line of `pinball devices`. */
-export interface AdapterSummary {
-  readonly name: string
-  readonly kind: AdapterKind
-  readonly features: string[]
-  readonly limits: Record<string, number>
-}
-
 // Names under which CPU rasterisers report themselves, for versions that do not set isFallbackAdapter.
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|\bwarp\b/i
 
@@ -70,10 +62,4 @@ export function foundAdapter(adapter: GPUAdapter, keepAlive: unknown, release: (
     keepAlive,
     release,
   }
-}
-
-/** Makes the line of an adapter for a listing. */
-export function summarize(found: FoundAdapter): AdapterSummary {
-  const { description, software, features, limits } = found
-  return { name: description, kind: software ? 'software' : 'hardware', features, limits }
 }

@@ -1,14 +1,6 @@
 // WebGPU of a browser or of any runtime that has `navigator.gpu` (`#gpu` outside Node).
 
-import {
-  type AdapterKind,
-  type AdapterOptions,
-  type AdapterSummary,
-  type FoundAdapter,
-  foundAdapter,
-  isSoftware,
-  summarize,
-} from './adapter.ts'
+import { type AdapterKind, type AdapterOptions, type FoundAdapter, foundAdapter, isSoftware } from './adapter.ts'
 
 function gpu(): GPU | undefined {
   return globalThis.navigator?.gpu
@@ -34,10 +26,4 @@ export async function explainMissing(kind: AdapterKind): Promise<string> {
     return `navigator.gpu is missing${insecure ? ', since this page is not served over https' : ''}; use wasm`
   }
   return `navigator.gpu.requestAdapter() gave no ${kind} adapter; use wasm`
-}
-
-/** Lists the adapters that can be asked for: at most one of each kind. */
-export async function listAdapters(): Promise<AdapterSummary[]> {
-  const found = [await requestAdapter('hardware'), await requestAdapter('software')]
-  return found.filter((adapter) => adapter !== null).map(summarize)
 }

@@ -1,15 +1,7 @@
 // WebGPU for Node: Dawn, from the optional npm package `webgpu` (`#gpu` in Node; the only file that imports it).
 
 import { readdir } from 'node:fs/promises'
-import {
-  type AdapterKind,
-  type AdapterOptions,
-  type AdapterSummary,
-  type FoundAdapter,
-  foundAdapter,
-  isSoftware,
-  summarize,
-} from './adapter.ts'
+import { type AdapterKind, type AdapterOptions, type FoundAdapter, foundAdapter, isSoftware } from './adapter.ts'
 import { load, softwareDriver } from './software.ts'
 
 // One Dawn instance for each set of switches, kept until the process ends: touching a device whose instance was
@@ -59,12 +51,6 @@ export async function requestNullAdapter(): Promise<FoundAdapter> {
 export async function explainMissing(kind: AdapterKind): Promise<string> {
   if (kind === 'hardware') return (await explainNoGpu()) ?? 'Dawn found no hardware adapter; use wasm'
   return `${process.platform} ${process.arch} offers no software adapter; use wasm`
-}
-
-/** Lists the adapters that can be asked for: at most one of each kind. A missing package means an empty list. */
-export async function listAdapters(): Promise<AdapterSummary[]> {
-  const found = [await requestAdapter('hardware'), await requestAdapter('software').catch(() => null)]
-  return found.filter((adapter) => adapter !== null).map(summarize)
 }
 
 async function openInstance(name: string, options: AdapterOptions): Promise<GPU> {

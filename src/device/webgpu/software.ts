@@ -14,8 +14,14 @@ const RECORD = 'unpacked.json'
 // Keeps the loader mapped; not among Node's constants (dlfcn.h of glibc).
 const RTLD_NODELETE = 0x1000
 
-/** The archives under bin/ of the package: name of the archive and of the folder it is unpacked to. */
-export type Archive = 'swiftshader' | 'chromium' | 'al2023' | 'fonts'
+/** What can be unpacked, and the archives under bin/ of the package that it is made of. */
+const ARCHIVES = {
+  swiftshader: ['swiftshader.tar.br'],
+  // Chromium looks for SwiftShader beside itself; al2023 has the few libraries it needs from the system, under lib/.
+  chromium: ['chromium.br', 'swiftshader.tar.br', 'al2023.tar.br'],
+}
+
+export type Unpackable = keyof typeof ARCHIVES
 
 /** One file of an archive. */
 export interface TarFile {
@@ -60,23 +66,23 @@ export function load(library: string, flags: number = constants.dlopen.RTLD_NOW)
 }
 
 /**
- * Unpacks an archive of the package, unless an intact copy is cached, and gives its folder. Every file is written under
+ * Unpacks a part of the package, unless an intact copy is cached, and gives its folder. Every file is written under
  * a temporary name and renamed, and its size is checked on later runs: processes may do this at the same time, and what
  * an interrupted one left behind is repaired.
  */
-export async function unpack(archive: Archive): Promise<string> {
-  const { bin, version } = await findPackage(archive)
+export async function unpack(what: Unpackable): Promise<string> {
+  const { bin, version } = await findPackage(what)
   const caches = cacheFolders()
   for (const cache of caches) {
-    const folder = join(cache, `${archive}-${version}`)
+    const folder = join(cache, `${what}-${version}`)
     if ((await ours(cache)) && (await intact(folder))) return folder
   }
   const failures: string[] = []
   let files: TarFile[] | undefined
   for (const cache of caches) {
-    const folder = join(cache, `${archive}-${version}`)
+    const folder = join(cache, `${what}-${version}`)
     if (!(await writable(cache, folder, failures))) continue
-    files ??= await readArchive(bin, archive)
+    files ??= await readArchives(bin, what)
     for (const file of files) await writeOnce(join(folder, file.name), file.data, file.mode)
     const sizes = Object.fromEntries(files.map((file) => [file.name, file.data.byteLength]))
     await writeOnce(join(folder, RECORD), new TextEncoder().encode(JSON.stringify(sizes)), 0o644)
@@ -85,13 +91,13 @@ export async function unpack(archive: Archive): Promise<string> {
   throw new Error(`cache: no writable folder (${failures.join('; ')}); set PINBALL_CACHE to one`)
 }
 
-async function findPackage(archive: Archive): Promise<{ bin: string; version: string }> {
+async function findPackage(what: Unpackable): Promise<{ bin: string; version: string }> {
   let main: string
   try {
     main = createRequire(import.meta.url).resolve(PACKAGE)
   } catch {
-    const what = archive === 'swiftshader' ? 'webgpu:software' : archive
-    throw new Error(`${what}: the npm package ${PACKAGE} is not installed; run npm install --save-dev ${PACKAGE}`)
+    const name = what === 'swiftshader' ? 'webgpu:software' : what
+    throw new Error(`${name}: the npm package ${PACKAGE} is not installed; run npm install --save-dev ${PACKAGE}`)
   }
   // The package exports neither its package.json nor bin/, so they are looked for above its main file.
   for (let folder = dirname(main); folder !== dirname(folder); folder = dirname(folder)) {
@@ -172,15 +178,20 @@ async function writeOnce(path: string, data: Uint8Array, mode: number): Promise<
   }
 }
 
-async function readArchive(bin: string, archive: Archive): Promise<TarFile[]> {
-  const path = join(bin, archive === 'chromium' ? 'chromium.br' : `${archive}.tar.br`)
-  const packed = await readFile(path).catch((error: Error) => {
-    throw new Error(`${PACKAGE}: cannot read ${path}: ${error.message}; install the package again`)
-  })
-  const data = await promisify(brotliDecompress)(packed).catch((error: Error) => {
-    throw new Error(`${PACKAGE}: ${path} is damaged: ${error.message}; install the package again`)
-  })
-  return archive === 'chromium' ? [{ name: 'chromium', mode: 0o755, data }] : readTar(data, path)
+async function readArchives(bin: string, what: Unpackable): Promise<TarFile[]> {
+  const files: TarFile[] = []
+  for (const archive of ARCHIVES[what]) {
+    const path = join(bin, archive)
+    const packed = await readFile(path).catch((error: Error) => {
+      throw new Error(`${PACKAGE}: cannot read ${path}: ${error.message}; install the package again`)
+    })
+    const data = await promisify(brotliDecompress)(packed).catch((error: Error) => {
+      throw new Error(`${PACKAGE}: ${path} is damaged: ${error.message}; install the package again`)
+    })
+    if (archive.endsWith('.tar.br')) files.push(...readTar(data, path))
+    else files.push({ name: archive.replace(/\.br$/, ''), mode: 0o755, data })
+  }
+  return files
 }
 
 /**

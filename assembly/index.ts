@@ -1,0 +1,26 @@
+// What the module exports. Every kernel takes the addresses of its tensors in the order of its header (row-major, f32
+// unless the header says otherwise, 64-byte aligned), then the sizes, then the scalars, then the half-open range of the
+// header's `split` index to work on. Every thread has an instance of its own on the same memory.
+
+export { heap_base, scratch_bytes, set_scratch } from './scratch'
+export { add } from './kernels/add'
+export { attention } from './kernels/attention'
+export { batch_norm } from './kernels/batch_norm'
+export { bias_add } from './kernels/bias_add'
+export { copy } from './kernels/copy'
+export { embedding } from './kernels/embedding'
+export { embedding_bf16 } from './kernels/embedding_bf16'
+export { embedding_f16 } from './kernels/embedding_f16'
+export { fma } from './kernels/fma'
+export { gather_rows } from './kernels/gather_rows'
+export { linear } from './kernels/linear'
+export { linear_bf16 } from './kernels/linear_bf16'
+export { linear_f16 } from './kernels/linear_f16'
+export { linear_vec } from './kernels/linear_vec'
+export { linear_vec_bf16 } from './kernels/linear_vec_bf16'
+export { linear_vec_f16 } from './kernels/linear_vec_f16'
+export { relu } from './kernels/relu'
+export { rms_norm } from './kernels/rms_norm'
+export { rope } from './kernels/rope'
+export { softmax } from './kernels/softmax'
+export { swiglu } from './kernels/swiglu'

@@ -1,0 +1,88 @@
+// Four-lane arithmetic that the kernels share: part loads, horizontal sums, the exponential.
+
+// a + x * w in each lane, with two roundings: fused arithmetic is not part of fixed-width SIMD.
+@inline
+export function madd(a: v128, x: v128, w: v128): v128 {
+  return f32x4.add(a, f32x4.mul(x, w))
+}
+
+// Up to four consecutive floats at `from`; lanes from `count` on are zero and their memory is not read.
+@inline
+export function loadPart(from: usize, count: u32): v128 {
+  return count >= 4 ? v128.load(from) : loadRest(from, count)
+}
+
+function loadRest(from: usize, count: u32): v128 {
+  if (count == 1) return v128.load32_zero(from)
+  const pair = v128.load64_zero(from)
+  return count == 2 ? pair : v128.load_lane<f32>(from, pair, 2, 8)
+}
+
+// Stores the first `count` lanes (all four if it is larger) and touches nothing behind them.
+@inline
+export function storePart(to: usize, value: v128, count: u32): void {
+  if (count >= 4) v128.store(to, value)
+  else storeRest(to, value, count)
+}
+
+function storeRest(to: usize, value: v128, count: u32): void {
+  if (count == 1) {
+    v128.store_lane<f32>(to, value, 0)
+    return
+  }
+  v128.store_lane<f64>(to, value, 0)
+  if (count == 3) v128.store_lane<f32>(to, value, 2, 8)
+}
+
+// Sum of the four lanes, (0 + 2) + (1 + 3).
+@inline
+export function sumLanes(a: v128): f32 {
+  const pairs = f32x4.add(a, v128.shuffle<f32>(a, a, 2, 3, 0, 1))
+  return f32x4.extract_lane(pairs, 0) + f32x4.extract_lane(pairs, 1)
+}
+
+// Largest of the four lanes.
+@inline
+export function maxLanes(a: v128): f32 {
+  const pairs = f32x4.max(a, v128.shuffle<f32>(a, a, 2, 3, 0, 1))
+  return max(f32x4.extract_lane(pairs, 0), f32x4.extract_lane(pairs, 1))
+}
+
+// Lane i holds the sum of the four lanes of the i-th argument, added as in sumLanes.
+@inline
+export function sumRows(a: v128, b: v128, c: v128, d: v128): v128 {
+  const ab = f32x4.add(v128.shuffle<f32>(a, b, 0, 1, 4, 5), v128.shuffle<f32>(a, b, 2, 3, 6, 7))
+  const cd = f32x4.add(v128.shuffle<f32>(c, d, 0, 1, 4, 5), v128.shuffle<f32>(c, d, 2, 3, 6, 7))
+  return f32x4.add(v128.shuffle<f32>(ab, cd, 0, 2, 4, 6), v128.shuffle<f32>(ab, cd, 1, 3, 5, 7))
+}
+
+// exp(x) for x up to 88, within 1.5 units in the last place; 0 below -87.33, where the result would not be a normal
+// number. x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) = 1 + r + r^2 P(r), P fitted for the least relative error (3e-9);
+// ln 2 is split so that n * 0.693359375 is exact.
+@inline
+export function exp(x: v128): v128 {
+  // Adding 1.5 * 2^23 rounds to an integer and leaves n in the low bits.
+  const shifted = madd(f32x4.splat(12582912), x, f32x4.splat(1.44269504))
+  const n = f32x4.sub(shifted, f32x4.splat(12582912))
+  const r = madd(madd(x, n, f32x4.splat(-0.693359375)), n, f32x4.splat(2.12194440e-4))
+  let p = madd(f32x4.splat(8.36874545e-3), r, f32x4.splat(1.38145394e-3))
+  p = madd(f32x4.splat(4.16683890e-2), r, p)
+  p = madd(f32x4.splat(1.66665211e-1), r, p)
+  p = madd(f32x4.splat(4.99999940e-1), r, p)
+  p = f32x4.add(f32x4.splat(1), madd(r, f32x4.mul(r, r), p))
+  // 2^n, written into the exponent bits; the rounding constant is shifted out.
+  const power = i32x4.add(i32x4.shl(shifted, 23), i32x4.splat(0x3f800000))
+  return v128.andnot(f32x4.mul(p, power), f32x4.lt(x, f32x4.splat(-87.33)))
+}
+
+// ln(x) for a normal number x > 0: x = 2^k f with f in [sqrt(1/2), sqrt(2)), ln f = 2 atanh((f - 1) / (f + 1)).
+export function log(x: f32): f32 {
+  // The bits of sqrt(1/2); subtracting them makes the exponent field the k of that range.
+  const offset = reinterpret<i32>(x) - 0x3f3504f3
+  const k = offset >> 23
+  const f = reinterpret<f32>((offset & 0x007fffff) + 0x3f3504f3)
+  const s: f32 = (f - 1) / (f + 1)
+  const z: f32 = s * s
+  const series: f32 = z * (<f32>(1 / 3.0) + z * (<f32>0.2 + z * (<f32>(1 / 7.0) + z * <f32>(1 / 9.0))))
+  return <f32>k * <f32>0.69314718 + 2 * (s + s * series)
+}

@@ -1,0 +1,140 @@
+// The register tile of the matrix products: four rows by eight columns, and the packing of its right operand.
+
+import { madd } from './math'
+import { load1, load4 } from './widen'
+
+// Columns of a packed panel.
+export const COLUMNS: usize = 8
+// Rows of a tile.
+export const ROWS: usize = 4
+
+// Packs eight rows of stored values, `depth` of each, as panel[d, column]; `stride` is the distance of rows in bytes.
+// Rows from `count` on repeat the last one, so that nothing behind the matrix is read.
+export function pack<T>(from: usize, stride: usize, count: usize, depth: usize, panel: usize): void {
+  for (let half: usize = 0; half < COLUMNS; half += 4) {
+    const row0 = from + min(half, count - 1) * stride
+    const row1 = from + min(half + 1, count - 1) * stride
+    const row2 = from + min(half + 2, count - 1) * stride
+    const row3 = from + min(half + 3, count - 1) * stride
+    let to = panel + half * 4
+    let d: usize = 0
+    for (; d + 4 <= depth; d += 4, to += 4 * COLUMNS * 4) {
+      const a = load4<T>(row0 + d * sizeof<T>())
+      const b = load4<T>(row1 + d * sizeof<T>())
+      const c = load4<T>(row2 + d * sizeof<T>())
+      const e = load4<T>(row3 + d * sizeof<T>())
+      const ab0 = v128.shuffle<f32>(a, b, 0, 4, 1, 5)
+      const ab1 = v128.shuffle<f32>(a, b, 2, 6, 3, 7)
+      const ce0 = v128.shuffle<f32>(c, e, 0, 4, 1, 5)
+      const ce1 = v128.shuffle<f32>(c, e, 2, 6, 3, 7)
+      v128.store(to, v128.shuffle<f32>(ab0, ce0, 0, 1, 4, 5))
+      v128.store(to, v128.shuffle<f32>(ab0, ce0, 2, 3, 6, 7), 32)
+      v128.store(to, v128.shuffle<f32>(ab1, ce1, 0, 1, 4, 5), 64)
+      v128.store(to, v128.shuffle<f32>(ab1, ce1, 2, 3, 6, 7), 96)
+    }
+    for (; d < depth; d++, to += COLUMNS * 4) {
+      v128.store_lane<f32>(to, load1<T>(row0 + d * sizeof<T>()), 0)
+      v128.store_lane<f32>(to, load1<T>(row1 + d * sizeof<T>()), 0, 4)
+      v128.store_lane<f32>(to, load1<T>(row2 + d * sizeof<T>()), 0, 8)
+      v128.store_lane<f32>(to, load1<T>(row3 + d * sizeof<T>()), 0, 12)
+    }
+  }
+}
+
+// y[r, c] = sum over d of x_r[d] * panel[d, c] (or y += with `accumulate`), summed in the order of d. The rows of x
+// start at x0 to x3, those of y lie `stride` bytes apart.
+//
+// The eight steps of the loop are separated by exits, although one at the end of a short rest would do: an engine
+// orders the arithmetic of a basic block by result, and eight steps in one block need more registers than there are.
+export function tile(
+  x0: usize,
+  x1: usize,
+  x2: usize,
+  x3: usize,
+  panel: usize,
+  depth: usize,
+  y: usize,
+  stride: usize,
+  accumulate: bool,
+): void {
+  let a0 = f32x4.splat(0)
+  let a1 = a0
+  let b0 = a0
+  let b1 = a0
+  let c0 = a0
+  let c1 = a0
+  let d0 = a0
+  let d1 = a0
+  let w0: v128
+  let w1: v128
+  let s: v128
+  const end = panel + depth * (COLUMNS * 4)
+  while (panel < end) {
+    w0 = v128.load(panel), w1 = v128.load(panel, 16)
+    s = v128.load_splat<f32>(x0), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    if (panel == end - 32) break
+    w0 = v128.load(panel, 32), w1 = v128.load(panel, 48)
+    s = v128.load_splat<f32>(x0, 4), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1, 4), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2, 4), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3, 4), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    if (panel == end - 64) break
+    w0 = v128.load(panel, 64), w1 = v128.load(panel, 80)
+    s = v128.load_splat<f32>(x0, 8), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1, 8), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2, 8), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3, 8), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    if (panel == end - 96) break
+    w0 = v128.load(panel, 96), w1 = v128.load(panel, 112)
+    s = v128.load_splat<f32>(x0, 12), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1, 12), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2, 12), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3, 12), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    if (panel == end - 128) break
+    w0 = v128.load(panel, 128), w1 = v128.load(panel, 144)
+    s = v128.load_splat<f32>(x0, 16), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1, 16), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2, 16), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3, 16), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    if (panel == end - 160) break
+    w0 = v128.load(panel, 160), w1 = v128.load(panel, 176)
+    s = v128.load_splat<f32>(x0, 20), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1, 20), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2, 20), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3, 20), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    if (panel == end - 192) break
+    w0 = v128.load(panel, 192), w1 = v128.load(panel, 208)
+    s = v128.load_splat<f32>(x0, 24), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1, 24), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2, 24), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3, 24), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    if (panel == end - 224) break
+    w0 = v128.load(panel, 224), w1 = v128.load(panel, 240)
+    s = v128.load_splat<f32>(x0, 28), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
+    s = v128.load_splat<f32>(x1, 28), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
+    s = v128.load_splat<f32>(x2, 28), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
+    s = v128.load_splat<f32>(x3, 28), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
+    x0 += 32
+    x1 += 32
+    x2 += 32
+    x3 += 32
+    panel += 256
+  }
+  put(y, a0, a1, accumulate)
+  put(y + stride, b0, b1, accumulate)
+  put(y + 2 * stride, c0, c1, accumulate)
+  put(y + 3 * stride, d0, d1, accumulate)
+}
+
+@inline
+function put(y: usize, left: v128, right: v128, accumulate: bool): void {
+  if (accumulate) {
+    left = f32x4.add(v128.load(y), left)
+    right = f32x4.add(v128.load(y, 16), right)
+  }
+  v128.store(y, left)
+  v128.store(y, right, 16)
+}

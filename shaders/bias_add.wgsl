@@ -1,0 +1,31 @@
+// Adds a bias to every row in place.
+//
+//   x[n, o] += bias[o]
+//
+// x  [N, O]  in place
+// bias  [O]
+//
+// dispatch  ceil(N * O / WG)
+// split     N
+// flops     N * O
+// bytes     8 * N * O + 4 * O
+// source    definition
+const WG = 64u;
+
+struct Params {
+  N: u32,
+  O: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+@group(0) @binding(1) var<storage, read> bias: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = (wg.y * groups.x + wg.x) * WG + lane;
+  if (i >= params.N * params.O) {
+    return;
+  }
+  x[i] += bias[i % params.O];
+}

@@ -1,0 +1,30 @@
+// Copies a tensor; the bound of memory traffic.
+//
+//   y = x
+//
+// x  [N]
+// y  [N]  output
+//
+// dispatch  ceil(N / WG)
+// split     N by 64
+// flops     0
+// bytes     8 * N
+// source    definition
+const WG = 64u;
+
+struct Params {
+  N: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = (wg.y * groups.x + wg.x) * WG + lane;
+  if (i >= params.N) {
+    return;
+  }
+  y[i] = x[i];
+}

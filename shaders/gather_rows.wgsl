@@ -1,0 +1,34 @@
+// Copies chosen rows.
+//
+//   y[b, d] = x[rows[b], d]
+//
+// x  [N, D]
+// rows  [B]  u32
+// y  [B, D]  output
+//
+// dispatch  ceil(B * D / WG)
+// split     B
+// flops     0
+// bytes     8 * B * D + 4 * B
+// source    definition
+const WG = 64u;
+
+struct Params {
+  N: u32,
+  D: u32,
+  B: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> rows: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<uniform> params: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = (wg.y * groups.x + wg.x) * WG + lane;
+  if (i >= params.B * params.D) {
+    return;
+  }
+  y[i] = x[rows[i / params.D] * params.D + i % params.D];
+}

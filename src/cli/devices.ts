@@ -1,0 +1,69 @@
+// pinball devices: what can compute here, with its limits and features.
+
+import type { Command } from 'commander'
+import { explainMissing, requestAdapter } from '#gpu'
+import { cores, threadsSupported } from '#threads'
+import { print, printJson } from './output.ts'
+
+interface Listing {
+  /** What --device takes. */
+  readonly device: 'wasm' | 'webgpu' | 'webgpu:software'
+  readonly available: boolean
+  /** Name of the adapter, or why there is none. */
+  readonly description: string
+  readonly features: string[]
+  readonly limits: Record<string, number>
+}
+
+const EXAMPLES = `
+Examples:
+  $ pinball devices
+  $ pinball devices --json
+`
+
+/** Adds the command to the program. */
+export function addDevices(program: Command): void {
+  program
+    .command('devices')
+    .description('list the devices that are there, with their limits and features')
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action(async ({ json }: { json?: boolean }) => {
+      const listings = [await adapter('webgpu'), await adapter('webgpu:software'), wasm()]
+      const auto = listings.find(({ device, available }) => available && device !== 'webgpu:software')?.device
+      if (json) return printJson({ auto, devices: listings })
+      await print(listings.map((listing) => describe(listing, listing.device === auto)).join('\n'))
+    })
+}
+
+function wasm(): Listing {
+  const threads = threadsSupported() ? cores() : 1
+  return {
+    device: 'wasm',
+    available: true,
+    description: `WebAssembly SIMD on the CPU, ${threads} ${threads === 1 ? 'thread' : 'threads'}`,
+    features: ['simd128', ...(threadsSupported() ? ['shared memory'] : [])],
+    limits: { threads },
+  }
+}
+
+async function adapter(device: 'webgpu' | 'webgpu:software'): Promise<Listing> {
+  const kind = device === 'webgpu' ? 'hardware' : 'software'
+  const missing = (description: string) => ({ device, available: false, description, features: [], limits: {} })
+  try {
+    const found = await requestAdapter(kind)
+    if (found === null) return missing(await explainMissing(kind))
+    const { description, features, limits } = found
+    found.release()
+    return { device, available: true, description, features, limits }
+  } catch (error) {
+    return missing((error as Error).message)
+  }
+}
+
+function describe({ device, available, description, features, limits }: Listing, auto: boolean): string {
+  const head = `${device}${auto ? ' (auto)' : ''}: ${available ? description : `not available: ${description}`}\n`
+  if (!available) return head
+  const lines = Object.entries(limits).map(([name, value]) => `  ${name}: ${value}\n`)
+  return `${head}  features: ${features.join(', ') || 'none'}\n${lines.join('')}`
+}

@@ -1,0 +1,100 @@
+// Options that several commands share, how their values are checked, and where the embedded model is.
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
+import { printable } from '../files/json.ts'
+import { evenLevels } from '../reward/distribution.ts'
+
+/** What `deviceOptions` add to a command. */
+export interface DeviceChoice {
+  /** A model directory; undefined means the embedded model. */
+  readonly model?: string
+  readonly device: DeviceKind
+  readonly threads?: number
+}
+
+/** Name under which the embedded model is shown: its folder in the package. */
+export const EMBEDDED = 'models/nano'
+
+/** Adds --model, --device and --threads. */
+export function deviceOptions(command: Command): Command {
+  return command
+    .option('--model <dir>', `model directory (default: the embedded ${EMBEDDED})`)
+    .addOption(new Option('--device <device>', 'where to compute').choices([...DEVICE_KINDS]).default('auto'))
+    .option('--threads <n>', 'threads of the wasm device (default: all cores)', wholeNumber(1, 64))
+}
+
+/** Ends the command as wrong usage: exit code 2. */
+export function usageError(message: string): never {
+  throw new CommanderError(2, 'pinball.usage', message)
+}
+
+/** The folder of the embedded model, beside dist/ in the package and beside src/ in the repository. */
+export function embeddedModel(): string {
+  for (const path of ['../models/nano', '../../models/nano']) {
+    const folder = fileURLToPath(new URL(path, import.meta.url))
+    if (existsSync(folder)) return folder
+  }
+  throw new Error(`${EMBEDDED}: the embedded model is not in this installation; give --model`)
+}
+
+/** Makes a parser of whole numbers in [low, high]. */
+export function wholeNumber(low: number, high: number): (text: string) => number {
+  return (text) => {
+    const value = number(text)
+    if (!Number.isInteger(value) || value < low || value > high) {
+      throw new InvalidArgumentError(`Must be a whole number from ${low} to ${high}.`)
+    }
+    return value
+  }
+}
+
+/** Makes a parser of numbers with a condition, which `range` says in words. */
+export function realNumber(fits: (value: number) => boolean, range: string): (text: string) => number {
+  return (text) => {
+    const value = number(text)
+    if (!fits(value)) throw new InvalidArgumentError(`Must be a number ${range}.`)
+    return value
+  }
+}
+
+/** Parses --lambda: finite, 0 or more. */
+export const parseLambda = realNumber((value) => value >= 0 && value < Infinity, 'of at least 0')
+
+// More levels than this say nothing new and cost one fit each.
+const LEVEL_LIMIT = 1000
+
+/**
+ * Parses --levels: a whole number K means the levels k / (K + 1); a number between 0 and 1 or a list of them means just those,
+ * which must increase.
+ */
+export function parseLevels(text: string): number[] {
+  const values = text.split(',').map(number)
+  if (values.length === 1 && Number.isInteger(values[0]) && values[0] >= 1) {
+    if (values[0] > LEVEL_LIMIT) throw new InvalidArgumentError(`At most ${LEVEL_LIMIT} levels.`)
+    return evenLevels(values[0])
+  }
+  if (values.length > LEVEL_LIMIT) throw new InvalidArgumentError(`At most ${LEVEL_LIMIT} levels.`)
+  for (const [k, value] of values.entries()) {
+    if (!(value > 0 && value < 1)) {
+      throw new InvalidArgumentError('Must be a number of levels, or levels between 0 and 1 with commas.')
+    }
+    if (k > 0 && value <= values[k - 1]) throw new InvalidArgumentError('Levels must increase.')
+  }
+  return values
+}
+
+/** Parses --labels: names with commas, none twice. */
+export function parseNames(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim())
+  if (names.includes('')) throw new InvalidArgumentError('Must be names with commas, none empty.')
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice !== undefined) throw new InvalidArgumentError(`"${printable(twice)}" is there twice.`)
+  return names
+}
+
+/** A decimal number; NaN for everything else, hexadecimal and the empty text included. */
+function number(text: string): number {
+  return /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : Number.NaN
+}

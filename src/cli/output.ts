@@ -1,0 +1,22 @@
+// Writing to standard output so that nothing is lost or shown twice.
+
+/** Writes to standard output and waits until it is taken. A reader that has gone away ends the process quietly. */
+export function print(text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(text, (error) => (error ? reject(error) : resolve()))
+  })
+}
+
+/** Writes one line of JSON. Throws on numbers that JSON cannot hold, rather than print null. */
+export function printJson(value: unknown): Promise<void> {
+  const text = JSON.stringify(value, (key, inner: unknown) => {
+    if (typeof inner === 'number' && !Number.isFinite(inner)) throw new Error(`output: ${key} is ${inner}`)
+    return inner
+  })
+  return print(`${text}\n`)
+}
+
+/** Writes a note to standard error. */
+export function note(text: string): void {
+  process.stderr.write(`pinball: ${text}\n`)
+}

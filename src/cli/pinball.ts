@@ -1,0 +1,64 @@
+// The command `pinball`: parses arguments, calls the library, prints. Errors are one line on standard error.
+import { Command, CommanderError } from 'commander'
+import about from '../../package.json' with { type: 'json' }
+import { discardUnfinished } from '../files/disk.ts'
+import { printable } from '../files/json.ts'
+import { addDevices } from './devices.ts'
+import { addFeatures } from './features.ts'
+import { addFit } from './fit.ts'
+import { addScore } from './score.ts'
+import { handleSignals } from './signals.ts'
+import { addStart } from './start.ts'
+
+const HELP = `
+Exit codes: 0 done, 1 an error (one line on standard error), 2 wrong usage, 3 a fit missed its tolerance.
+
+Examples:
+  $ pinball start
+  $ pinball score --prompt "How was the film?" --response "A delight."
+  $ pinball score --input rows.jsonl --json
+  $ pinball features --input ratings.jsonl --labels helpful --out ratings.safetensors
+  $ pinball fit --features ratings.safetensors --out heads.safetensors
+  $ pinball devices
+`
+
+function makeProgram(): Command {
+  const program = new Command('pinball')
+  program
+    .description('Distributional (quantile) reward models on WebGPU and WebAssembly.')
+    .version(about.version)
+    .option('--debug', 'print the stack of an error')
+    .exitOverride()
+    .configureOutput({ outputError: () => {} })
+    .configureHelp({ showGlobalOptions: true, helpWidth: 100 })
+    .showSuggestionAfterError(true)
+    .addHelpText('after', HELP)
+    .action((_, command: Command) => command.error('error: a command is needed; see pinball --help', { exitCode: 2 }))
+  for (const add of [addScore, addFeatures, addFit, addDevices, addStart]) add(program)
+  return program
+}
+
+/** Prints an error as one line and gives the exit code that goes with it. */
+function fail(error: unknown, debug: boolean): number {
+  if (error instanceof CommanderError && error.exitCode === 0) return 0
+  const message = error instanceof Error ? error.message : String(error)
+  const line = message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
+  process.stderr.write(`pinball: ${printable(line)}\n`)
+  if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`)
+  return error instanceof CommanderError ? 2 : 1
+}
+
+async function main(): Promise<number> {
+  handleSignals()
+  const program = makeProgram()
+  try {
+    await program.parseAsync()
+    return Number(process.exitCode ?? 0)
+  } catch (error) {
+    discardUnfinished()
+    return fail(error, program.opts().debug === true)
+  }
+}
+
+// Ends the process by hand: an idle thread or an adapter must not keep it alive.
+main().then((code) => process.exit(code))

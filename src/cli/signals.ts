@@ -1,0 +1,35 @@
+// What the process does when it is interrupted or when the reader of its output goes away.
+import { discardUnfinished } from '../files/disk.ts'
+
+// 128 + the number of the signal, as shells have it.
+const CODES = { SIGINT: 130, SIGTERM: 143 } as const
+
+function stop(signal: NodeJS.Signals): void {
+  discardUnfinished()
+  process.exit(CODES[signal as keyof typeof CODES])
+}
+
+/** Ends quietly where the reader of a pipe has gone away; removes unfinished files on an interrupt and exits with 130. */
+export function handleSignals(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error
+      discardUnfinished()
+      process.exit(0)
+    })
+  }
+  for (const signal of Object.keys(CODES)) process.on(signal, stop)
+}
+
+/**
+ * Runs work that computes for a long time without a pause and writes no file. A handler would be called only in a pause, so
+ * the system's own is put back, which ends the process at once.
+ */
+export async function withoutInterruptHandler<T>(work: () => Promise<T>): Promise<T> {
+  for (const signal of Object.keys(CODES)) process.off(signal, stop)
+  try {
+    return await work()
+  } finally {
+    for (const signal of Object.keys(CODES)) process.on(signal, stop)
+  }
+}

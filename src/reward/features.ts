@@ -1,0 +1,227 @@
+// Features: the backbone's states that heads and gate read, for any model directory with a Llama backbone, heads or not.
+import type { Device } from '../device/device.ts'
+import type { Tensor } from '../device/tensor.ts'
+import { closeTensors, openModelTensors, type TensorInfo } from '../files/safetensors.ts'
+import type { ModelFiles } from '../files/source.ts'
+import type { LlamaConfig } from '../llama/config.ts'
+import { type Llama, loadLlama } from '../llama/forward.ts'
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
+import { fingerprint } from './fingerprint.ts'
+import { type Manifest, readManifest } from './manifest.ts'
+import { batchRows, type EncodedRow, encodeRow, encodeRows, type Row, type RowRules } from './rows.ts'
+
+export interface ModelOptions {
+  /** Tokens computed at once; 1024 on the CPU and 2048 on a GPU by default. A longer row is a batch of its own. */
+  readonly batchTokens?: number
+}
+
+export interface Progress {
+  /** Rows finished, of `rows`. */
+  readonly done: number
+  readonly rows: number
+  /** Tokens finished, of `totalTokens`. */
+  readonly tokens: number
+  readonly totalTokens: number
+}
+
+export interface RunOptions {
+  /** Called after each batch. */
+  readonly onProgress?: (progress: Progress) => void
+  /** Stops before the next batch and throws the signal's reason. */
+  readonly signal?: AbortSignal
+}
+
+export interface Features {
+  /** State at each row's last token after the final norm [N, D]. */
+  readonly embeddings: Float32Array
+  /** State at each row's gate position [N, D]; absent unless asked for. */
+  readonly promptEmbeddings?: Float32Array
+  /** Number of tokens of each row [N]. */
+  readonly tokens: Uint32Array
+}
+
+/** What a batch gives to the one who asked: device tensors that live until the returned promise settles. */
+export interface BatchStates {
+  /** Which rows. */
+  readonly indices: readonly number[]
+  /** [B, D] */
+  readonly last: Tensor
+  /** [B, D], or null where no gate was asked for. */
+  readonly prompt: Tensor | null
+}
+
+/** The backbone of a model directory, ready to run; the common part of a feature and a reward model. */
+export interface Backbone {
+  readonly name: string
+  readonly device: Device
+  readonly config: LlamaConfig
+  readonly manifest: Manifest
+  readonly tokenizer: Tokenizer | null
+  /** All tensors of the directory; their sources are open until `destroy`. */
+  readonly tensors: ReadonlyMap<string, TensorInfo>
+  readonly rules: RowRules
+  /** Runs encoded rows batch by batch, one batch at a time even where calls overlap. With `gate`, all have gate positions. */
+  run(
+    rows: readonly EncodedRow[],
+    options: RunOptions & { gate: boolean },
+    consume: (states: BatchStates) => Promise<void>,
+  ): Promise<void>
+  fingerprint(): Promise<string>
+  destroy(): Promise<void>
+}
+
+export interface FeatureModel {
+  readonly name: string
+  readonly config: LlamaConfig
+  readonly tokenizer: Tokenizer | null
+  /** Checks and encodes one row; what it gives is a row as well. With `gate`, throws where it has no gate position. */
+  encode(row: unknown, options?: { readonly gate?: boolean }): EncodedRow
+  /** Features of the rows, in their order; with `gate`, those of the gate too. */
+  features(rows: readonly Row[], options?: RunOptions & { readonly gate?: boolean }): Promise<Features>
+  /** SHA-256 over configuration, tokenizer and weights, 64 hexadecimal digits. Reads the whole model. */
+  fingerprint(): Promise<string>
+  destroy(): Promise<void>
+}
+
+/** Loads what `features` needs of a model directory; heads are not looked at. Throws on whatever is missing or damaged. */
+export async function loadFeatureModel(
+  device: Device,
+  files: ModelFiles,
+  options: ModelOptions = {},
+): Promise<FeatureModel> {
+  const backbone = await loadBackbone(device, files, options)
+  return {
+    name: backbone.name,
+    config: backbone.config,
+    tokenizer: backbone.tokenizer,
+    encode: (row, settings) => encodeRow(row, backbone.rules, settings?.gate),
+    features: (rows, settings) => extractFeatures(backbone, rows, settings),
+    fingerprint: backbone.fingerprint,
+    destroy: backbone.destroy,
+  }
+}
+
+/** Loads backbone, manifest and tokenizer of a model directory. */
+export async function loadBackbone(device: Device, files: ModelFiles, options: ModelOptions = {}): Promise<Backbone> {
+  const batchTokens = options.batchTokens ?? (device.kind === 'wasm' ? 1024 : 2048)
+  if (!Number.isSafeInteger(batchTokens) || batchTokens < 1) {
+    throw new Error(`batchTokens must be a whole number of at least 1, got ${batchTokens}`)
+  }
+  const manifest = await readManifest(files)
+  const tokenizer = await loadTokenizer(files)
+  const tensors = await openModelTensors(files)
+  let llama: Llama
+  try {
+    llama = await loadLlama(device, files, { tensors })
+  } catch (error) {
+    await closeTensors(tensors)
+    throw error
+  }
+  const { vocab, maxPosition } = llama.config
+  const { bos, gatePattern } = manifest
+  let destroyed = false
+  let queue: Promise<unknown> = Promise.resolve()
+  /** Batches of overlapping calls take turns: a backbone has one set of buffers and may stream its layers. */
+  const takeTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const turn = queue.then(work)
+    queue = turn.catch(() => {})
+    return turn
+  }
+  return {
+    name: files.name,
+    device,
+    config: llama.config,
+    manifest,
+    tokenizer,
+    tensors,
+    rules: { name: files.name, tokenizer, bos, gatePattern, vocab, maxPosition },
+    async run(rows, { gate, onProgress, signal }, consume) {
+      const gates = gate ? rows.map((row) => row.gate_position!) : null
+      const lengths = rows.map((row) => row.input_ids.length)
+      const progress = { done: 0, rows: rows.length, tokens: 0, totalTokens: lengths.reduce((a, b) => a + b, 0) }
+      for (const indices of batchRows(lengths, batchTokens)) {
+        await takeTurn(async () => {
+          signal?.throwIfAborted()
+          if (destroyed) throw new Error(`${files.name}: the model has been destroyed`)
+          await runBatch(device, llama, rows, gates, indices, consume)
+        })
+        progress.done += indices.length
+        for (const i of indices) progress.tokens += lengths[i]
+        onProgress?.({ ...progress })
+      }
+    },
+    fingerprint: () => fingerprint(files, tensors),
+    destroy: () =>
+      takeTurn(async () => {
+        if (destroyed) return
+        destroyed = true
+        llama.destroy()
+        await closeTensors(tensors)
+      }),
+  }
+}
+
+async function runBatch(
+  device: Device,
+  llama: Llama,
+  rows: readonly EncodedRow[],
+  gates: readonly number[] | null,
+  indices: readonly number[],
+  consume: (states: BatchStates) => Promise<void>,
+): Promise<void> {
+  const states = await llama.hidden(indices.map((i) => rows[i].input_ids))
+  const made: { destroy(): void }[] = [states]
+  const own = (tensor: Tensor): Tensor => {
+    made.push(tensor)
+    return tensor
+  }
+  const gather = (label: string, at: (row: number) => number): Tensor => {
+    const wanted = Uint32Array.from(indices, (row, b) => states.first[b] + at(row))
+    const index = own(device.tensor([indices.length], { dtype: 'u32', label: `${label} positions`, data: wanted }))
+    const y = own(device.tensor([indices.length, llama.config.hidden], { label: `${label} states` }))
+    device.run('gather_rows', { x: states.x, rows: index, y })
+    return y
+  }
+  try {
+    const last = gather('last token', (row) => rows[row].input_ids.length - 1)
+    const prompt = gates && gather('gate', (row) => gates[row])
+    await consume({ indices, last, prompt })
+  } finally {
+    for (const thing of made) thing.destroy()
+  }
+}
+
+/** Features of rows by a loaded backbone; see `FeatureModel`. */
+export async function extractFeatures(
+  backbone: Backbone,
+  rows: readonly Row[],
+  { gate = false, ...options }: RunOptions & { readonly gate?: boolean } = {},
+): Promise<Features> {
+  const encoded = encodeRows(rows, backbone.rules, gate)
+  const width = backbone.config.hidden
+  const embeddings = new Float32Array(rows.length * width)
+  const promptEmbeddings = gate ? new Float32Array(rows.length * width) : undefined
+  await backbone.run(encoded, { gate, ...options }, async ({ indices, last, prompt }) => {
+    scatter(await last.readF32(), indices, width, embeddings)
+    if (prompt && promptEmbeddings) scatter(await prompt.readF32(), indices, width, promptEmbeddings)
+  })
+  const tokens = Uint32Array.from(encoded, (row) => row.input_ids.length)
+  return { embeddings, ...(promptEmbeddings && { promptEmbeddings }), tokens }
+}
+
+function scatter(states: Float32Array, indices: readonly number[], width: number, target: Float32Array): void {
+  for (const [b, row] of indices.entries()) {
+    const state = states.subarray(b * width, (b + 1) * width)
+    checkRow(state, row, 'features')
+    target.set(state, row * width)
+  }
+}
+
+/** Throws where a row's result is not finite, which is never the row's fault. */
+export function checkRow(values: Float32Array, row: number, what: string): void {
+  const bad = values.findIndex((value) => !Number.isFinite(value))
+  if (bad < 0) return
+  throw new Error(
+    `row ${row + 1}: ${what} must be finite, got ${values[bad]} at ${bad}; the model's weights hold NaN or overflow`,
+  )
+}

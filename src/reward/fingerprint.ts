@@ -1,0 +1,43 @@
+// The fingerprint of a model directory: one SHA-256 over everything that its scores depend on.
+import type { TensorInfo } from '../files/safetensors.ts'
+import type { ModelFiles } from '../files/source.ts'
+
+const FILES = ['config.json', 'pinball.json', 'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']
+
+// Web Crypto hashes whole buffers only, so tensors are hashed by blocks, and the blocks' hashes once more.
+const BLOCK_BYTES = 8 * 2 ** 20
+
+/**
+ * SHA-256 (64 hexadecimal digits) of a text with one line for each file that says how to use the model (those that are there)
+ * and one for each tensor, by name: dtype, shape, and the SHA-256 of each 8 MiB of its bytes. So it does not depend on how the
+ * tensors are laid out in files. Reads every byte once and holds one block. Throws where the runtime has no Web Crypto.
+ */
+export async function fingerprint(files: ModelFiles, tensors: ReadonlyMap<string, TensorInfo>): Promise<string> {
+  const lines = ['pinball model 1']
+  for (const file of FILES) {
+    const source = await files.open(file)
+    if (source === null) continue
+    try {
+      lines.push(`file ${file} ${await digest(await source.read(0, source.byteLength))}`)
+    } finally {
+      await source.close()
+    }
+  }
+  for (const name of [...tensors.keys()].sort()) {
+    const { dtype, shape, begin, end, source } = tensors.get(name)!
+    const blocks: string[] = []
+    for (let at = begin; at < end; at += BLOCK_BYTES) {
+      blocks.push(await digest(await source.read(at, Math.min(BLOCK_BYTES, end - at))))
+    }
+    lines.push(`tensor ${JSON.stringify(name)} ${dtype} ${JSON.stringify(shape)} ${blocks.join(' ')}`)
+  }
+  return digest(new TextEncoder().encode(`${lines.join('\n')}\n`))
+}
+
+async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  if (!globalThis.crypto?.subtle) {
+    throw new Error('fingerprint: this runtime has no Web Crypto; a page needs https or localhost for it')
+  }
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+  return Array.from(hash, (byte) => byte.toString(16).padStart(2, '0')).join('')
+}

@@ -1,0 +1,94 @@
+// The gate on the device: the state at the end of the prompt to one weight for each attribute.
+//
+//   h = batch_norm(relu(linear(h)))   for each hidden layer, with running statistics
+//   g = softmax((linear(h) + bias) / temperature) * logit_scale
+//
+// Source: GatingNetwork of the published QRM models (the norm comes after the ReLU, the hidden maps have no bias).
+import type { Device } from '../device/device.ts'
+import type { Tensor } from '../device/tensor.ts'
+import { linear } from '../llama/linear.ts'
+import type { GateWeights } from './checkpoint.ts'
+
+/** Of torch.nn.BatchNorm1d; no checkpoint stores another. */
+const BATCH_NORM_EPS = 1e-5
+
+interface Layer {
+  readonly weight: Tensor
+  readonly norm: { readonly weight: Tensor; readonly bias: Tensor; readonly mean: Tensor; readonly variance: Tensor }
+}
+
+/** Owns the gate's weights on a device. */
+export class Gate {
+  readonly #device: Device
+  readonly #temperature: number
+  readonly #scale: number
+  readonly #hidden: Layer[] = []
+  readonly #weight: Tensor
+  readonly #bias: Tensor
+  readonly #owned: Tensor[] = []
+
+  /** `width`: D, the size of the state that goes in. */
+  constructor(device: Device, weights: GateWeights, width: number) {
+    this.#device = device
+    this.#temperature = weights.temperature
+    this.#scale = weights.logitScale
+    let inputs = width
+    for (const [i, { weight, norm }] of weights.hidden.entries()) {
+      const label = (part: string) => `gate layer ${i} ${part}`
+      const outputs = norm.weight.length
+      this.#hidden.push({
+        weight: this.#keep([outputs, inputs], label('weight'), weight),
+        norm: {
+          weight: this.#keep([outputs], label('norm weight'), norm.weight),
+          bias: this.#keep([outputs], label('norm bias'), norm.bias),
+          mean: this.#keep([outputs], label('mean'), norm.mean),
+          variance: this.#keep([outputs], label('variance'), norm.variance),
+        },
+      })
+      inputs = outputs
+    }
+    this.#weight = this.#keep([weights.bias.length, inputs], 'gate weight', weights.weight)
+    this.#bias = this.#keep([weights.bias.length], 'gate bias', weights.bias)
+  }
+
+  #keep(shape: readonly number[], label: string, data: Float32Array): Tensor {
+    const tensor = this.#device.tensor(shape, { label, data })
+    this.#owned.push(tensor)
+    return tensor
+  }
+
+  /** Weights of the attributes [N, M] for prompt states x [N, D]. */
+  async forward(x: Tensor): Promise<Float32Array> {
+    const device = this.#device
+    const rows = x.shape[0]
+    const made: Tensor[] = []
+    const make = (width: number, label: string) => {
+      const tensor = device.tensor([rows, width], { label })
+      made.push(tensor)
+      return tensor
+    }
+    try {
+      let h = x
+      for (const { weight, norm } of this.#hidden) {
+        const z = make(weight.shape[0], 'gate activations') // [N, H]
+        linear(device, h, weight, z)
+        device.run('relu', { x: z })
+        const y = make(weight.shape[0], 'gate normalised') // [N, H]
+        device.run('batch_norm', { x: z, ...norm, y }, { eps: BATCH_NORM_EPS })
+        h = y
+      }
+      const logits = make(this.#bias.size, 'gate logits') // [N, M]
+      linear(device, h, this.#weight, logits)
+      device.run('bias_add', { x: logits, bias: this.#bias })
+      const g = make(this.#bias.size, 'gate') // [N, M]
+      device.run('softmax', { x: logits, y: g }, { temperature: this.#temperature, scale: this.#scale })
+      return await g.readF32()
+    } finally {
+      for (const tensor of made) tensor.destroy()
+    }
+  }
+
+  destroy(): void {
+    for (const tensor of this.#owned) tensor.destroy()
+  }
+}

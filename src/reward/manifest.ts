@@ -1,0 +1,144 @@
+// The manifest pinball.json of a model directory: what a checkpoint does not say about how to use it.
+import { parseJsonObject, show } from '../files/json.ts'
+import { type ModelFiles, readText } from '../files/source.ts'
+import type { BosPolicy } from '../text/chat.ts'
+import { checkLevels, type Mixture } from './distribution.ts'
+import { checkLambda } from './risk.ts'
+
+export interface Manifest {
+  /** Names of the attributes [M], or null: see `attributeNames`. */
+  readonly attributes: readonly string[] | null
+  /** Quantile levels [K], or null: k / (K + 1). */
+  readonly levels: readonly number[] | null
+  readonly bos: BosPolicy
+  /** Token ids; the gate reads the state at the first token of their last occurrence. */
+  readonly gatePattern: readonly number[]
+  readonly mixture: Mixture
+  /** Of the utility -mean exp(-lambda q). */
+  readonly lambda: number
+}
+
+export const MANIFEST_FILE = 'pinball.json'
+
+/** `<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n` in the vocabulary of Llama 3. */
+const LLAMA3_GATE_PATTERN = [128009, 128006, 78191, 128007, 271]
+
+const KEYS = ['attributes', 'levels', 'bos', 'gate_pattern', 'mixture', 'lambda']
+
+/** Reads the manifest of a model directory; every key, and the file, may be absent. Throws on unknown keys and bad values. */
+export async function readManifest(files: ModelFiles): Promise<Manifest> {
+  const text = await readText(files, MANIFEST_FILE)
+  const where = `${files.name}/${MANIFEST_FILE}`
+  return parseManifest(text === null ? {} : parseJsonObject(text, where), where)
+}
+
+/** Checks the object of a pinball.json; `where` is what errors call it. */
+export function parseManifest(json: Record<string, unknown>, where: string): Manifest {
+  for (const key of Object.keys(json)) {
+    if (!KEYS.includes(key)) throw new Error(`${where}: unknown key ${show(key)}; the keys are ${KEYS.join(', ')}`)
+  }
+  return {
+    attributes: json.attributes === undefined ? null : readNames(json.attributes, `${where}: attributes`),
+    levels: json.levels === undefined ? null : readLevels(json.levels, `${where}: levels`),
+    bos: readChoice(json.bos, ['template', 'none', 'one'], `${where}: bos`),
+    gatePattern:
+      json.gate_pattern === undefined ? LLAMA3_GATE_PATTERN : readTokens(json.gate_pattern, `${where}: gate_pattern`),
+    mixture: readChoice(json.mixture, ['sum', 'mean'], `${where}: mixture`),
+    lambda: readLambda(json.lambda, `${where}: lambda`),
+  }
+}
+
+/** The inverse of `parseManifest`: an object for pinball.json. */
+export function manifestJson(manifest: Manifest): Record<string, unknown> {
+  const { attributes, levels, bos, gatePattern, mixture, lambda } = manifest
+  return {
+    ...(attributes && { attributes }),
+    ...(levels && { levels }),
+    bos,
+    gate_pattern: gatePattern,
+    mixture,
+    lambda,
+  }
+}
+
+/** The first value is the default. */
+function readChoice<T extends string>(value: unknown, choices: readonly T[], where: string): T {
+  if (value === undefined) return choices[0]
+  const found = choices.find((choice) => choice === value)
+  if (found === undefined) throw new Error(`${where} must be one of ${choices.join(', ')}, got ${show(value)}`)
+  return found
+}
+
+function readList(value: unknown, where: string, what: string): unknown[] {
+  if (!Array.isArray(value) || value.length === 0) {
+    throw new Error(`${where} must be a list of ${what}, got ${show(value)}`)
+  }
+  return value
+}
+
+function readNames(value: unknown, where: string): string[] {
+  const names = readList(value, where, 'names')
+  const seen = new Set<string>()
+  for (const name of names) {
+    if (typeof name !== 'string' || name === '') throw new Error(`${where} must be names, got ${show(name)}`)
+    if (seen.has(name)) throw new Error(`${where} must differ, got ${show(name)} twice`)
+    seen.add(name)
+  }
+  return [...seen]
+}
+
+function readLevels(value: unknown, where: string): number[] {
+  const levels = readList(value, where, 'numbers')
+  for (const level of levels) {
+    if (typeof level !== 'number') throw new Error(`${where} must be numbers, got ${show(level)}`)
+  }
+  checkLevels(levels as number[], where)
+  return levels as number[]
+}
+
+function readTokens(value: unknown, where: string): number[] {
+  const tokens = readList(value, where, 'token ids')
+  for (const token of tokens) {
+    if (!Number.isSafeInteger(token) || (token as number) < 0 || (token as number) >= 2 ** 32) {
+      throw new Error(`${where} must be token ids, got ${show(token)}`)
+    }
+  }
+  return tokens as number[]
+}
+
+function readLambda(value: unknown, where: string): number {
+  if (value === undefined) return 1
+  if (typeof value !== 'number') throw new Error(`${where} must be a number, got ${show(value)}`)
+  checkLambda(value, where)
+  return value
+}
+
+// The attributes of ArmoRM in the order of its regression layer; models with five objectives use the HelpSteer ones.
+const ARMORM_ATTRIBUTES = [
+  'helpsteer-helpfulness',
+  'helpsteer-correctness',
+  'helpsteer-coherence',
+  'helpsteer-complexity',
+  'helpsteer-verbosity',
+  'ultrafeedback-overall_score',
+  'ultrafeedback-instruction_following',
+  'ultrafeedback-truthfulness',
+  'ultrafeedback-honesty',
+  'ultrafeedback-helpfulness',
+  'beavertails-is_safe',
+  'prometheus-score',
+  'argilla-overall_quality',
+  'argilla-judge_lm',
+  'code-complexity',
+  'code-style',
+  'code-explanation',
+  'code-instruction-following',
+  'code-readability',
+]
+const HELPSTEER_COUNT = 5
+
+/** Names for M attributes where the manifest gives none: those of the published models for 19 and 5, objective_0 ... else. */
+export function attributeNames(count: number): string[] {
+  if (count === ARMORM_ATTRIBUTES.length || count === HELPSTEER_COUNT) return ARMORM_ATTRIBUTES.slice(0, count)
+  return Array.from({ length: count }, (_, i) => `objective_${i}`)
+}

@@ -1,0 +1,186 @@
+// Rows to be scored: text or token ids, checked and brought to tokens with the two positions that a reward model reads.
+//
+// Source: the published QRM forward pass. The heads read the state at the last token. The gate reads the state at the first
+// token of the last occurrence of its pattern, which in a Llama 3 chat is the <|eot_id|> that ends the last user turn.
+import { isObject, show } from '../files/json.ts'
+import { type BosPolicy, type Message, renderChat } from '../text/chat.ts'
+import type { Tokenizer } from '../text/tokenizer.ts'
+
+export type Row =
+  | { readonly prompt: string; readonly response: string }
+  /** A conversation that ends with an assistant's turn. */
+  | { readonly messages: readonly Message[] }
+  /** Tokens as they are, nothing added; `gate_position` counts from 0 and is searched where absent. */
+  | { readonly input_ids: ArrayLike<number>; readonly gate_position?: number }
+
+/** A row as tokens; it is a `Row` itself. */
+export interface EncodedRow {
+  readonly input_ids: Uint32Array<ArrayBuffer>
+  /** Absent where the pattern does not occur and no position was given. */
+  readonly gate_position?: number
+}
+
+export interface RowRules {
+  /** What errors about the model call it. */
+  readonly name: string
+  readonly tokenizer: Tokenizer | null
+  readonly bos: BosPolicy
+  readonly gatePattern: readonly number[]
+  /** V: token ids are below it. */
+  readonly vocab: number
+  /** The longest row in tokens. */
+  readonly maxPosition: number
+}
+
+/**
+ * Checks a row and encodes it. Throws on unknown or mixed fields, values of another type, empty rows, conversations that do not
+ * end with an assistant's turn, ids outside of the vocabulary, gate positions outside of the row, rows that are too long for the
+ * model, text where the model has no tokenizer, and, with `gate`, rows where neither position nor pattern says where the gate reads.
+ */
+export function encodeRow(row: unknown, rules: RowRules, gate = false): EncodedRow {
+  const encoded = encode(row, rules)
+  if (gate && encoded.gate_position === undefined) {
+    throw new Error(
+      `the gate's pattern ${show(rules.gatePattern)} does not occur in the row's ${encoded.input_ids.length} tokens; ` +
+        'give "gate_position", or set "gate_pattern" in pinball.json to what the chat template puts before the response',
+    )
+  }
+  return encoded
+}
+
+function encode(row: unknown, rules: RowRules): EncodedRow {
+  if (!isObject(row)) throw new Error(`a row must be an object, got ${show(row)}`)
+  if ('input_ids' in row) {
+    checkFields(row, ['input_ids', 'gate_position'])
+    const tokens = readTokens(row.input_ids, rules)
+    if (row.gate_position === undefined) return locate(tokens, rules)
+    return { input_ids: tokens, gate_position: readPosition(row.gate_position, tokens.length) }
+  }
+  const messages = 'messages' in row ? readMessages(row) : readPair(row)
+  if (rules.tokenizer === null) {
+    throw new Error(`${rules.name} has no tokenizer.json, so text cannot be encoded; give rows with "input_ids"`)
+  }
+  const tokens = renderChat(rules.tokenizer, messages, { bos: rules.bos })
+  return locate(readTokens(tokens, rules), rules)
+}
+
+function checkFields(row: Record<string, unknown>, fields: readonly string[]): void {
+  for (const key of Object.keys(row)) {
+    if (!fields.includes(key))
+      throw new Error(`unknown field ${show(key)}; beside ${show(fields[0])} a row may have ${rest(fields)}`)
+  }
+}
+
+function rest(fields: readonly string[]): string {
+  return fields.length === 1 ? 'nothing' : fields.slice(1).map(show).join(' and ')
+}
+
+function readPair(row: Record<string, unknown>): Message[] {
+  const { prompt, response } = row
+  if (prompt === undefined || response === undefined) {
+    const keys = Object.keys(row)
+    throw new Error(
+      `a row needs "prompt" and "response", or "messages", or "input_ids", got ${keys.length === 0 ? 'none' : keys.map(show).join(', ')}`,
+    )
+  }
+  checkFields(row, ['prompt', 'response'])
+  if (typeof prompt !== 'string') throw new Error(`prompt must be a text, got ${show(prompt)}`)
+  if (typeof response !== 'string') throw new Error(`response must be a text, got ${show(response)}`)
+  if (prompt === '' && response === '') throw new Error('prompt and response must not both be empty')
+  return [
+    { role: 'user', content: prompt },
+    { role: 'assistant', content: response },
+  ]
+}
+
+function readMessages(row: Record<string, unknown>): Message[] {
+  checkFields(row, ['messages'])
+  const { messages } = row
+  if (!Array.isArray(messages) || messages.length === 0) {
+    throw new Error(`messages must be a list of at least one message, got ${show(messages)}`)
+  }
+  for (const [i, message] of messages.entries()) {
+    if (!isObject(message)) throw new Error(`messages[${i}] must be an object, got ${show(message)}`)
+    for (const key of Object.keys(message)) {
+      if (key !== 'role' && key !== 'content') throw new Error(`messages[${i}]: unknown field ${show(key)}`)
+    }
+    for (const key of ['role', 'content']) {
+      if (typeof message[key] !== 'string')
+        throw new Error(`messages[${i}].${key} must be a text, got ${show(message[key])}`)
+    }
+  }
+  const { role } = messages[messages.length - 1]
+  if (role !== 'assistant') throw new Error(`messages must end with role "assistant", got ${show(role)}`)
+  return messages
+}
+
+function readTokens(ids: unknown, { vocab, maxPosition }: RowRules): Uint32Array<ArrayBuffer> {
+  const list: unknown = ids instanceof Uint32Array ? ids : Array.isArray(ids) ? ids : null
+  if (list === null) throw new Error(`input_ids must be a list of token ids, got ${show(ids)}`)
+  const tokens = list as ArrayLike<unknown>
+  if (tokens.length === 0) throw new Error('input_ids must have at least one token, got none')
+  if (tokens.length > maxPosition) {
+    throw new Error(`the row has ${tokens.length} tokens, the model takes ${maxPosition} (max_position_embeddings)`)
+  }
+  const result = new Uint32Array(tokens.length)
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i]
+    if (!Number.isSafeInteger(token) || (token as number) < 0 || (token as number) >= vocab) {
+      throw new Error(`input_ids[${i}] must be a whole number from 0 to ${vocab - 1} (vocab_size), got ${show(token)}`)
+    }
+    result[i] = token as number
+  }
+  return result
+}
+
+function readPosition(position: unknown, length: number): number {
+  if (!Number.isSafeInteger(position) || (position as number) < 0 || (position as number) >= length) {
+    throw new Error(`gate_position must be a whole number from 0 to ${length - 1}, got ${show(position)}`)
+  }
+  return position as number
+}
+
+function locate(tokens: Uint32Array<ArrayBuffer>, { gatePattern }: RowRules): EncodedRow {
+  const position = lastOccurrence(tokens, gatePattern)
+  return position < 0 ? { input_ids: tokens } : { input_ids: tokens, gate_position: position }
+}
+
+/** The largest index at which `pattern` begins in `tokens`, or -1. */
+export function lastOccurrence(tokens: ArrayLike<number>, pattern: ArrayLike<number>): number {
+  for (let begin = tokens.length - pattern.length; begin >= 0; begin--) {
+    let i = 0
+    while (i < pattern.length && tokens[begin + i] === pattern[i]) i++
+    if (i === pattern.length) return begin
+  }
+  return -1
+}
+
+/** Encodes rows in order; what a row throws gets its number, counted from 1, in front. */
+export function encodeRows(rows: readonly unknown[], rules: RowRules, gate = false): EncodedRow[] {
+  return rows.map((row, i) => {
+    try {
+      return encodeRow(row, rules, gate)
+    } catch (error) {
+      throw new Error(`row ${i + 1}: ${(error as Error).message}`)
+    }
+  })
+}
+
+/**
+ * Indices of rows in batches: longest rows first, as many as fit `budget` tokens, at least one. Rows of a batch are packed, not
+ * padded, so lengths are free to differ.
+ */
+export function batchRows(lengths: readonly number[], budget: number): number[][] {
+  const order = lengths.map((_, i) => i).sort((a, b) => lengths[b] - lengths[a] || a - b)
+  const batches: number[][] = []
+  let tokens = 0
+  for (const i of order) {
+    if (batches.length === 0 || tokens + lengths[i] > budget) {
+      batches.push([])
+      tokens = 0
+    }
+    batches[batches.length - 1].push(i)
+    tokens += lengths[i]
+  }
+  return batches
+}

@@ -1,0 +1,28 @@
+// A real Chromium with WebGPU on the CPU, from npm packages alone: unpacked from @sparticuz/chromium, driven by playwright-core.
+
+import { join } from 'node:path'
+import { type Browser, chromium } from 'playwright-core'
+import { requirePlatform, unpack } from '../../src/device/webgpu/software.ts'
+
+const ARGUMENTS = [
+  '--no-sandbox',
+  // Chromium takes a software adapter only when told to.
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  // Containers have a small /dev/shm.
+  '--disable-dev-shm-usage',
+]
+
+/**
+ * Starts Chromium without a window. PINBALL_CHROMIUM is the path of another Chromium or Chrome, for systems that
+ * @sparticuz/chromium has no binaries for.
+ */
+export async function launchChromium(): Promise<Browser> {
+  const given = process.env.PINBALL_CHROMIUM
+  if (given) return chromium.launch({ executablePath: given, args: ARGUMENTS })
+  requirePlatform('chromium: set PINBALL_CHROMIUM to the path of one')
+  const folder = await unpack('chromium')
+  const libraries = [join(folder, 'lib'), process.env.LD_LIBRARY_PATH].filter(Boolean).join(':')
+  const env = { ...process.env, LD_LIBRARY_PATH: libraries } as Record<string, string>
+  return chromium.launch({ executablePath: join(folder, 'chromium'), args: ARGUMENTS, env })
+}
