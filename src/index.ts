@@ -1,4 +1,31 @@
-// The public names that work in every runtime.
+// The public names that work in every runtime, one by one. Node adds files and folders: node.ts.
 export type { Device, TensorOptions } from './device/device.ts'
 export { DEVICE_KINDS, type DeviceKind, type OpenOptions, openDevice } from './device/open.ts'
 export type { DType, Tensor, TensorData } from './device/tensor.ts'
+export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
+export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
+export { unpad } from './llama/batch.ts'
+export type { LlamaConfig } from './llama/config.ts'
+export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
+export { type Certificate, certify } from './reward/certificate.ts'
+export { type Checkpoint, encodeCheckpoint, readCheckpoint } from './reward/checkpoint.ts'
+export {
+  cdf,
+  density,
+  evenLevels,
+  expectation,
+  type Mixture,
+  mix,
+  probabilityBelow,
+  quantile,
+  rearrange,
+  tailMean,
+  variance,
+} from './reward/distribution.ts'
+export { type Features, loadFeatureModel } from './reward/features.ts'
+export { type FitOptions, fitQuantiles, type LevelFit, openSolver, type QuantileFit } from './reward/heads.ts'
+export { loadRewardModel, type RewardModel, type Score } from './reward/model.ts'
+export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
+export type { Row } from './reward/rows.ts'
+export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
+export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'

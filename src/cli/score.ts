@@ -1,12 +1,12 @@
 // pinball score: reward distributions of rows, as JSON or as a table with a drawing of each.
 import type { Command } from 'commander'
 import type { Device } from '../device/device.ts'
-import { loadRewardModel, type Result, type RewardModel } from '../reward/model.ts'
+import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
 import { axis, commonScale, figure, nearest, sketch, snippet, table } from './draw.ts'
 import { withModel } from './engine.ts'
 import { type DeviceChoice, deviceOptions, parseLambda, usageError } from './options.ts'
 import { print, printJson } from './output.ts'
-import { startProgress } from './progress.ts'
+import { startRows } from './progress.ts'
 import { encodeAll, type InputRow, readRows } from './rows.ts'
 
 interface ScoreOptions extends DeviceChoice {
@@ -81,9 +81,9 @@ export function ownRows(prompt: string | undefined, responses: readonly string[]
 }
 
 /** Checks all rows, then scores them with a progress line. */
-export async function scoreRows(model: RewardModel, rows: readonly InputRow[], lambda?: number): Promise<Result[]> {
+export async function scoreRows(model: RewardModel, rows: readonly InputRow[], lambda?: number): Promise<Score[]> {
   const encoded = encodeAll(model, rows, true)
-  const progress = startProgress('rows')
+  const progress = startRows()
   try {
     return await model.score(encoded, {
       lambda,
@@ -95,7 +95,7 @@ export async function scoreRows(model: RewardModel, rows: readonly InputRow[], l
 }
 
 /** The document of `score --json`. */
-function document(model: RewardModel, device: Device, results: readonly Result[]): unknown {
+function document(model: RewardModel, device: Device, results: readonly Score[]): unknown {
   return {
     model: model.name,
     device: device.name,
@@ -121,7 +121,7 @@ export function heading(model: RewardModel, device: Device, rows: number, lambda
 }
 
 /** A line for each row: score, utility, three quantiles, drawing, the beginning of the response. */
-export function summary(model: RewardModel, rows: readonly InputRow[], results: readonly Result[]): string {
+export function summary(model: RewardModel, rows: readonly InputRow[], results: readonly Score[]): string {
   const scale = commonScale(
     results.map((result) => result.quantiles),
     28,
@@ -143,7 +143,7 @@ export function summary(model: RewardModel, rows: readonly InputRow[], results: 
 }
 
 /** A line for each attribute: weight of the gate, expectation, outer quantiles, drawing; largest weights first. */
-export function attributes(model: RewardModel, result: Result): string {
+export function attributes(model: RewardModel, result: Score): string {
   const { levels } = model
   const names = [...model.attributes].sort((a, b) => result.gate[b] - result.gate[a])
   const scale = commonScale(

@@ -1,6 +1,6 @@
 // pinball start: scores built-in prompts (or the user's own), and shows where a risk-averse choice differs from the expected best.
 import type { Command } from 'commander'
-import { loadRewardModel, type Result, type RewardModel } from '../reward/model.ts'
+import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
 import { entropic } from '../reward/risk.ts'
 import { axis, commonScale, figure, nearest, type Scale, sketch, snippet, table } from './draw.ts'
 import { withModel } from './engine.ts'
@@ -69,7 +69,7 @@ function chooseExamples({ prompt, response }: StartOptions): readonly Example[] 
 function group(
   { levels }: RewardModel,
   responses: readonly string[],
-  scores: readonly Result[],
+  scores: readonly Score[],
   scale: Scale,
   lambda: number,
 ): string {
@@ -88,12 +88,12 @@ function group(
   return table([head, ...lines], [1, 2, 3, 4])
 }
 
-function bestExpected(scores: readonly Result[]): number {
+function bestExpected(scores: readonly Score[]): number {
   return largest(scores.map((score) => score.expectation))
 }
 
 /** By the certainty equivalent, which ranks like the utility and does not overflow. */
-function bestAverse(scores: readonly Result[], lambda: number): number {
+function bestAverse(scores: readonly Score[], lambda: number): number {
   return lambda === 0 ? bestExpected(scores) : largest(scores.map((score) => entropic(score.quantiles, lambda)))
 }
 
@@ -104,7 +104,7 @@ function largest(values: readonly number[]): number {
 // The risk aversions that are tried for a change of mind: 0.1 to about 100, each 5 % above the one before.
 const LAMBDAS = Array.from({ length: 142 }, (_, i) => 0.1 * 1.05 ** i)
 
-function verdict(scores: readonly Result[], lambda: number): string {
+function verdict(scores: readonly Score[], lambda: number): string {
   const expected = bestExpected(scores)
   const averse = bestAverse(scores, lambda)
   if (averse !== expected) {

@@ -1,0 +1,104 @@
+// Runs the built command as a child process, in a folder of its own that is removed at the end.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import * as assert from 'uvu/assert'
+import { encodeSafetensors, type TensorData } from '../src/files/safetensors.ts'
+import { random } from './random.ts'
+
+export const root = fileURLToPath(new URL('..', import.meta.url))
+/** A small random QRM model without a tokenizer: 97 ids, 1024 positions, 19 attributes at 19 levels. */
+export const qrm = join(root, 'test/fixtures/qrm/debiased')
+/** Options that make a command quick to start and equal everywhere. */
+export const WASM = ['--device', 'wasm', '--threads', '1']
+
+export interface Ended {
+  code: number | null
+  out: string
+  err: string
+}
+
+export interface Workplace {
+  /** Current directory of the commands. */
+  readonly folder: string
+  /** Starts `pinball` with these arguments and this standard input. */
+  launch(args: readonly string[], stdin?: string): ChildProcess
+  /** Runs `pinball` to its end. */
+  pinball(args: readonly string[], stdin?: string): Promise<Ended>
+  /** Runs a command that must fail: this message on one line, nothing on standard output, this exit code. */
+  refused(args: readonly string[], message: string | RegExp, code?: number, stdin?: string): Promise<void>
+  /** Writes a text file into the folder and gives its name. */
+  file(name: string, text: string): Promise<string>
+  remove(): Promise<void>
+}
+
+/** Builds the command and makes a folder to run it in. */
+export async function openWorkplace(): Promise<Workplace> {
+  await import('../build.ts')
+  const folder = await mkdtemp(join(tmpdir(), 'pinball-cli-'))
+  const launch = (args: readonly string[], stdin = '') => {
+    const child = spawn(process.execPath, [join(root, 'dist/pinball.js'), ...args], { cwd: folder, stdio: 'pipe' })
+    child.stdin.on('error', () => {}) // it may end without reading
+    child.stdin.end(stdin)
+    return child
+  }
+  const pinball = (args: readonly string[], stdin?: string) => finish(launch(args, stdin))
+  return {
+    folder,
+    launch,
+    pinball,
+    async refused(args, message, code = 1, stdin) {
+      const ended = await pinball(args, stdin)
+      if (typeof message === 'string') assert.is(ended.err, `pinball: ${message}\n`)
+      else assert.match(ended.err, message)
+      assert.match(ended.err, /^pinball: [^\n]+\n$/)
+      assert.is(ended.out, '')
+      assert.is(ended.code, code)
+    },
+    async file(name, text) {
+      await writeFile(join(folder, name), text)
+      return name
+    },
+    remove: () => rm(folder, { recursive: true }),
+  }
+}
+
+/** Gathers what a child process prints until it ends. */
+export function finish(child: ChildProcess): Promise<Ended> {
+  const ended: Ended = { code: null, out: '', err: '' }
+  child.stdout?.on('data', (bytes) => {
+    ended.out += bytes
+  })
+  child.stderr?.on('data', (bytes) => {
+    ended.err += bytes
+  })
+  return new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code) => resolve({ ...ended, code }))
+  })
+}
+
+/** JSON Lines of rows. */
+export const lines = (...rows: unknown[]): string => rows.map((row) => `${JSON.stringify(row)}\n`).join('')
+
+export interface FeatureData {
+  embeddings: Float32Array
+  labels?: Float32Array
+  metadata: Record<string, string>
+}
+
+/** Random features [rows, columns] with one label a row, after `changes`, as the bytes of a file for `pinball fit`. */
+export function featureFile(
+  rows: number,
+  columns: number,
+  changes: (data: FeatureData) => void = () => {},
+): Uint8Array {
+  const draw = random(2)
+  const data: FeatureData = { embeddings: draw.normal(rows * columns), labels: draw.uniform(rows), metadata: {} }
+  changes(data)
+  const tensors: TensorData[] = [{ name: 'embeddings', dtype: 'F32', shape: [rows, columns], data: data.embeddings }]
+  if (data.labels) tensors.push({ name: 'labels', dtype: 'F32', shape: [data.labels.length, 1], data: data.labels })
+  return Buffer.concat(encodeSafetensors(tensors, data.metadata))
+}
