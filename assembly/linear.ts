@@ -6,7 +6,7 @@ import { COLUMNS, ROWS, pack, tile } from './tile'
 import { widen } from './widen'
 
 // Terms of a sum that are added before the sum goes to y: bounds the scratch memory, and the rounding error.
-const DEPTH: usize = 1024
+const DEPTH: usize = 2048
 
 // y[n, o] for all n and start <= o < end. Eight rows of the weights at a time are widened and packed into scratch
 // memory, then used for all rows of x.

@@ -56,7 +56,7 @@ export function sumRows(a: v128, b: v128, c: v128, d: v128): v128 {
   return f32x4.add(v128.shuffle<f32>(ab, cd, 0, 2, 4, 6), v128.shuffle<f32>(ab, cd, 1, 3, 5, 7))
 }
 
-// exp(x) for x up to 88, within 1.5 units in the last place; 0 below -87.33, where the result would not be a normal
+// exp(x) for x up to 88, within one unit in the last place; 0 below -87.33, where the result would not be a normal
 // number. x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) = 1 + r + r^2 P(r), P fitted for the least relative error (3e-9);
 // ln 2 is split so that n * 0.693359375 is exact.
 @inline

@@ -44,8 +44,8 @@ export function pack<T>(from: usize, stride: usize, count: usize, depth: usize, 
 // y[r, c] = sum over d of x_r[d] * panel[d, c] (or y += with `accumulate`), summed in the order of d. The rows of x
 // start at x0 to x3, those of y lie `stride` bytes apart.
 //
-// The eight steps of the loop are separated by exits, although one at the end of a short rest would do: an engine
-// orders the arithmetic of a basic block by result, and eight steps in one block need more registers than there are.
+// An exit stands between all of the four steps, though the loop needs it only for a rest: V8 orders the arithmetic of
+// a basic block by result, and four steps in one block then need more registers than there are.
 export function tile(
   x0: usize,
   x1: usize,
@@ -68,60 +68,34 @@ export function tile(
   let w0: v128
   let w1: v128
   let s: v128
-  const end = panel + depth * (COLUMNS * 4)
-  while (panel < end) {
+  let left = <isize>depth
+  while (left > 0) {
     w0 = v128.load(panel), w1 = v128.load(panel, 16)
     s = v128.load_splat<f32>(x0), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
     s = v128.load_splat<f32>(x1), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
     s = v128.load_splat<f32>(x2), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
     s = v128.load_splat<f32>(x3), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    if (panel == end - 32) break
+    if (left == 1) break
     w0 = v128.load(panel, 32), w1 = v128.load(panel, 48)
     s = v128.load_splat<f32>(x0, 4), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
     s = v128.load_splat<f32>(x1, 4), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
     s = v128.load_splat<f32>(x2, 4), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
     s = v128.load_splat<f32>(x3, 4), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    if (panel == end - 64) break
+    if (left == 2) break
     w0 = v128.load(panel, 64), w1 = v128.load(panel, 80)
     s = v128.load_splat<f32>(x0, 8), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
     s = v128.load_splat<f32>(x1, 8), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
     s = v128.load_splat<f32>(x2, 8), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
     s = v128.load_splat<f32>(x3, 8), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    if (panel == end - 96) break
+    if (left == 3) break
     w0 = v128.load(panel, 96), w1 = v128.load(panel, 112)
     s = v128.load_splat<f32>(x0, 12), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
     s = v128.load_splat<f32>(x1, 12), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
     s = v128.load_splat<f32>(x2, 12), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
     s = v128.load_splat<f32>(x3, 12), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    if (panel == end - 128) break
-    w0 = v128.load(panel, 128), w1 = v128.load(panel, 144)
-    s = v128.load_splat<f32>(x0, 16), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
-    s = v128.load_splat<f32>(x1, 16), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
-    s = v128.load_splat<f32>(x2, 16), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
-    s = v128.load_splat<f32>(x3, 16), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    if (panel == end - 160) break
-    w0 = v128.load(panel, 160), w1 = v128.load(panel, 176)
-    s = v128.load_splat<f32>(x0, 20), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
-    s = v128.load_splat<f32>(x1, 20), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
-    s = v128.load_splat<f32>(x2, 20), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
-    s = v128.load_splat<f32>(x3, 20), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    if (panel == end - 192) break
-    w0 = v128.load(panel, 192), w1 = v128.load(panel, 208)
-    s = v128.load_splat<f32>(x0, 24), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
-    s = v128.load_splat<f32>(x1, 24), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
-    s = v128.load_splat<f32>(x2, 24), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
-    s = v128.load_splat<f32>(x3, 24), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    if (panel == end - 224) break
-    w0 = v128.load(panel, 224), w1 = v128.load(panel, 240)
-    s = v128.load_splat<f32>(x0, 28), a0 = madd(a0, s, w0), a1 = madd(a1, s, w1)
-    s = v128.load_splat<f32>(x1, 28), b0 = madd(b0, s, w0), b1 = madd(b1, s, w1)
-    s = v128.load_splat<f32>(x2, 28), c0 = madd(c0, s, w0), c1 = madd(c1, s, w1)
-    s = v128.load_splat<f32>(x3, 28), d0 = madd(d0, s, w0), d1 = madd(d1, s, w1)
-    x0 += 32
-    x1 += 32
-    x2 += 32
-    x3 += 32
-    panel += 256
+    x0 += 16, x1 += 16, x2 += 16, x3 += 16
+    panel += 128
+    left -= 4
   }
   put(y, a0, a1, accumulate)
   put(y + stride, b0, b1, accumulate)

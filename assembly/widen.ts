@@ -7,34 +7,57 @@ export type bf16 = u16
 // Four consecutive stored values, exactly, subnormals, infinities and NaN included.
 @inline
 export function load4<T>(from: usize): v128 {
-  if (isFloat<T>()) return v128.load(from)
-  // A bfloat16 is the upper half of an f32.
-  if (!isSigned<T>()) return i32x4.shl(v128.load_ext<u16>(from), 16)
-  return widenHalf(v128.load_ext<i16>(from))
+  return isFloat<T>() ? v128.load(from) : widenLow<T>(v128.load64_zero(from))
 }
 
-// One stored value, in all four lanes.
+// One stored value, in the first lane.
 @inline
 export function load1<T>(from: usize): v128 {
-  if (isFloat<T>()) return v128.load_splat<f32>(from)
-  if (!isSigned<T>()) return i32x4.shl(i32x4.splat(load<u16>(from)), 16)
-  return widenHalf(i32x4.splat(load<i16>(from)))
-}
-
-// Half precision bits, sign-extended to 32: sign, exponent and fraction move to their places in an f32, and a product
-// with 2^112 corrects the exponent bias (15 to 127) of normal and subnormal numbers alike. The largest exponent, which
-// means infinity or NaN, is 2^16 after that and becomes the largest exponent of f32.
-@inline
-function widenHalf(bits: v128): v128 {
-  const moved = v128.and(i32x4.shl(bits, 13), i32x4.splat(0x8fffe000))
-  const value = f32x4.mul(moved, f32x4.splat(5192296858534827628530496329220096.0))
-  const special = f32x4.ge(f32x4.abs(value), f32x4.splat(65536))
-  return v128.or(value, v128.and(special, i32x4.splat(0x7f800000)))
+  return isFloat<T>() ? v128.load32_zero(from) : widenLow<T>(i16x8.splat(load<u16>(from)))
 }
 
 // `count` stored values as f32.
 export function widen<T>(from: usize, count: usize, to: usize): void {
-  let d: usize = 0
-  for (; d + 4 <= count; d += 4) v128.store(to + d * 4, load4<T>(from + d * sizeof<T>()))
-  for (; d < count; d++) v128.store_lane<f32>(to + d * 4, load1<T>(from + d * sizeof<T>()), 0)
+  let i: usize = 0
+  if (!isFloat<T>()) {
+    for (; i + 8 <= count; i += 8) {
+      const v = v128.load(from + i * 2)
+      v128.store(to + i * 4, widenLow<T>(v))
+      v128.store(to + i * 4, widenHigh<T>(v), 16)
+    }
+  }
+  for (; i < count; i++) v128.store_lane<f32>(to + i * 4, load1<T>(from + i * sizeof<T>()), 0)
+}
+
+// The first and the last four of eight 16-bit values.
+@inline
+function widenLow<T>(v: v128): v128 {
+  return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 0, 8, 1, 9, 2, 10, 3, 11))
+}
+
+@inline
+function widenHigh<T>(v: v128): v128 {
+  return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 4, 12, 5, 13, 6, 14, 7, 15))
+}
+
+// The upper 16 bits of the f32. A bfloat16 is just that. Of half precision it takes the sign, the exponent three
+// places further down, and seven bits of the fraction; the largest exponent, infinity or NaN, becomes that of f32.
+@inline
+function upper<T>(v: v128): v128 {
+  if (!isSigned<T>()) return v
+  const moved = v128.and(i16x8.shr_s(v, 3), i16x8.splat(<i16>0x8fff))
+  const special = i16x8.eq(v128.and(v, i16x8.splat(0x7c00)), i16x8.splat(0x7c00))
+  return v128.or(moved, v128.and(special, i16x8.splat(0x7f80)))
+}
+
+// The lower 16 bits of the f32: the other three bits of the fraction.
+@inline
+function lower<T>(v: v128): v128 {
+  return isSigned<T>() ? i16x8.shl(v, 13) : i16x8.splat(0)
+}
+
+// Corrects the exponent bias of half precision, 15 for 127, by a product with 2^112: right for subnormal numbers too.
+@inline
+function rescale<T>(v: v128): v128 {
+  return isSigned<T>() ? f32x4.mul(v, f32x4.splat(5192296858534827628530496329220096.0)) : v
 }

@@ -1,16 +1,17 @@
-// Adds a tensor to another in place.
+// Adds one tensor to another in place, as the residual stream does.
 //
-//   x += y
+//   x[n, d] += y[n, d]
 //
 // x  [N, D]  in place
 // y  [N, D]
 //
-// dispatch  ceil(N * D / WG)
+// dispatch  ceil(N * D / WG)   one thread per element
 // split     N * D by 64
 // flops     N * D
 // bytes     12 * N * D
 // source    definition
-const WG = 64u;
+
+const WG = 256u;
 
 struct Params {
   N: u32,
@@ -22,7 +23,11 @@ struct Params {
 @group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
   let i = (wg.y * groups.x + wg.x) * WG + lane;
   if (i >= params.N * params.D) {
     return;

@@ -1,22 +1,35 @@
 // Lets every token attend to its own sequence up to itself, with grouped key and value heads.
 //
-//   y[n, h] = sum over m in first[n]..n of softmax(scale * q[n, h] . k[m, g]) * v[m, g],  g = floor(h * G / H)
+//   y[n, h] = sum over m of softmax over m of (scale * q[n, h] . k[m, g]) * v[m, g]
 //   lse[n, h] = log of the sum over m of exp(scale * q[n, h] . k[m, g])
+//   with m from first[n] to n, g = floor(h * G / H)
 //
-// q      [N, H, C]
+// q      [N, H, C]         C at most 256
 // k      [N, G, C]
 // v      [N, G, C]
-// first  [N]        u32     row of the first token of n's sequence
+// first  [N]        u32    first row of n's sequence; sequences lie one behind the other
 // y      [N, H, C]  output
-// lse    [N, H]     output
+// lse    [N, H]     output, natural logarithm
 //
-// scalar    scale
-// dispatch  ceil(N * H / WG)
+// scalar    scale                    factor of the scores
+// dispatch  ceil(N / QUERIES), H     one workgroup per 16 queries of a head
 // split     H * N by 16
-// flops     2 * N * N * H * C
+// flops     2 * N * N * H * C        of one sequence
 // bytes     4 * (2 * N * H * C + 2 * N * G * C + N + N * H)
-// source    Milakov and Gimelshein 2018
+// source    Dao et al. 2022, algorithm 1; online softmax of Milakov and Gimelshein 2018
+//
+// Scores exist for 16 queries x 64 keys at a time. A thread computes 4 x 4 of them; then it owns four channels of four,
+// eight or sixteen queries, whichever occupies all 64 threads, and takes the values from memory in place: nobody else
+// of its query group needs them. The sum of the weights falls out of the same loop, so only the maximum is reduced.
+
+const QUERIES = 16u;
+const KEYS = 64u;
+const DEPTH = 32u;
 const WG = 64u;
+// Vectors of four keys per channel; one more than 16 keeps the memory banks apart.
+const STRIDE = 17u;
+// Below every score, and far enough from the largest float that a difference of two cannot overflow.
+const NONE = -1e30;
 
 struct Params {
   N: u32,
@@ -34,35 +47,248 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(6) var<uniform> params: Params;
 
+var<workgroup> q_tile: array<vec4f, DEPTH * 4u>; // [channel, block of four queries]
+var<workgroup> k_tile: array<vec4f, DEPTH * STRIDE>; // [channel, block of four keys]
+var<workgroup> p_tile: array<vec4f, KEYS * 4u>; // [key, block of four queries]: exp(score - top)
+var<workgroup> tops: array<vec4f, 64>; // [block of four keys, block of four queries]
+var<workgroup> kept: array<vec4f, 4>; // [block of four queries]: what older sums are multiplied by
+
+fn load_query(n: u32, h: u32, c: u32) -> f32 {
+  return q[(min(n, params.N - 1u) * params.H + h) * params.C + c] * params.scale;
+}
+
+fn load_key(n: u32, g: u32, c: u32) -> f32 {
+  return k[(min(n, params.N - 1u) * params.G + g) * params.C + c];
+}
+
+fn load_first(n: u32) -> u32 {
+  return first[min(n, params.N - 1u)];
+}
+
+// Finishes channels c to c + 3 of query n.
+fn store(n: u32, h: u32, c: u32, sum: vec4f, total: f32) {
+  if (n < params.N) {
+    for (var i = 0u; i < 4u; i++) {
+      if (c + i < params.C) {
+        y[(n * params.H + h) * params.C + c + i] = sum[i] / total;
+      }
+    }
+  }
+}
+
+fn store_lse(n: u32, h: u32, top: vec4f, total: vec4f) {
+  for (var i = 0u; i < 4u; i++) {
+    if (n + i < params.N) {
+      lse[(n + i) * params.H + h] = top[i] + log(total[i]);
+    }
+  }
+}
+
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = (wg.y * groups.x + wg.x) * WG + lane;
-  if (i >= params.N * params.H) {
-    return;
-  }
-  let n = i / params.H;
-  let g = (i % params.H) * params.G / params.H;
-  var out: array<f32, 256>;
-  var top = -3.0e38;
-  var sum = 0.0;
-  for (var m = first[n]; m <= n; m++) {
-    var s = 0.0;
-    let at = (m * params.G + g) * params.C;
-    for (var c = 0u; c < params.C; c++) {
-      s += q[i * params.C + c] * k[at + c];
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let N = params.N;
+  let C = params.C;
+  let h = wg.y;
+  let g = h * params.G / params.H;
+  // The last queries see the most keys, so they go first.
+  let start = (groups.x - 1u - wg.x) * QUERIES;
+
+  // While scoring, this thread has the queries 4 * qb to 4 * qb + 3 and the keys 4 * kb to 4 * kb + 3 of the tile.
+  let qb = lane / 16u;
+  let kb = lane % 16u;
+  let query = start + 4u * qb + vec4u(0u, 1u, 2u, 3u);
+  let origin = vec4u(load_first(query.x), load_first(query.y), load_first(query.z), load_first(query.w));
+  var top = vec4f(NONE);
+
+  // While summing, it has the channels c to c + 3 and the queries of one, two or four blocks from number quad on.
+  let share = select(select(64u, 32u, C <= 128u), 16u, C <= 64u);
+  let blocks = share / 16u;
+  let quad = (lane / share) * blocks;
+  let c = (lane % share) * 4u;
+  let at = min(c + vec4u(0u, 1u, 2u, 3u), vec4u(C - 1u));
+  var sum0 = vec4f();
+  var sum1 = vec4f();
+  var sum2 = vec4f();
+  var sum3 = vec4f();
+  var sum4 = vec4f();
+  var sum5 = vec4f();
+  var sum6 = vec4f();
+  var sum7 = vec4f();
+  var sum8 = vec4f();
+  var sum9 = vec4f();
+  var sum10 = vec4f();
+  var sum11 = vec4f();
+  var sum12 = vec4f();
+  var sum13 = vec4f();
+  var sum14 = vec4f();
+  var sum15 = vec4f();
+  var total0 = vec4f();
+  var total1 = vec4f();
+  var total2 = vec4f();
+  var total3 = vec4f();
+
+  let end = min(start + QUERIES, N);
+  for (var key = load_first(start); key < end; key += KEYS) {
+    var score0 = vec4f(); // of four queries with key 4 * kb
+    var score1 = vec4f();
+    var score2 = vec4f();
+    var score3 = vec4f();
+    for (var channel = 0u; channel < C; channel += DEPTH) {
+      for (var i = lane; i < DEPTH * 4u; i += WG) {
+        let depth = i % DEPTH;
+        let quad = i / DEPTH;
+        let n = start + 4u * quad;
+        let d = min(channel + depth, C - 1u);
+        q_tile[depth * 4u + quad] =
+          vec4f(load_query(n, h, d), load_query(n + 1u, h, d), load_query(n + 2u, h, d), load_query(n + 3u, h, d));
+      }
+      for (var i = lane; i < DEPTH * 16u; i += WG) {
+        let depth = i % DEPTH;
+        let quad = i / DEPTH;
+        let n = key + 4u * quad;
+        let d = min(channel + depth, C - 1u);
+        k_tile[depth * STRIDE + quad] =
+          vec4f(load_key(n, g, d), load_key(n + 1u, g, d), load_key(n + 2u, g, d), load_key(n + 3u, g, d));
+      }
+      workgroupBarrier();
+      let channels = min(DEPTH, C - channel);
+      for (var d = 0u; d < channels; d++) {
+        let a = q_tile[d * 4u + qb];
+        let b = k_tile[d * STRIDE + kb];
+        score0 += a * b.x;
+        score1 += a * b.y;
+        score2 += a * b.z;
+        score3 += a * b.w;
+      }
+      workgroupBarrier();
     }
-    s *= params.scale;
-    let next = max(top, s);
-    let shrink = exp(top - next);
-    let p = exp(s - next);
-    for (var c = 0u; c < params.C; c++) {
-      out[c] = out[c] * shrink + p * v[at + c];
+
+    let m = vec4u(key + 4u * kb);
+    let seen0 = (m >= origin) & (m <= query);
+    let seen1 = (m + 1u >= origin) & (m + 1u <= query);
+    let seen2 = (m + 2u >= origin) & (m + 2u <= query);
+    let seen3 = (m + 3u >= origin) & (m + 3u <= query);
+    score0 = select(vec4f(NONE), score0, seen0);
+    score1 = select(vec4f(NONE), score1, seen1);
+    score2 = select(vec4f(NONE), score2, seen2);
+    score3 = select(vec4f(NONE), score3, seen3);
+    tops[kb * 4u + qb] = max(max(score0, score1), max(score2, score3));
+    workgroupBarrier();
+    let before = top;
+    for (var i = 0u; i < 16u; i++) {
+      top = max(top, tops[i * 4u + qb]);
     }
-    sum = sum * shrink + p;
-    top = next;
+    if (kb == 0u) {
+      kept[qb] = exp(before - top);
+    }
+    p_tile[kb * 16u + qb] = select(vec4f(), exp(score0 - top), seen0);
+    p_tile[kb * 16u + 4u + qb] = select(vec4f(), exp(score1 - top), seen1);
+    p_tile[kb * 16u + 8u + qb] = select(vec4f(), exp(score2 - top), seen2);
+    p_tile[kb * 16u + 12u + qb] = select(vec4f(), exp(score3 - top), seen3);
+    workgroupBarrier();
+
+    let keep0 = kept[quad];
+    total0 *= keep0;
+    sum0 *= keep0.x;
+    sum1 *= keep0.y;
+    sum2 *= keep0.z;
+    sum3 *= keep0.w;
+    if (blocks > 1u) {
+      let keep1 = kept[quad + 1u];
+      total1 *= keep1;
+      sum4 *= keep1.x;
+      sum5 *= keep1.y;
+      sum6 *= keep1.z;
+      sum7 *= keep1.w;
+    }
+    if (blocks > 2u) {
+      let keep2 = kept[quad + 2u];
+      total2 *= keep2;
+      sum8 *= keep2.x;
+      sum9 *= keep2.y;
+      sum10 *= keep2.z;
+      sum11 *= keep2.w;
+      let keep3 = kept[quad + 3u];
+      total3 *= keep3;
+      sum12 *= keep3.x;
+      sum13 *= keep3.y;
+      sum14 *= keep3.z;
+      sum15 *= keep3.w;
+    }
+    let keys = min(KEYS, end - key);
+    for (var s = 0u; s < keys; s++) {
+      let row = ((key + s) * params.G + g) * C;
+      let value = vec4f(v[row + at.x], v[row + at.y], v[row + at.z], v[row + at.w]);
+      let p0 = p_tile[s * 4u + quad];
+      total0 += p0;
+      sum0 += p0.x * value;
+      sum1 += p0.y * value;
+      sum2 += p0.z * value;
+      sum3 += p0.w * value;
+      if (blocks > 1u) {
+        let p1 = p_tile[s * 4u + quad + 1u];
+        total1 += p1;
+        sum4 += p1.x * value;
+        sum5 += p1.y * value;
+        sum6 += p1.z * value;
+        sum7 += p1.w * value;
+      }
+      if (blocks > 2u) {
+        let p2 = p_tile[s * 4u + quad + 2u];
+        total2 += p2;
+        sum8 += p2.x * value;
+        sum9 += p2.y * value;
+        sum10 += p2.z * value;
+        sum11 += p2.w * value;
+        let p3 = p_tile[s * 4u + quad + 3u];
+        total3 += p3;
+        sum12 += p3.x * value;
+        sum13 += p3.y * value;
+        sum14 += p3.z * value;
+        sum15 += p3.w * value;
+      }
+    }
   }
-  for (var c = 0u; c < params.C; c++) {
-    y[i * params.C + c] = out[c] / sum;
+
+  let n = start + quad * 4u;
+  store(n, h, c, sum0, total0.x);
+  store(n + 1u, h, c, sum1, total0.y);
+  store(n + 2u, h, c, sum2, total0.z);
+  store(n + 3u, h, c, sum3, total0.w);
+  if (blocks > 1u) {
+    store(n + 4u, h, c, sum4, total1.x);
+    store(n + 5u, h, c, sum5, total1.y);
+    store(n + 6u, h, c, sum6, total1.z);
+    store(n + 7u, h, c, sum7, total1.w);
   }
-  lse[i] = top + log(sum);
+  if (blocks > 2u) {
+    store(n + 8u, h, c, sum8, total2.x);
+    store(n + 9u, h, c, sum9, total2.y);
+    store(n + 10u, h, c, sum10, total2.z);
+    store(n + 11u, h, c, sum11, total2.w);
+    store(n + 12u, h, c, sum12, total3.x);
+    store(n + 13u, h, c, sum13, total3.y);
+    store(n + 14u, h, c, sum14, total3.z);
+    store(n + 15u, h, c, sum15, total3.w);
+  }
+
+  // The maxima are with the threads that scored, the totals with those that summed.
+  if (kb == 0u) {
+    tops[qb] = top;
+  }
+  workgroupBarrier();
+  if (lane % share == 0u) {
+    store_lse(n, h, tops[quad], total0);
+    if (blocks > 1u) {
+      store_lse(n + 4u, h, tops[quad + 1u], total1);
+    }
+    if (blocks > 2u) {
+      store_lse(n + 8u, h, tops[quad + 2u], total2);
+      store_lse(n + 12u, h, tops[quad + 3u], total3);
+    }
+  }
 }

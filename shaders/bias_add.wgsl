@@ -1,16 +1,17 @@
-// Adds a bias to every row in place.
+// Adds one bias to every row in place.
 //
 //   x[n, o] += bias[o]
 //
-// x  [N, O]  in place
+// x     [N, O]  in place
 // bias  [O]
 //
-// dispatch  ceil(N * O / WG)
+// dispatch  ceil(N * O / WG)   one thread per element
 // split     N
 // flops     N * O
-// bytes     8 * N * O + 4 * O
+// bytes     4 * (2 * N * O + O)
 // source    definition
-const WG = 64u;
+
+const WG = 256u;
 
 struct Params {
   N: u32,
@@ -22,7 +23,11 @@ struct Params {
 @group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
   let i = (wg.y * groups.x + wg.x) * WG + lane;
   if (i >= params.N * params.O) {
     return;

@@ -1,16 +1,17 @@
-// Copies a tensor; the bound of memory traffic.
+// Copies a tensor: the bound of memory bandwidth for benchmarks.
 //
-//   y = x
+//   y[n] = x[n]
 //
 // x  [N]
 // y  [N]  output
 //
-// dispatch  ceil(N / WG)
+// dispatch  ceil(N / WG)   one thread per element
 // split     N by 64
 // flops     0
 // bytes     8 * N
 // source    definition
-const WG = 64u;
+
+const WG = 256u;
 
 struct Params {
   N: u32,
@@ -21,7 +22,11 @@ struct Params {
 @group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
   let i = (wg.y * groups.x + wg.x) * WG + lane;
   if (i >= params.N) {
     return;

@@ -2,15 +2,16 @@
 //
 //   y[n, d] = table[tokens[n], d]
 //
-// table  [V, D]
-// tokens  [N]  u32
-// y  [N, D]  output
+// table   [V, D]
+// tokens  [N]  u32     each below V
+// y       [N, D]  output
 //
-// dispatch  ceil(N * D / WG)
+// dispatch  N                       one workgroup per row
 // split     N
 // flops     0
-// bytes     8 * N * D
-// source    table lookup
+// bytes     8 * N * D + 4 * N
+// source    definition
+
 const WG = 64u;
 
 struct Params {
@@ -25,12 +26,18 @@ struct Params {
 @group(0) @binding(3) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = (wg.y * groups.x + wg.x) * WG + lane;
-  if (i >= params.N * params.D) {
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let n = wg.y * groups.x + wg.x;
+  if (n >= params.N) {
     return;
   }
-  let row = tokens[i / params.D];
-  let at = row * params.D + i % params.D;
-  y[i] = table[at];
+  let D = params.D;
+  let token = min(tokens[n], params.V - 1u);
+  for (var d = lane; d < D; d += WG) {
+    y[n * D + d] = table[token * D + d];
+  }
 }

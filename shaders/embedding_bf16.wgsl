@@ -1,16 +1,17 @@
-// Looks up the embedding row of every token.
+// Looks up the embedding row of every token, from a table stored as bf16.
 //
 //   y[n, d] = table[tokens[n], d]
 //
-// table  [V, D]  bf16
-// tokens  [N]  u32
-// y  [N, D]  output
+// table   [V, D]  bf16
+// tokens  [N]  u32     each below V
+// y       [N, D]  output
 //
-// dispatch  ceil(N * D / WG)
+// dispatch  N                       one workgroup per row
 // split     N
 // flops     0
-// bytes     8 * N * D
-// source    table lookup
+// bytes     6 * N * D + 4 * N
+// source    definition
+
 const WG = 64u;
 
 struct Params {
@@ -30,12 +31,18 @@ fn widen(i: u32) -> f32 {
 }
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = (wg.y * groups.x + wg.x) * WG + lane;
-  if (i >= params.N * params.D) {
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let n = wg.y * groups.x + wg.x;
+  if (n >= params.N) {
     return;
   }
-  let row = tokens[i / params.D];
-  let at = row * params.D + i % params.D;
-  y[i] = widen(at);
+  let D = params.D;
+  let token = min(tokens[n], params.V - 1u);
+  for (var d = lane; d < D; d += WG) {
+    y[n * D + d] = widen(token * D + d);
+  }
 }

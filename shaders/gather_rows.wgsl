@@ -2,16 +2,17 @@
 //
 //   y[b, d] = x[rows[b], d]
 //
-// x  [N, D]
-// rows  [B]  u32
-// y  [B, D]  output
+// x     [N, D]
+// rows  [B]  u32  each below N
+// y     [B, D]  output
 //
-// dispatch  ceil(B * D / WG)
+// dispatch  ceil(B * D / WG)   one thread per element
 // split     B
 // flops     0
 // bytes     8 * B * D + 4 * B
 // source    definition
-const WG = 64u;
+
+const WG = 256u;
 
 struct Params {
   N: u32,
@@ -25,10 +26,15 @@ struct Params {
 @group(0) @binding(3) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
   let i = (wg.y * groups.x + wg.x) * WG + lane;
   if (i >= params.B * params.D) {
     return;
   }
-  y[i] = x[rows[i / params.D] * params.D + i % params.D];
+  let D = params.D;
+  y[i] = x[min(rows[i / D], params.N - 1u) * D + i % D];
 }

@@ -1,15 +1,16 @@
-// Clamps negative values to zero in place.
+// Sets negative values to zero in place.
 //
-//   x = max(x, 0)
+//   x[n, d] = max(x[n, d], 0)
 //
 // x  [N, D]  in place
 //
-// dispatch  ceil(N * D / WG)
+// dispatch  ceil(N * D / WG)   one thread per element
 // split     N * D by 64
 // flops     N * D
 // bytes     8 * N * D
 // source    definition
-const WG = 64u;
+
+const WG = 256u;
 
 struct Params {
   N: u32,
@@ -20,7 +21,11 @@ struct Params {
 @group(0) @binding(1) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
   let i = (wg.y * groups.x + wg.x) * WG + lane;
   if (i >= params.N * params.D) {
     return;

@@ -5,15 +5,16 @@
 //
 // x       [N, D]
 // weight  [D]
-// y       [N, D]   output
-// rstd    [N]      output, kept for rms_norm_backward
+// y       [N, D]  output
+// rstd    [N]     output, kept for the backward pass
 //
-// scalar    eps                           added to the mean square
-// dispatch  ceil(N / WG)
+// scalar    eps  added to the mean square
+// dispatch  N    one workgroup per row
 // split     N
 // flops     4 * N * D
 // bytes     4 * (2 * N * D + D + N)
 // source    Zhang and Sennrich 2019, equation 4
+
 const WG = 64u;
 
 struct Params {
@@ -28,20 +29,37 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> rstd: array<f32>;
 @group(0) @binding(4) var<uniform> params: Params;
 
+var<workgroup> partial: array<f32, WG>;
+
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let n = (wg.y * groups.x + wg.x) * WG + lane;
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let n = wg.y * groups.x + wg.x;
   if (n >= params.N) {
     return;
   }
-  var sum = 0.0;
-  for (var d = 0u; d < params.D; d++) {
-    let v = x[n * params.D + d];
-    sum += v * v;
+  let D = params.D;
+  var squares = 0.0;
+  for (var d = lane; d < D; d += WG) {
+    let value = x[n * D + d];
+    squares += value * value;
   }
-  let r = inverseSqrt(sum / f32(params.D) + params.eps);
-  rstd[n] = r;
-  for (var d = 0u; d < params.D; d++) {
-    y[n * params.D + d] = x[n * params.D + d] * r * weight[d];
+  partial[lane] = squares;
+  workgroupBarrier();
+  for (var half = WG / 2u; half > 0u; half /= 2u) {
+    if (lane < half) {
+      partial[lane] += partial[lane + half];
+    }
+    workgroupBarrier();
+  }
+  let scale = 1.0 / sqrt(partial[0] / f32(D) + params.eps);
+  for (var d = lane; d < D; d += WG) {
+    y[n * D + d] = x[n * D + d] * scale * weight[d];
+  }
+  if (lane == 0u) {
+    rstd[n] = scale;
   }
 }

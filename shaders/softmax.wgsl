@@ -1,17 +1,20 @@
 // Turns every row into a distribution and scales it.
 //
-//   y[n, d] = softmax over d of (x[n, d] / temperature) * scale
+//   y[n, d] = exp(x[n, d] / temperature) / (sum over e of exp(x[n, e] / temperature)) * scale
 //
 // x  [N, D]
 // y  [N, D]  output
 //
-// scalar    temperature
-// scalar    scale
-// dispatch  ceil(N / WG)
+// scalar    temperature  above zero
+// scalar    scale        factor of the result
+// dispatch  N            one workgroup per row
 // split     N
 // flops     5 * N * D
 // bytes     8 * N * D
 // source    definition
+//
+// The largest value of the row is taken off first, so that nothing overflows.
+
 const WG = 64u;
 
 struct Params {
@@ -25,21 +28,50 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(0) @binding(2) var<uniform> params: Params;
 
+var<workgroup> partial: array<f32, WG>;
+
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let n = (wg.y * groups.x + wg.x) * WG + lane;
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let n = wg.y * groups.x + wg.x;
   if (n >= params.N) {
     return;
   }
-  var top = x[n * params.D];
-  for (var d = 1u; d < params.D; d++) {
-    top = max(top, x[n * params.D + d]);
+  let D = params.D;
+  var top = x[n * D];
+  for (var d = lane; d < D; d += WG) {
+    top = max(top, x[n * D + d]);
   }
+  partial[lane] = top;
+  workgroupBarrier();
+  for (var half = WG / 2u; half > 0u; half /= 2u) {
+    if (lane < half) {
+      partial[lane] = max(partial[lane], partial[lane + half]);
+    }
+    workgroupBarrier();
+  }
+  top = partial[0];
+  // Everybody has read the largest value before the memory is used for the sum.
+  workgroupBarrier();
   var sum = 0.0;
-  for (var d = 0u; d < params.D; d++) {
-    sum += exp((x[n * params.D + d] - top) / params.temperature);
+  for (var d = lane; d < D; d += WG) {
+    let e = exp((x[n * D + d] - top) / params.temperature);
+    y[n * D + d] = e;
+    sum += e;
   }
-  for (var d = 0u; d < params.D; d++) {
-    y[n * params.D + d] = exp((x[n * params.D + d] - top) / params.temperature) / sum * params.scale;
+  partial[lane] = sum;
+  workgroupBarrier();
+  for (var half = WG / 2u; half > 0u; half /= 2u) {
+    if (lane < half) {
+      partial[lane] += partial[lane + half];
+    }
+    workgroupBarrier();
+  }
+  let factor = params.scale / partial[0];
+  for (var d = lane; d < D; d += WG) {
+    y[n * D + d] *= factor;
   }
 }

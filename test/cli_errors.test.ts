@@ -1,11 +1,11 @@
 // The command with broken models, rows, features and usage: one line on standard error, nothing on standard output.
-import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openFile } from '../src/files/disk.ts'
 import { encodeSafetensors, openSafetensors, readTensor, type TensorData } from '../src/files/safetensors.ts'
-import { type FeatureData, featureFile, lines, openWorkplace, qrm, WASM, type Workplace } from './command.ts'
+import { each, type FeatureData, featureFile, lines, openWorkplace, qrm, WASM, type Workplace } from './command.ts'
 
 let place: Workplace
 
@@ -43,13 +43,11 @@ const brokenFeatures: [string, (data: FeatureData) => void, string][] = [
     'attributes in the metadata must be a list of 1 names, got ["a","b"]',
   ],
 ]
-for (const [name, changes, message] of brokenFeatures) {
-  test(`fit refuses ${name}`, async () => {
-    const features = 'broken.safetensors'
-    await writeFile(join(place.folder, features), featureFile(4, 2, changes))
-    await place.refused(['fit', '--features', features, '--out', 'x.safetensors'], `${features}: ${message}`)
-  })
-}
+each('fit refuses features with', brokenFeatures, async ([, changes, message], i) => {
+  const features = `broken${i}.safetensors`
+  await writeFile(join(place.folder, features), featureFile(4, 2, changes))
+  await place.refused(['fit', '--features', features, '--out', 'x.safetensors'], `${features}: ${message}`)
+})
 
 test('outputs that cannot be written are found before the work', async () => {
   const features = 'good.safetensors'
@@ -64,15 +62,15 @@ test('outputs that cannot be written are found before the work', async () => {
 
 const USER = { role: 'user', content: 'a' }
 const brokenRows: [string, string, RegExp][] = [
-  ['an empty file', '', /^pinball: bad.jsonl: has no rows; give one JSON object a line\n/],
+  ['an empty file', '', /^pinball: rows0.jsonl: has no rows; give one JSON object a line\n/],
   [
     'a bad last line',
     `${lines({ input_ids: [1, 2], gate_position: 0 }).repeat(6)}{"input_ids":`,
-    /bad.jsonl line 7: not valid JSON/,
+    /^pinball: rows\d+.jsonl line 7: not valid JSON/,
   ],
-  ['a blank line', '{"input_ids":[1],"gate_position":0}\n\n{}', /bad.jsonl line 2: is blank/],
-  ['a list', '[1]', /bad.jsonl line 1: a row must be an object, got \[1\]/],
-  ['an empty row', '{}', /bad.jsonl line 1: /],
+  ['a blank line', '{"input_ids":[1],"gate_position":0}\n\n{}', /^pinball: rows\d+.jsonl line 2: is blank/],
+  ['a list', '[1]', /^pinball: rows\d+.jsonl line 1: a row must be an object, got \[1\]/],
+  ['an empty row', '{}', /^pinball: rows\d+.jsonl line 1: /],
   ['no tokens', '{"input_ids":[],"gate_position":0}', /line 1: input_ids must have at least one token/],
   ['a token out of range', '{"input_ids":[96,97],"gate_position":0}', /line 1: input_ids\[1\] must be .* 96.*, got 97/],
   ['a negative token', '{"input_ids":[-1],"gate_position":0}', /line 1: input_ids\[0\] must be .*, got -1/],
@@ -92,11 +90,10 @@ const brokenRows: [string, string, RegExp][] = [
     /line 1: .* 1025 tokens.* 1024/,
   ],
 ]
-for (const [name, text, message] of brokenRows) {
-  test(`score refuses ${name}`, async () => {
-    await place.refused(['score', '--model', qrm, ...WASM, '--input', await place.file('bad.jsonl', text)], message)
-  })
-}
+each('score refuses', brokenRows, async ([, text, message], i) => {
+  const input = await place.file(`rows${i}.jsonl`, text)
+  await place.refused(['score', '--model', qrm, ...WASM, '--input', input], message)
+})
 
 const brokenText: [string, unknown, RegExp][] = [
   ['nothing said', { prompt: '', response: '' }, /standard input line 1: prompt and response must not both be empty/],
@@ -116,9 +113,9 @@ const brokenText: [string, unknown, RegExp][] = [
   ],
   ['a lone surrogate', { prompt: '\ud800', response: 'b' }, /standard input line 1: .*lone surrogate/],
 ]
-for (const [name, row, message] of brokenText) {
-  test(`score refuses ${name}`, async () => place.refused(['score', ...WASM, '-'], message, 1, JSON.stringify(row)))
-}
+each('score refuses text with', brokenText, async ([, row, message]) => {
+  await place.refused(['score', ...WASM, '-'], message, 1, JSON.stringify(row))
+})
 
 const ROW = { input_ids: [1, 2], gate_position: 0 }
 const brokenLabels: [string, string, RegExp][] = [
@@ -133,16 +130,12 @@ const brokenLabels: [string, string, RegExp][] = [
   ['a name nobody has', lines({ ...ROW, fine: 1 }), /--labels: no row has a field "good"/],
   ['an unlisted text', lines({ ...ROW, good: 1, who: 'x' }), /line 1: unknown field "who"/],
 ]
-for (const [name, text, message] of brokenLabels) {
-  test(`features refuses ${name} as a label`, async () => {
-    const input = await place.file('bad.jsonl', text)
-    await refused(
-      ['features', '--model', qrm, ...WASM, '--input', input, '--out', 'x.safetensors', '--labels', 'good'],
-      message,
-    )
-    assert.is((await readdir(place.folder)).includes('x.safetensors'), false)
-  })
-}
+each('features refuses labels with', brokenLabels, async ([, text, message], i) => {
+  const input = await place.file(`labels${i}.jsonl`, text)
+  const args = ['features', '--model', qrm, ...WASM, '--input', input, '--out', 'x.safetensors', '--labels', 'good']
+  await place.refused(args, message)
+  assert.is((await readdir(place.folder)).includes('x.safetensors'), false)
+})
 
 // Broken model directories
 
@@ -154,9 +147,8 @@ interface Broken {
   bytes?: (file: Uint8Array) => Uint8Array
 }
 
-async function breakModel({ config, manifest, tensors, bytes }: Broken): Promise<string> {
-  const target = join(place.folder, 'model')
-  await rm(target, { recursive: true, force: true })
+async function breakModel({ config, manifest, tensors, bytes }: Broken, name: string): Promise<string> {
+  const target = join(place.folder, name)
   await cp(qrm, target, { recursive: true })
   if (config) {
     const json = JSON.parse(await readFile(join(qrm, 'config.json'), 'utf8'))
@@ -210,7 +202,7 @@ const brokenModels: [string, Broken, RegExp][] = [
     /model\.safetensors: not a safetensors file, it has only 0 bytes/,
   ],
   ['truncated tensors', { bytes: (file) => file.slice(0, -1) }, /model\.safetensors: tensor ".*": ends at byte/],
-  ['a missing layer', { tensors: (all) => all.delete('model.norm.weight') }, /missing.*model\.norm\.weight/],
+  ['a missing layer', { tensors: (all) => all.delete('model.norm.weight') }, /model\.norm\.weight is missing/],
   ['a missing head', { tensors: (all) => all.delete('regression_layer.weight') }, /missing.*regression_layer\.weight/],
   ['a missing gate', { tensors: (all) => all.delete('gating.logit_scale') }, /missing.*gating\.logit_scale/],
   [
@@ -254,16 +246,15 @@ const brokenModels: [string, Broken, RegExp][] = [
   ['an unknown manifest key', { manifest: { level: [0.5] } }, /pinball\.json: unknown key "level"/],
   ['levels that fall', { manifest: { levels: [0.5, 0.4] } }, /pinball\.json: levels/],
 ]
-for (const [name, broken, message] of brokenModels) {
-  test(`score refuses a model with ${name}`, async () => {
-    await place.refused(['score', '--model', await breakModel(broken), ...WASM, '-'], message, 1, JSON.stringify(ROW))
-  })
-}
+each('score refuses a model with', brokenModels, async ([, broken, message], i) => {
+  const model = await breakModel(broken, `model${i}`)
+  await place.refused(['score', '--model', model, ...WASM, '-'], message, 1, JSON.stringify(ROW))
+})
 
 test('score refuses directories that are none', async () => {
   const rows = await place.file('row.jsonl', lines(ROW))
   await place.refused(['score', '--model', 'nowhere', '--input', rows], 'nowhere: no such directory')
-  await refused(
+  await place.refused(
     ['score', '--model', rows, '--input', rows],
     `${rows}: is not a directory; a model is a directory with config.json`,
   )
@@ -312,8 +303,6 @@ const usage: [string, string[], RegExp][] = [
   ['an argument of devices', ['devices', 'all'], /too many arguments for 'devices'/],
   ['a start prompt alone', ['start', '--prompt', 'a'], /--prompt needs --response/],
 ]
-for (const [name, args, message] of usage) {
-  test(`wrong usage: ${name}`, () => place.refused(args, message, 2))
-}
+each('wrong usage:', usage, ([, args, message]) => place.refused(args, message, 2))
 
 test.run()

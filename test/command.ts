@@ -1,10 +1,10 @@
 // Runs the built command as a child process, in a folder of its own that is removed at the end.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import * as assert from 'uvu/assert'
+import { test } from 'uvu'
 import { encodeSafetensors, type TensorData } from '../src/files/safetensors.ts'
 import { random } from './random.ts'
 
@@ -50,12 +50,10 @@ export async function openWorkplace(): Promise<Workplace> {
     launch,
     pinball,
     async refused(args, message, code = 1, stdin) {
-      const ended = await pinball(args, stdin)
-      if (typeof message === 'string') assert.is(ended.err, `pinball: ${message}\n`)
-      else assert.match(ended.err, message)
-      assert.match(ended.err, /^pinball: [^\n]+\n$/)
-      assert.is(ended.out, '')
-      assert.is(ended.code, code)
+      const { code: found, out, err } = await pinball(args, stdin)
+      const fits = typeof message === 'string' ? err === `pinball: ${message}\n` : message.test(err)
+      if (fits && /^pinball: [^\n]+\n$/.test(err) && out === '' && found === code) return
+      throw new Error(`expected exit ${code} and ${message}, got ${JSON.stringify({ code: found, out, err })}`)
     },
     async file(name, text) {
       await writeFile(join(folder, name), text)
@@ -101,4 +99,24 @@ export function featureFile(
   const tensors: TensorData[] = [{ name: 'embeddings', dtype: 'F32', shape: [rows, columns], data: data.embeddings }]
   if (data.labels) tensors.push({ name: 'labels', dtype: 'F32', shape: [data.labels.length, 1], data: data.labels })
   return Buffer.concat(encodeSafetensors(tensors, data.metadata))
+}
+
+/** Registers one test for a table of cases, whose first field is a name, run a few at a time; all that fail are named. */
+export function each<T extends readonly [string, ...unknown[]]>(
+  title: string,
+  cases: readonly T[],
+  work: (entry: T, index: number) => Promise<void>,
+): void {
+  test(`${title} ${cases.map(([name]) => name).join(', ')}`, async () => {
+    const failures: string[] = []
+    let next = 0
+    const lane = async () => {
+      while (next < cases.length) {
+        const i = next++
+        await work(cases[i], i).catch((error: Error) => failures.push(`${title} ${cases[i][0]}: ${error.message}`))
+      }
+    }
+    await Promise.all(Array.from({ length: availableParallelism() }, lane))
+    if (failures.length > 0) throw new Error(`${failures.length} of ${cases.length} failed:\n${failures.join('\n')}`)
+  })
 }

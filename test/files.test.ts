@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { openDirectory, openFile, writeFileAtomic } from '../src/files/disk.ts'
+import { discardUnfinished, openDirectory, openFile, writeFileAtomic } from '../src/files/disk.ts'
 import { parseJson, show } from '../src/files/json.ts'
 import { readJsonl } from '../src/files/jsonl.ts'
 import {
@@ -304,6 +304,26 @@ test('writes appear complete or not at all', async () => {
     const nowhere = join(folder, 'none', 'x')
     await fails(() => writeFileAtomic(nowhere, []), `${nowhere}: cannot be written: no such directory: ${folder}/none`)
     await fails(() => writeFileAtomic('/dev/null', []), '/dev/null: cannot be written: is not a regular file')
+  })
+})
+
+test('an interrupted write can be taken back', async () => {
+  await inFolder(async (folder) => {
+    let finish = () => {}
+    const finished = new Promise<void>((resolve) => {
+      finish = resolve
+    })
+    const waiting = async function* () {
+      yield Uint8Array.of(1)
+      await finished
+    }
+    const write = writeFileAtomic(join(folder, 'out'), waiting())
+    while ((await readdir(folder)).length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+    assert.match((await readdir(folder))[0], /^\.out\..*\.tmp$/)
+    discardUnfinished()
+    assert.equal(await readdir(folder), [])
+    finish()
+    await fails(() => write, /out: cannot be written: no such directory$/)
   })
 })
 

@@ -331,6 +331,19 @@ test('rows that cannot be scored are named before anything is computed', async (
   await model.destroy()
 })
 
+test('a model that is destroyed during a call finishes its batch, then the call fails', async () => {
+  const files = memoryFiles('going', qrmFiles(77, { layers: 2 }))
+  await onEveryDevice(async (device) => {
+    const model = await loadRewardModel(device, files, { batchTokens: 60 })
+    let batches = 0
+    const scores = model.score(rows, { onProgress: () => batches++ })
+    const failure = fails(() => scores, 'going: the model has been destroyed')
+    await model.destroy()
+    await failure
+    assert.is(batches, 1)
+  })
+})
+
 test('reports progress and stops on a signal', async () => {
   const device = (await testDevices())[0]
   const model = await loadRewardModel(device, memoryFiles('progress', qrmFiles(74)), { batchTokens: 60 })

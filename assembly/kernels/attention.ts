@@ -37,6 +37,8 @@ export function attention(
   start: u32,
   end: u32,
 ): void {
+  // The scratch arrays are sized for CHANNELS; a trap is better than writing past them.
+  if (C > <u32>CHANNELS) unreachable()
   let i = start
   while (i < end) {
     const h = i / N

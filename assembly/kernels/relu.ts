@@ -3,8 +3,9 @@
 import { loadPart, storePart } from '../math'
 
 export function relu(x: usize, N: u32, D: u32, start: u32, end: u32): void {
-  for (let i = start; i < end; i += 4) {
-    const at = <usize>i * 4
-    storePart(x + at, f32x4.max(loadPart(x + at, end - i), f32x4.splat(0)), end - i)
-  }
+  const zero = f32x4.splat(0)
+  let i: usize = start
+  for (; i + 4 <= end; i += 4) v128.store(x + i * 4, f32x4.max(v128.load(x + i * 4), zero))
+  const rest = end - <u32>i
+  if (rest) storePart(x + i * 4, f32x4.max(loadPart(x + i * 4, rest), zero), rest)
 }

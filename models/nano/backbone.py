@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaModel
 
 from data import LEVELS, SCALES
-from packing import RATED, arrays, batches, co_occurrence_embedding, pair_trees, rated_trees, unconditional
+from embedding import starting_embedding
+from packing import RATED, arrays, batches, pair_trees, rated_trees, unconditional
 
 
 def llama_config(tokenizer):
@@ -104,11 +105,10 @@ def train_backbone(tokenizer, rated, compared, check, options):
         optimizer.load_state_dict(state['optimizer'])
         begin = state['step']
     else:
-        sequences = [[*s, *b] for s, b, _ in rated] + [[*s, *b] for s, b, _ in compared] + [c for _, _, c in compared]
-        table = co_occurrence_embedding(sequences, tokenizer.get_vocab_size(), 256, options.seed)
+        table = starting_embedding(rated, compared, tokenizer.get_vocab_size(), 256, options.seed)
         trainee.model.embed_tokens.weight.data.copy_(table)
     from_rated = batches(rated_trees, rated, options.tokens, options.seed)
-    from_pairs = batches(pair_trees, compared, options.tokens, options.seed + 1)
+    from_pairs = batches(pair_trees, compared, options.pair_tokens, options.seed + 1)
     log = open(options.work / 'log.jsonl', 'a')
     start, sums, read = time.time(), [], 0
     for step in range(options.steps):

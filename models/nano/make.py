@@ -32,7 +32,8 @@ def arguments():
     parser.add_argument('--stage', default='all', choices=['all', 'tokenizer', 'backbone', 'heads', 'rows', 'choices'])
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--steps', type=int, default=900)
-    parser.add_argument('--tokens', type=int, default=2048, help='padded tokens of a batch of either kind')
+    parser.add_argument('--tokens', type=int, default=2048, help='padded tokens of a batch of rated rows')
+    parser.add_argument('--pair-tokens', type=int, default=1280, help='padded tokens of a batch of pairs')
     parser.add_argument('--rate', type=float, default=2e-3, help='highest learning rate')
     return parser.parse_args()
 

@@ -149,24 +149,3 @@ def unconditional(items):
         constant.append(q)
         losses.append(float((np.maximum(tau * r, (tau - 1) * r) * share).sum(1).mean()))
     return np.array(constant, np.float32), np.array(losses, np.float32)
-
-
-def co_occurrence_embedding(sequences, vocabulary, width, seed):
-    """Starting embedding [V, width] from the tokens' company: the leading singular vectors of the positive PMI at up to 4 tokens.
-
-    It spares the short training the discovery of which words are alike. Rows of unseen tokens are small noise.
-    """
-    torch.manual_seed(seed)
-    counts = np.zeros((vocabulary, vocabulary), np.float32)
-    for ids in sequences:
-        ids = np.array(ids)
-        for gap in range(1, 5):
-            np.add.at(counts, (ids[:-gap], ids[gap:]), 1 / gap)
-    counts += counts.T
-    total = np.maximum(counts.sum(1), 1)
-    with np.errstate(divide='ignore'):
-        pmi = np.maximum(np.log(counts * total.sum() / (total[:, None] * total[None] ** 0.75 * (total ** 0.25).mean())), 0)
-    u, s, _ = torch.svd_lowrank(torch.from_numpy(pmi), q=width, niter=3)
-    table = u * s.sqrt()
-    table = table / table.pow(2).mean(1, keepdim=True).sqrt().clamp_min(1e-3)
-    return 0.02 * (table + 0.3 * torch.randn(table.shape))

@@ -29,11 +29,10 @@ function makeProgram(): Command {
     .version(about.version)
     .option('--debug', 'print the stack of an error')
     .exitOverride()
-    .configureOutput({ outputError: () => {} })
+    .configureOutput({ outputError: () => {}, writeErr: () => {} })
     .configureHelp({ showGlobalOptions: true, helpWidth: 100 })
     .showSuggestionAfterError(true)
     .addHelpText('after', HELP)
-    .action((_, command: Command) => command.error('error: a command is needed; see pinball --help', { exitCode: 2 }))
   for (const add of [addScore, addFeatures, addFit, addDevices, addStart]) add(program)
   return program
 }
@@ -41,7 +40,8 @@ function makeProgram(): Command {
 /** Prints an error as one line and gives the exit code that goes with it. */
 function fail(error: unknown, debug: boolean): number {
   if (error instanceof CommanderError && error.exitCode === 0) return 0
-  const message = error instanceof Error ? error.message : String(error)
+  const noCommand = error instanceof CommanderError && error.code === 'commander.help'
+  const message = noCommand ? 'a command is needed; see pinball --help' : String((error as Error).message ?? error)
   const line = message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
   process.stderr.write(`pinball: ${printable(line)}\n`)
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`)

@@ -19,7 +19,7 @@ const LINE_LIMIT_BYTES = 64 * 2 ** 20
  */
 export async function* readJsonl(input: Source | AsyncIterable<Uint8Array>, name: string): AsyncGenerator<JsonLine> {
   let blank = 0
-  for await (const { line, bytes } of splitLines('read' in input ? pieces(input) : input, name)) {
+  for await (const { line, bytes } of splitLines('byteLength' in input ? pieces(input) : input, name)) {
     const where = `${name} line ${line}`
     const text = decodeUtf8(bytes, where)
     if (text.trim() === '') {
