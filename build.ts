@@ -1,5 +1,5 @@
 // Bundles dist/: the command, the library for Node and the library for browsers.
-import { chmodSync, existsSync } from 'node:fs'
+import { chmodSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type BuildOptions, build } from 'esbuild'
@@ -20,7 +20,7 @@ const node: BuildOptions = { ...shared, platform: 'node', target: 'node20', cond
 const browser: BuildOptions = { ...shared, platform: 'browser', target: 'es2022', conditions: ['browser'] }
 
 await build({ ...node, entryPoints: { pinball: 'src/cli/pinball.ts' }, banner: { js: '#!/usr/bin/env node' } })
-if (existsSync(join(root, 'src/node.ts'))) await build({ ...node, entryPoints: { node: 'src/node.ts' } })
+await build({ ...node, entryPoints: { node: 'src/node.ts' } })
 await build({ ...browser, entryPoints: { index: 'src/index.ts' } })
 // npm makes commands executable when it installs a package, not in the repository itself.
 chmodSync(join(root, 'dist/pinball.js'), 0o755)

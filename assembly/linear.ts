@@ -110,33 +110,33 @@ function dot2(
   let s: v128
   const whole = (depth & ~3) * 4
   const rest = <u32>depth & 3
-  const end = x0 + whole
   if (rest) {
-    p = loadPart(end, rest), q = loadPart(x1 + whole, rest)
+    p = loadPart(x0 + whole, rest), q = loadPart(x1 + whole, rest)
     s = loadPart(w0 + whole, rest), a0 = f32x4.mul(p, s), b0 = f32x4.mul(q, s)
     s = loadPart(w1 + whole, rest), a1 = f32x4.mul(p, s), b1 = f32x4.mul(q, s)
     s = loadPart(w2 + whole, rest), a2 = f32x4.mul(p, s), b2 = f32x4.mul(q, s)
     s = loadPart(w3 + whole, rest), a3 = f32x4.mul(p, s), b3 = f32x4.mul(q, s)
   }
-  while (x0 < end) {
+  let left = <isize>depth >> 2
+  while (left > 0) {
     p = v128.load(x0), q = v128.load(x1)
     s = v128.load(w0), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
     s = v128.load(w1), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
     s = v128.load(w2), a2 = madd(a2, p, s), b2 = madd(b2, q, s)
     s = v128.load(w3), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
-    if (x0 == end - 16) break
+    if (left == 1) break
     p = v128.load(x0, 16), q = v128.load(x1, 16)
     s = v128.load(w0, 16), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
     s = v128.load(w1, 16), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
     s = v128.load(w2, 16), a2 = madd(a2, p, s), b2 = madd(b2, q, s)
     s = v128.load(w3, 16), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
-    if (x0 == end - 32) break
+    if (left == 2) break
     p = v128.load(x0, 32), q = v128.load(x1, 32)
     s = v128.load(w0, 32), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
     s = v128.load(w1, 32), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
     s = v128.load(w2, 32), a2 = madd(a2, p, s), b2 = madd(b2, q, s)
     s = v128.load(w3, 32), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
-    if (x0 == end - 48) break
+    if (left == 3) break
     p = v128.load(x0, 48), q = v128.load(x1, 48)
     s = v128.load(w0, 48), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
     s = v128.load(w1, 48), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
@@ -144,6 +144,7 @@ function dot2(
     s = v128.load(w3, 48), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
     x0 += 64, x1 += 64
     w0 += 64, w1 += 64, w2 += 64, w3 += 64
+    left -= 4
   }
   put(y0, sumRows(a0, a1, a2, a3), columns, accumulate)
   put(y1, sumRows(b0, b1, b2, b3), columns, accumulate)
@@ -168,30 +169,31 @@ function dot1(
   let p: v128
   const whole = (depth & ~3) * 4
   const rest = <u32>depth & 3
-  const end = x0 + whole
   if (rest) {
-    p = loadPart(end, rest)
+    p = loadPart(x0 + whole, rest)
     a0 = f32x4.mul(p, loadPart(w0 + whole, rest)), a1 = f32x4.mul(p, loadPart(w1 + whole, rest))
     a2 = f32x4.mul(p, loadPart(w2 + whole, rest)), a3 = f32x4.mul(p, loadPart(w3 + whole, rest))
   }
-  while (x0 < end) {
+  let left = <isize>depth >> 2
+  while (left > 0) {
     p = v128.load(x0)
     a0 = madd(a0, p, v128.load(w0)), a1 = madd(a1, p, v128.load(w1))
     a2 = madd(a2, p, v128.load(w2)), a3 = madd(a3, p, v128.load(w3))
-    if (x0 == end - 16) break
+    if (left == 1) break
     p = v128.load(x0, 16)
     a0 = madd(a0, p, v128.load(w0, 16)), a1 = madd(a1, p, v128.load(w1, 16))
     a2 = madd(a2, p, v128.load(w2, 16)), a3 = madd(a3, p, v128.load(w3, 16))
-    if (x0 == end - 32) break
+    if (left == 2) break
     p = v128.load(x0, 32)
     a0 = madd(a0, p, v128.load(w0, 32)), a1 = madd(a1, p, v128.load(w1, 32))
     a2 = madd(a2, p, v128.load(w2, 32)), a3 = madd(a3, p, v128.load(w3, 32))
-    if (x0 == end - 48) break
+    if (left == 3) break
     p = v128.load(x0, 48)
     a0 = madd(a0, p, v128.load(w0, 48)), a1 = madd(a1, p, v128.load(w1, 48))
     a2 = madd(a2, p, v128.load(w2, 48)), a3 = madd(a3, p, v128.load(w3, 48))
     x0 += 64
     w0 += 64, w1 += 64, w2 += 64, w3 += 64
+    left -= 4
   }
   put(y, sumRows(a0, a1, a2, a3), columns, accumulate)
 }

@@ -56,23 +56,32 @@ export function sumRows(a: v128, b: v128, c: v128, d: v128): v128 {
   return f32x4.add(v128.shuffle<f32>(ab, cd, 0, 2, 4, 6), v128.shuffle<f32>(ab, cd, 1, 3, 5, 7))
 }
 
+// The constants of exp. They are read from memory, because V8 13 builds a constant vector anew wherever it is used, which
+// takes three instructions instead of one.
+const EXP = memory.data<f32>([
+  1.44269504, 12582912, -0.693359375, 2.1219444e-4, 1.38145394e-3, 8.36874545e-3, 4.1668389e-2, 1.66665211e-1,
+  4.9999994e-1, 1, -87.33,
+])
+
 // exp(x) for x up to 88, within one unit in the last place; 0 below -87.33, where the result would not be a normal
 // number. x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) = 1 + r + r^2 P(r), P fitted for the least relative error (3e-9);
 // ln 2 is split so that n * 0.693359375 is exact.
 @inline
 export function exp(x: v128): v128 {
   // Adding 1.5 * 2^23 rounds to an integer and leaves n in the low bits.
-  const shifted = madd(f32x4.splat(12582912), x, f32x4.splat(1.44269504))
-  const n = f32x4.sub(shifted, f32x4.splat(12582912))
-  const r = madd(madd(x, n, f32x4.splat(-0.693359375)), n, f32x4.splat(2.12194440e-4))
-  let p = madd(f32x4.splat(8.36874545e-3), r, f32x4.splat(1.38145394e-3))
-  p = madd(f32x4.splat(4.16683890e-2), r, p)
-  p = madd(f32x4.splat(1.66665211e-1), r, p)
-  p = madd(f32x4.splat(4.99999940e-1), r, p)
-  p = f32x4.add(f32x4.splat(1), madd(r, f32x4.mul(r, r), p))
-  // 2^n, written into the exponent bits; the rounding constant is shifted out.
-  const power = i32x4.add(i32x4.shl(shifted, 23), i32x4.splat(0x3f800000))
-  return v128.andnot(f32x4.mul(p, power), f32x4.lt(x, f32x4.splat(-87.33)))
+  const shift = v128.load_splat<f32>(EXP + 4)
+  const one = v128.load_splat<f32>(EXP + 36)
+  const shifted = madd(shift, x, v128.load_splat<f32>(EXP))
+  const n = f32x4.sub(shifted, shift)
+  const r = madd(madd(x, n, v128.load_splat<f32>(EXP + 8)), n, v128.load_splat<f32>(EXP + 12))
+  const square = f32x4.mul(r, r)
+  const low = madd(v128.load_splat<f32>(EXP + 32), r, v128.load_splat<f32>(EXP + 28))
+  const high = madd(v128.load_splat<f32>(EXP + 24), r, v128.load_splat<f32>(EXP + 20))
+  const p = madd(low, square, madd(high, square, v128.load_splat<f32>(EXP + 16)))
+  const e = f32x4.add(one, madd(r, square, p))
+  // 2^n: n into the exponent bits of 1, the rounding constant is shifted out.
+  const power = i32x4.add(i32x4.shl(shifted, 23), one)
+  return v128.andnot(f32x4.mul(e, power), f32x4.lt(x, v128.load_splat<f32>(EXP + 40)))
 }
 
 // ln(x) for a normal number x > 0: x = 2^k f with f in [sqrt(1/2), sqrt(2)), ln f = 2 atanh((f - 1) / (f + 1)).

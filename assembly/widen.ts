@@ -4,16 +4,24 @@
 export type f16 = i16
 export type bf16 = u16
 
+// Constants of half precision, in memory for the reason given at `exp`: 2^112, and three masks of 16 bits.
+const SCALE = memory.data<f32>([5192296858534827628530496329220096.0])
+const MASKS = memory.data<u16>([0x8fff, 0x7c00, 0x7f80])
+
 // Four consecutive stored values, exactly, subnormals, infinities and NaN included.
 @inline
 export function load4<T>(from: usize): v128 {
-  return isFloat<T>() ? v128.load(from) : widenLow<T>(v128.load64_zero(from))
+  if (isFloat<T>()) return v128.load(from)
+  const v = v128.load64_zero(from)
+  return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 0, 8, 1, 9, 2, 10, 3, 11))
 }
 
 // One stored value, in the first lane.
 @inline
 export function load1<T>(from: usize): v128 {
-  return isFloat<T>() ? v128.load32_zero(from) : widenLow<T>(i16x8.splat(load<u16>(from)))
+  if (isFloat<T>()) return v128.load32_zero(from)
+  const v = v128.load_splat<u16>(from)
+  return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 0, 8, 1, 9, 2, 10, 3, 11))
 }
 
 // `count` stored values as f32.
@@ -22,22 +30,13 @@ export function widen<T>(from: usize, count: usize, to: usize): void {
   if (!isFloat<T>()) {
     for (; i + 8 <= count; i += 8) {
       const v = v128.load(from + i * 2)
-      v128.store(to + i * 4, widenLow<T>(v))
-      v128.store(to + i * 4, widenHigh<T>(v), 16)
+      const a = lower<T>(v)
+      const b = upper<T>(v)
+      v128.store(to + i * 4, rescale<T>(v128.shuffle<u16>(a, b, 0, 8, 1, 9, 2, 10, 3, 11)))
+      v128.store(to + i * 4, rescale<T>(v128.shuffle<u16>(a, b, 4, 12, 5, 13, 6, 14, 7, 15)), 16)
     }
   }
   for (; i < count; i++) v128.store_lane<f32>(to + i * 4, load1<T>(from + i * sizeof<T>()), 0)
-}
-
-// The first and the last four of eight 16-bit values.
-@inline
-function widenLow<T>(v: v128): v128 {
-  return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 0, 8, 1, 9, 2, 10, 3, 11))
-}
-
-@inline
-function widenHigh<T>(v: v128): v128 {
-  return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 4, 12, 5, 13, 6, 14, 7, 15))
 }
 
 // The upper 16 bits of the f32. A bfloat16 is just that. Of half precision it takes the sign, the exponent three
@@ -45,9 +44,10 @@ function widenHigh<T>(v: v128): v128 {
 @inline
 function upper<T>(v: v128): v128 {
   if (!isSigned<T>()) return v
-  const moved = v128.and(i16x8.shr_s(v, 3), i16x8.splat(<i16>0x8fff))
-  const special = i16x8.eq(v128.and(v, i16x8.splat(0x7c00)), i16x8.splat(0x7c00))
-  return v128.or(moved, v128.and(special, i16x8.splat(0x7f80)))
+  const infinity = v128.load_splat<u16>(MASKS + 2)
+  const special = i16x8.eq(v128.and(v, infinity), infinity)
+  const moved = v128.and(i16x8.shr_s(v, 3), v128.load_splat<u16>(MASKS))
+  return v128.or(moved, v128.and(special, v128.load_splat<u16>(MASKS + 4)))
 }
 
 // The lower 16 bits of the f32: the other three bits of the fraction.
@@ -59,5 +59,5 @@ function lower<T>(v: v128): v128 {
 // Corrects the exponent bias of half precision, 15 for 127, by a product with 2^112: right for subnormal numbers too.
 @inline
 function rescale<T>(v: v128): v128 {
-  return isSigned<T>() ? f32x4.mul(v, f32x4.splat(5192296858534827628530496329220096.0)) : v
+  return isSigned<T>() ? f32x4.mul(v, v128.load_splat<f32>(SCALE)) : v
 }

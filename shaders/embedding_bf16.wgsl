@@ -25,9 +25,9 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<uniform> params: Params;
 
+// The upper half of a float32.
 fn widen(i: u32) -> f32 {
-  let word = table[i >> 1u];
-  return bitcast<f32>(select(word << 16u, word & 0xffff0000u, (i & 1u) == 1u));
+  return bitcast<f32>((table[i >> 1u] >> ((i & 1u) * 16u)) << 16u);
 }
 
 @compute @workgroup_size(WG)

@@ -24,33 +24,41 @@ struct Params {
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<uniform> params: Params;
 
-fn load(i: u32) -> vec4f {
-  let last = params.N - 1u;
-  return vec4f(x[min(i, last)], x[min(i + WG, last)], x[min(i + 2u * WG, last)], x[min(i + 3u * WG, last)]);
-}
-
-fn store(i: u32, values: vec4f) {
-  for (var c = 0u; c < 4u; c++) {
-    if (i + c * WG < params.N) {
-      x[i + c * WG] = values[c];
-    }
-  }
-}
-
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) wg: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let i = (wg.y * groups.x + wg.x) * WG * CHAINS + lane;
+  let first = (wg.y * groups.x + wg.x) * WG * CHAINS + lane;
   let rounds = params.rounds;
-  var a = load(i);
-  var b = load(i + 4u * WG);
+  var low = vec4f();
+  var high = vec4f();
+  for (var c = 0u; c < 4u; c++) {
+    let i = first + c * WG;
+    if (i < params.N) {
+      low[c] = x[i];
+    }
+    if (i + 4u * WG < params.N) {
+      high[c] = x[i + 4u * WG];
+    }
+  }
+  // Vectors that are never indexed can stay in registers.
+  var a = low;
+  var b = high;
   for (var round = 0u; round < rounds; round++) {
     a = fma(a, vec4f(0.5), vec4f(0.25));
     b = fma(b, vec4f(0.5), vec4f(0.25));
   }
-  store(i, a);
-  store(i + 4u * WG, b);
+  low = a;
+  high = b;
+  for (var c = 0u; c < 4u; c++) {
+    let i = first + c * WG;
+    if (i < params.N) {
+      x[i] = low[c];
+    }
+    if (i + 4u * WG < params.N) {
+      x[i + 4u * WG] = high[c];
+    }
+  }
 }

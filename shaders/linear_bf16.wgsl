@@ -37,9 +37,9 @@ struct Params {
 // [DEPTH, STRIDE]: slot s holds the outputs s, s + 16, s + 32 and s + 48 of the tile.
 var<workgroup> w_tile: array<vec4f, DEPTH * STRIDE>;
 
+// The upper half of a float32.
 fn widen(i: u32) -> f32 {
-  let word = weight[i >> 1u];
-  return bitcast<f32>(select(word << 16u, word & 0xffff0000u, (i & 1u) == 1u));
+  return bitcast<f32>((weight[i >> 1u] >> ((i & 1u) * 16u)) << 16u);
 }
 
 fn load_weight(o: u32, d: u32) -> f32 {

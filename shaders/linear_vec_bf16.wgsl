@@ -32,9 +32,9 @@ struct Params {
 // [ROWS, WG]: the sums of every thread, four outputs a vector.
 var<workgroup> partial: array<vec4f, ROWS * WG>;
 
+// The upper half of a float32.
 fn widen(i: u32) -> f32 {
-  let word = weight[i >> 1u];
-  return bitcast<f32>(select(word << 16u, word & 0xffff0000u, (i & 1u) == 1u));
+  return bitcast<f32>((weight[i >> 1u] >> ((i & 1u) * 16u)) << 16u);
 }
 
 fn load_weight(o: u32, d: u32) -> f32 {

@@ -167,7 +167,7 @@ test('layers read from the file at every pass = layers kept', async () => {
 })
 
 test('embedding rows read from the file = the whole table on the device', async () => {
-  const sequences = sequencesOf([10, 55], 9)
+  const sequences = sequencesOf([10, 180], 9)
   // The same rows, spread over a table too large to be kept: 2^18 + 2^12 rows of 64 f16 or bf16 values are 32.5 MiB.
   const V = 2 ** 18 + 2 ** 12
   const place = (token: number) => (token * 104729) % V

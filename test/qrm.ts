@@ -173,6 +173,38 @@ function stored(values: Float32Array<ArrayBuffer>, dtype: QrmSpec['dtype']): Flo
   })
 }
 
+/** A tokenizer of single characters with the special tokens and the template of Llama 3. */
+export function characterTokenizer(): Files {
+  const characters = ' abcdefghijklmnopqrstuvwxyz\n.?'
+  const special = ['<|begin_of_text|>', '<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>']
+  const vocab = Object.fromEntries([...characters].map((character, id) => [character, id]))
+  const header = "'<|start_header_id|>' + message.role + '<|end_header_id|>\n\n'"
+  return {
+    'tokenizer.json': json({
+      version: '1.0',
+      added_tokens: special.map((content, i) => ({
+        id: characters.length + i,
+        content,
+        special: true,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+      })),
+      normalizer: null,
+      pre_tokenizer: null,
+      post_processor: null,
+      decoder: null,
+      model: { type: 'BPE', vocab, merges: [], unk_token: '?', fuse_unk: false, byte_fallback: false },
+    }),
+    'tokenizer_config.json': json({
+      bos_token: special[0],
+      eos_token: special[3],
+      chat_template: `{{ bos_token }}{% for message in messages %}{{ ${header} + message.content + '<|eot_id|>' }}{% endfor %}`,
+    }),
+  }
+}
+
 /** What the reference gives for one row. */
 export interface Expected {
   readonly hidden: Float64Array

@@ -10,6 +10,7 @@ import { close, fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
 import { expectedTensors, fixtureModel, fixtureModels } from './fixture.ts'
 import {
+  characterTokenizer,
   type Expected,
   joined,
   json,
@@ -212,38 +213,6 @@ test('a row scores the same alone, in a batch, in small batches, in any order, a
     await small.destroy()
   })
 })
-
-/** A tokenizer of single characters with the special tokens and the template of Llama 3. */
-function characterTokenizer(): Record<string, Uint8Array> {
-  const characters = ' abcdefghijklmnopqrstuvwxyz\n.?'
-  const special = ['<|begin_of_text|>', '<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>']
-  const vocab = Object.fromEntries([...characters].map((character, id) => [character, id]))
-  const header = "'<|start_header_id|>' + message.role + '<|end_header_id|>\n\n'"
-  return {
-    'tokenizer.json': json({
-      version: '1.0',
-      added_tokens: special.map((content, i) => ({
-        id: characters.length + i,
-        content,
-        special: true,
-        single_word: false,
-        lstrip: false,
-        rstrip: false,
-        normalized: false,
-      })),
-      normalizer: null,
-      pre_tokenizer: null,
-      post_processor: null,
-      decoder: null,
-      model: { type: 'BPE', vocab, merges: [], unk_token: '?', fuse_unk: false, byte_fallback: false },
-    }),
-    'tokenizer_config.json': json({
-      bos_token: special[0],
-      eos_token: special[3],
-      chat_template: `{{ bos_token }}{% for message in messages %}{{ ${header} + message.content + '<|eot_id|>' }}{% endfor %}`,
-    }),
-  }
-}
 
 test('text is scored by tokenizer, template and bos policy', async () => {
   const device = (await testDevices())[0]

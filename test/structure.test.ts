@@ -7,6 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import * as everywhere from '../src/index.ts'
 import * as inNode from '../src/node.ts'
+import { cases } from './cases.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const MAX_LINES = 400
@@ -264,12 +265,13 @@ test('every test file runs its tests', () => {
   )
 })
 
-test('every shader has a twin, and every twin a shader', () => {
+test('every shader has a twin and a case, and they have a shader', () => {
   const names = (folder: string, ending: string) =>
     files.filter((file) => dirname(file) === folder && extname(file) === ending).map((file) => basename(file, ending))
-  const shaders = names('shaders', '.wgsl')
+  const shaders = names('shaders', '.wgsl').sort()
   assert.ok(shaders.length > 0, 'shaders/ holds no kernel')
-  assert.equal(names('assembly/kernels', '.ts').sort(), shaders.sort())
+  assert.equal(names('assembly/kernels', '.ts').sort(), shaders)
+  assert.equal(Object.keys(cases).sort(), shaders)
 })
 
 test('the package depends on what was decided', () => {

@@ -82,6 +82,13 @@ test('special tokens spelled in a message become special, as in transformers', (
   assert.is(tokens.filter((id) => id === 128009).length, 2)
 })
 
+test('where a template trims, JavaScript decides what is blank', () => {
+  const { tokenizer } = loaded.get('nano')!
+  const trimmed = (content: string) => renderText(tokenizer, [{ role: 'user', content }], false).includes('\n\na<')
+  for (const blank of [' ', '\n', '\t', '\u00a0', '\u3000', '\u2028', '\ufeff']) assert.ok(trimmed(`a${blank}`))
+  for (const kept of ['\u0085', '\u001c', '\u200b']) assert.not(trimmed(`a${kept}`))
+})
+
 test('encode and decode refuse what has no meaning', async () => {
   const { tokenizer } = loaded.get('nano')!
   await fails(() => tokenizer.encode('a\ud800'), /models\/nano: text has a lone surrogate: "a\\ud800"$/)

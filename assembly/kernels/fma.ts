@@ -2,9 +2,12 @@
 
 import { loadPart, madd, storePart } from '../math'
 
+// In memory, because an engine may build a constant vector anew in every round.
+const FACTORS = memory.data<f32>([0.5, 0.25])
+
 export function fma(x: usize, N: u32, rounds: u32, start: u32, end: u32): void {
-  const half = f32x4.splat(0.5)
-  const quarter = f32x4.splat(0.25)
+  const half = v128.load_splat<f32>(FACTORS)
+  const quarter = v128.load_splat<f32>(FACTORS + 4)
   let i = start
   // Twelve independent chains hide the latency of a product and a sum.
   for (; i + 48 <= end; i += 48) {

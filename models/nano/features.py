@@ -3,31 +3,48 @@
 import numpy as np
 import torch
 
-from packing import token_ids
+from packing import WIDTH, arrays, token_ids
 from vocabulary import gate_pattern, pattern_start
 
-CONTEXT = 1024  # chats with more tokens are left out, and counted
+CONTEXT = 1024  # chats with more tokens have no features
+BUDGET = 4096  # padded tokens of a batch
 
 
-def features(model, tokenizer, chats):
-    """Last states [N, D] and gate states [N, D] in float32 (rows of NaN for chats longer than CONTEXT), and token counts [N]."""
+def grouped(ids, pattern, longest):
+    """Trees (stem, branches, indices of the chats) of chats with one prompt; the stem ends with the answer's header."""
+    stems = {}
+    for i, tokens in enumerate(ids):
+        if len(tokens) <= longest:
+            start = pattern_start(tokens, pattern) + len(pattern)
+            stems.setdefault(tuple(tokens[:start]), []).append(i)
+    trees = []
+    for stem, members in stems.items():
+        tree = (stem, [], [])
+        for i in sorted(members, key=lambda i: len(ids[i])):
+            branch = ids[i][len(stem):]
+            if tree[1] and len(stem) + sum(map(len, tree[1])) + len(branch) > WIDTH:
+                trees.append(tree)
+                tree = (stem, [], [])
+            tree[1].append(branch)
+            tree[2].append(i)
+        trees.append(tree)
+    return trees
+
+
+def features(model, tokenizer, chats, longest=CONTEXT):
+    """Last states [N, D] and gate states [N, D] in float32; rows of NaN for chats of more than `longest` tokens."""
     pattern = gate_pattern(tokenizer)
-    ids = [token_ids(tokenizer, messages) for messages in chats]
-    length = np.array([len(i) for i in ids])
-    width = model.config.hidden_size
-    last = np.full((len(ids), width), np.nan, np.float32)
-    prompt = np.full((len(ids), width), np.nan, np.float32)
-    order = [i for i in np.argsort(length, kind='stable') if length[i] <= CONTEXT]
-    while order:
-        # Batches of like length; the causal mask keeps the padding on the right out of every state that is read.
-        size = max(1, min(64, 8192 // int(length[order[-1]])))
-        batch, order = order[-size:], order[:-size]
-        block = torch.full((len(batch), int(length[batch].max())), model.config.pad_token_id)
-        for row, i in enumerate(batch):
-            block[row, :length[i]] = torch.tensor(ids[i])
+    trees = grouped([token_ids(tokenizer, messages) for messages in chats], pattern, longest)
+    last = np.full((len(chats), model.config.hidden_size), np.nan, np.float32)
+    prompt = np.full_like(last, np.nan)
+    trees.sort(key=lambda tree: len(tree[0]) + sum(map(len, tree[1])))
+    while trees:
+        size = max(1, BUDGET // (len(trees[-1][0]) + sum(map(len, trees[-1][1]))))
+        batch, trees = trees[-size:], trees[:-size]
+        ids, position, mask, _, _, ends = arrays(batch, model.config.pad_token_id, False)
         with torch.no_grad():
-            hidden = model(block, use_cache=False).last_hidden_state.numpy()
-        for row, i in enumerate(batch):
-            last[i] = hidden[row, length[i] - 1]
-            prompt[i] = hidden[row, pattern_start(ids[i], pattern)]
-    return last, prompt, length
+            hidden = model(ids, position_ids=position, attention_mask=mask, use_cache=False).last_hidden_state
+        last[[i for tree in batch for i in tree[2]]] = hidden.flatten(0, 1)[ends].numpy()
+        for row, (stem, _, members) in enumerate(batch):
+            prompt[members] = hidden[row, len(stem) - len(pattern)].numpy()
+    return last, prompt

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from data import ATTRIBUTES, LEVELS, SCALES, is_validation, sides
-from features import features
+from features import CONTEXT, features
 from gate import train_gate
 from quantiles import counts_of, fit_quantiles, pinball
 
@@ -14,18 +14,21 @@ ALPHA = 0.003
 TAU = np.array(LEVELS)[None]
 
 
-def pair_features(model, tokenizer, pairs):
+def pair_features(model, tokenizer, pairs, longest):
     """States of both sides [P, 2, D], gate states [P, D] (equal for both), and which pairs fit into the context."""
     chats = [p['prompt'] + [p[side]] for p in pairs for side in ('chosen', 'rejected')]
-    last, prompt, _ = features(model, tokenizer, chats)
+    last, prompt = features(model, tokenizer, chats, longest)
     last, prompt = last.reshape(len(pairs), 2, -1), prompt.reshape(len(pairs), 2, -1)
     return last, prompt[:, 0], ~np.isnan(last).any((1, 2))
 
 
-def collect(model, tokenizer, rows, pairs):
-    """Features of rows and pairs as one dictionary: attribute -> (x [I, D], ratings, rows), and the pairs' own arrays."""
-    x, _, _ = features(model, tokenizer, [r['messages'] for r in rows])
-    both, prompt, fits = pair_features(model, tokenizer, pairs)
+def collect(model, tokenizer, rows, pairs, longest=CONTEXT):
+    """Features of rows and pairs: a dictionary attribute -> (x [I, D], ratings, rows), and the pairs' own arrays.
+
+    Chats of more than `longest` tokens are left out, pairs with both sides.
+    """
+    x, _ = features(model, tokenizer, [r['messages'] for r in rows], longest)
+    both, prompt, fits = pair_features(model, tokenizer, pairs, longest)
     table = {}
     for name in ATTRIBUTES:
         have = [i for i, r in enumerate(rows) if r['ratings'].get(name) and not np.isnan(x[i, 0])]

@@ -18,7 +18,7 @@ import data
 from backbone import llama_config, train_backbone
 from export import replace, write_model
 from heads import collect, fit_gate, fit_heads, try_choices
-from packing import pair_items, rated_items
+from packing import LONGEST, pair_items, rated_items
 from vocabulary import build_tokenizer
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +59,8 @@ def main():
         train_backbone(tokenizer, rated, compared, check, options)
     if 'heads' in wanted or 'choices' in wanted:
         config, model = trained(tokenizer, options.work / 'checkpoint.pt')
-        table, compared = collect(model, tokenizer, *([i for i in items if i['part'] == 'heads'] for items in (rows, pairs)))
+        kept = ([i for i in items if i['part'] == 'heads'] for items in (rows, pairs))
+        table, compared = collect(model, tokenizer, *kept, longest=LONGEST)
         if options.stage == 'choices':
             try_choices(table, compared, options.seed)
             return

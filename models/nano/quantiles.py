@@ -56,13 +56,14 @@ def bound(x, counts, levels, multiplier, alpha):
     return -conjugate.sum(0) / n
 
 
-def fit_quantiles(x, counts, levels, alpha, tolerance=1e-4, most=4000):
+def fit_quantiles(x, counts, levels, alpha, tolerance=1e-3, most=20000):
     """Weights [K, D] and relative duality gaps [K]; raises where a gap stays above tolerance after `most` iterations."""
     x, levels = x.astype(np.float64), np.asarray(levels)[None]
     n, items = counts.sum(), len(x)
     values, vectors = np.linalg.eigh(x.T @ x)
-    kappa = values.mean()  # weight of z = w against f = X w
-    rho = 10.0 * n / items
+    # Weight of z = w against f = X w; the largest eigenvalue is that of the features' mean and says nothing about the rest.
+    kappa = 0.1 * values[:-1].mean()
+    rho = 0.5 * n / items
     w_shape = (x.shape[1], levels.shape[1])
     z, v = np.zeros(w_shape), np.zeros(w_shape)
     f, u = np.zeros((items, levels.shape[1])), np.zeros((items, levels.shape[1]))
@@ -88,6 +89,8 @@ def fit_quantiles(x, counts, levels, alpha, tolerance=1e-4, most=4000):
                 return best.T, gap
             primal_residual = np.sqrt(((xw - f) ** 2).sum() + kappa * ((w - z) ** 2).sum())
             dual_residual = np.sqrt(((f - old_f) ** 2).sum() + kappa * ((z - old_z) ** 2).sum())
-            factor = np.clip(np.sqrt(primal_residual / max(dual_residual, 1e-300)), 0.5, 2) if step < most // 2 else 1
+            ratio = np.sqrt(primal_residual / max(dual_residual, 1e-300))
+            # A balance within a factor of four is left alone, so that rho comes to rest.
+            factor = 1 if 0.5 < ratio < 2 else np.clip(ratio, 0.5, 2)
             rho, u, v = rho * factor, u / factor, v / factor
     raise ValueError(f'fit_quantiles: relative gap must be at most {tolerance}, is {gap.max():.2e} after {most} steps; raise `most`')

@@ -61,9 +61,13 @@ async function adapter(device: 'webgpu' | 'webgpu:software'): Promise<Listing> {
   }
 }
 
+// The limits that computing meets; --json has all.
+const OF_INTEREST = /threads|Compute|BufferSize|BufferBindingSize|StorageBuffersPerShaderStage|BindGroups$/
+
 function describe({ device, available, description, features, limits }: Listing, auto: boolean): string {
   const head = `${device}${auto ? ' (auto)' : ''}: ${available ? description : `not available: ${description}`}\n`
   if (!available) return head
-  const lines = Object.entries(limits).map(([name, value]) => `  ${name}: ${value}\n`)
+  const shown = Object.entries(limits).filter(([name]) => OF_INTEREST.test(name))
+  const lines = shown.map(([name, value]) => `  ${name}: ${value}\n`)
   return `${head}  features: ${features.join(', ') || 'none'}\n${lines.join('')}`
 }

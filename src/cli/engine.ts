@@ -1,22 +1,30 @@
 // Opens the device and the model that a command asks for, and closes both however it ends.
+import { cores } from '#threads'
 import type { Device } from '../device/device.ts'
 import { openDevice } from '../device/open.ts'
 import { openDirectory } from '../files/disk.ts'
 import type { ModelFiles } from '../files/source.ts'
 import { type DeviceChoice, EMBEDDED, embeddedModel } from './options.ts'
+import { withoutInterruptHandler } from './signals.ts'
+
+/** Runs long computations on the device so that they can be interrupted. */
+export type Compute = <T>(work: () => Promise<T>) => Promise<T>
 
 /** Loads a model by `load` and runs `work` with it. */
 export async function withModel<M extends { destroy(): Promise<void> }, T>(
   { model: folder, device: kind, threads }: DeviceChoice,
   load: (device: Device, files: ModelFiles) => Promise<M>,
-  work: (model: M, device: Device) => Promise<T>,
+  work: (model: M, device: Device, compute: Compute) => Promise<T>,
 ): Promise<T> {
   const files = await openDirectory(folder ?? embeddedModel())
   const device = await openDevice(kind, { threads })
+  // One thread alone is this one: it computes without a pause, in which a handler could be called.
+  const compute: Compute =
+    device.kind === 'wasm' && (threads ?? cores()) === 1 ? withoutInterruptHandler : (inner) => inner()
   try {
     const model = await load(device, folder === undefined ? { ...files, name: EMBEDDED } : files)
     try {
-      return await work(model, device)
+      return await work(model, device, compute)
     } finally {
       await model.destroy()
     }

@@ -48,11 +48,11 @@ async function features(options: FeaturesOptions): Promise<void> {
   const { rows, labels, ignored } = takeLabels(await readRows(input), names)
   if (ignored.length > 0) note(`note: fields that --labels does not name are left out: ${ignored.map(show).join(', ')}`)
   const start = performance.now()
-  const hidden = await withModel(options, loadFeatureModel, async (model) => {
+  const hidden = await withModel(options, loadFeatureModel, async (model, _device, compute) => {
     const encoded = encodeAll(model, rows, gate)
     const progress = startRows()
     try {
-      const found = await model.features(encoded, { gate, onProgress: progress.update })
+      const found = await compute(() => model.features(encoded, { gate, onProgress: progress.update }))
       const tensors = featureTensors(found, rows.length)
       if (names.length > 0) {
         tensors.push({ name: 'labels', dtype: 'F32', shape: [rows.length, names.length], data: labels })

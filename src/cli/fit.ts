@@ -11,6 +11,7 @@ import {
   type TensorInfo,
 } from '../files/safetensors.ts'
 import { type LevelFit, openSolver } from '../reward/heads.ts'
+import { attributeNames } from '../reward/manifest.ts'
 import { figure, table } from './draw.ts'
 import { parseLevels, realNumber } from './options.ts'
 import { note, print, printJson } from './output.ts'
@@ -146,7 +147,7 @@ function find({ tensors }: Safetensors, file: string, name: string): TensorInfo 
 }
 
 function readAttributes(text: string | undefined, count: number, file: string): string[] {
-  if (text === undefined) return Array.from({ length: count }, (_, m) => `objective_${m}`)
+  if (text === undefined) return attributeNames(count)
   const names = parseJson(text, `${file}: attributes in the metadata`)
   if (!Array.isArray(names) || !names.every((name) => typeof name === 'string') || names.length !== count) {
     throw new Error(`${file}: attributes in the metadata must be a list of ${count} names, got ${show(names)}`)

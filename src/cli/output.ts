@@ -1,9 +1,14 @@
 // Writing to standard output so that nothing is lost or shown twice.
+import { endQuietly, isReaderGone } from './signals.ts'
 
 /** Writes to standard output and waits until it is taken. A reader that has gone away ends the process quietly. */
 export function print(text: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    process.stdout.write(text, (error) => (error ? reject(error) : resolve()))
+    process.stdout.write(text, (error) => {
+      if (isReaderGone(error)) endQuietly()
+      if (error) reject(error)
+      else resolve()
+    })
   })
 }
 

@@ -51,6 +51,8 @@ function fail(error: unknown, debug: boolean): number {
 async function main(): Promise<number> {
   handleSignals()
   const program = makeProgram()
+  // Errors of threads and streams that nobody awaits.
+  process.on('uncaughtException', (error) => process.exit(fail(error, program.opts().debug === true)))
   try {
     await program.parseAsync()
     return Number(process.exitCode ?? 0)

@@ -38,8 +38,9 @@ export function startProgress(unit: string, workUnit = unit): ProgressLine {
   }
 }
 
-/** Seconds as people say them: 42 s, 3 min 5 s, 2 h 10 min. */
+/** Seconds as people say them: 0.4 s, 42 s, 3 min 5 s, 2 h 10 min. */
 export function duration(seconds: number): string {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`
   const whole = Math.round(seconds)
   if (whole < 60) return `${whole} s`
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`

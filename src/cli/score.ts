@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { Device } from '../device/device.ts'
 import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
 import { axis, commonScale, figure, nearest, sketch, snippet, table } from './draw.ts'
-import { withModel } from './engine.ts'
+import { type Compute, withModel } from './engine.ts'
 import { type DeviceChoice, deviceOptions, parseLambda, usageError } from './options.ts'
 import { print, printJson } from './output.ts'
 import { startRows } from './progress.ts'
@@ -50,8 +50,8 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  await withModel(options, loadRewardModel, async (model, device) => {
-    const results = await scoreRows(model, rows, options.lambda)
+  await withModel(options, loadRewardModel, async (model, device, compute) => {
+    const results = await scoreRows(model, compute, rows, options.lambda)
     if (options.json) return printJson(document(model, device, results))
     await print(`${heading(model, device, rows.length, options.lambda)}\n${summary(model, rows, results)}`)
     if (results.length === 1) await print(`\n${attributes(model, results[0])}`)
@@ -81,14 +81,16 @@ export function ownRows(prompt: string | undefined, responses: readonly string[]
 }
 
 /** Checks all rows, then scores them with a progress line. */
-export async function scoreRows(model: RewardModel, rows: readonly InputRow[], lambda?: number): Promise<Score[]> {
+export async function scoreRows(
+  model: RewardModel,
+  compute: Compute,
+  rows: readonly InputRow[],
+  lambda?: number,
+): Promise<Score[]> {
   const encoded = encodeAll(model, rows, true)
   const progress = startRows()
   try {
-    return await model.score(encoded, {
-      lambda,
-      onProgress: progress.update,
-    })
+    return await compute(() => model.score(encoded, { lambda, onProgress: progress.update }))
   } finally {
     progress.end()
   }

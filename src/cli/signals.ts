@@ -9,13 +9,23 @@ function stop(signal: NodeJS.Signals): void {
   process.exit(CODES[signal as keyof typeof CODES])
 }
 
+/** Says whether an error of a stream means that its reader has gone away. */
+export function isReaderGone(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | null)?.code === 'EPIPE'
+}
+
+/** Ends the process quietly, as there is nobody left to read its output. */
+export function endQuietly(): never {
+  discardUnfinished()
+  process.exit(0)
+}
+
 /** Ends quietly where the reader of a pipe has gone away; removes unfinished files on an interrupt and exits with 130. */
 export function handleSignals(): void {
   for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error
-      discardUnfinished()
-      process.exit(0)
+    stream.on('error', (error) => {
+      if (!isReaderGone(error)) throw error
+      endQuietly()
     })
   }
   for (const signal of Object.keys(CODES)) process.on(signal, stop)

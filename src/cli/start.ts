@@ -35,9 +35,9 @@ export function addStart(program: Command): void {
 async function start(options: StartOptions): Promise<void> {
   const examples = chooseExamples(options)
   const began = performance.now()
-  await withModel(options, loadRewardModel, async (model, device) => {
+  await withModel(options, loadRewardModel, async (model, device, compute) => {
     const rows = examples.flatMap(({ prompt, responses }) => ownRows(prompt, responses))
-    const results = await scoreRows(model, rows, options.lambda)
+    const results = await scoreRows(model, compute, rows, options.lambda)
     const lambda = options.lambda ?? model.lambda
     const scale = commonScale(
       results.map((result) => result.quantiles),

@@ -39,9 +39,15 @@ export interface Certificate {
   readonly dual: number
   /** (objective - dual) / objective; where the objective vanishes (see `certify`), (objective - dual) / mean |y|. */
   readonly gap: number
-  /** How far f32 storage of the weights can have moved the objective: 2^-24 times the mean of sum_j |x_ij w_j|. */
+  /**
+   * How far f32 storage of the weights can have moved the objective: 2^-24 times the mean of sum_j |x_ij w_j|, but no more
+   * than 1e-6 of the labels' mean size, so that huge weights are no excuse.
+   */
   readonly rounding: number
 }
+
+/** Share of the labels' mean size that may be put down to rounding. */
+const LARGEST_ROUNDING = 1e-6
 
 /** An unpenalised column counts as satisfied when its sum is this small a share of the sum of its absolute terms. */
 const BALANCED = 1e-9
@@ -60,9 +66,10 @@ export function certify(features: Features, labels: Labels, claim: Claim): Certi
   const primal = evaluatePrimal(features, labels, claim, count)
   const dual = evaluateDual(features, labels, claim, count)
   const difference = Math.max(0, primal.objective - dual)
-  const vanishing = Math.max(1e-12 * size, primal.rounding)
+  const rounding = Math.min(primal.rounding, LARGEST_ROUNDING * size)
+  const vanishing = Math.max(1e-12 * size, rounding)
   const unit = primal.objective > vanishing ? primal.objective : size
-  return { objective: primal.objective, dual, gap: difference === 0 ? 0 : difference / unit, rounding: primal.rounding }
+  return { objective: primal.objective, dual, gap: difference === 0 ? 0 : difference / unit, rounding }
 }
 
 function measure({ values }: Labels): { count: number; size: number } {

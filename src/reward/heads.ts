@@ -22,6 +22,8 @@ export interface FitOptions {
   readonly intercept?: boolean
   /** Largest relative duality gap that counts as solved, in (0, 1); default 1e-4. */
   readonly tolerance?: number
+  /** Whether to return the dual points of the certificates; default false. */
+  readonly duals?: boolean
   /** Called after each level. */
   readonly onProgress?: (done: { readonly fit: LevelFit; readonly index: number; readonly levels: number }) => void
   /** Aborts between and inside levels; the promise rejects with its reason. */
@@ -48,6 +50,8 @@ export interface QuantileFit {
   /** [K]; null without an intercept. */
   readonly intercepts: Float32Array | null
   readonly fits: LevelFit[]
+  /** With the option `duals`: [K, labels], row-major, the points from which `certify` makes the bounds; 0 for missing labels. */
+  readonly duals: Float64Array | null
 }
 
 /** Features in the solver's memory, for fitting several attributes. */
@@ -72,8 +76,14 @@ export function openSolver(features: Features): Solver {
   return { fit: (labels, options) => fitLevels(features, matrix, labels, options) }
 }
 
-async function fitLevels(features: Features, matrix: Matrix, labels: Labels, options: FitOptions): Promise<QuantileFit> {
+async function fitLevels(
+  features: Features,
+  matrix: Matrix,
+  labels: Labels,
+  options: FitOptions,
+): Promise<QuantileFit> {
   const { levels, alpha = 0.003, intercept = false, tolerance = 1e-4, onProgress, signal } = options
+  const points = options.duals ? new Float64Array(levels.length * labels.values.length) : null
   checkOptions(levels, alpha, tolerance)
   const set = mergeLabels(labels.values, labels.rowIndex, features.rows)
   const scale = columnScales(features, set)
@@ -110,10 +120,11 @@ async function fitLevels(features: Features, matrix: Matrix, labels: Labels, opt
     signal?.throwIfAborted()
     weights.set(result.weights, k * features.columns)
     if (intercepts) intercepts[k] = result.intercept ?? 0
+    points?.set(result.dual, k * labels.values.length)
     fits.push(result.fit)
     onProgress?.({ fit: result.fit, index: k, levels: levels.length })
   }
-  return { weights, intercepts, fits }
+  return { weights, intercepts, fits, duals: points }
 }
 
 interface Problem {
@@ -137,6 +148,7 @@ interface Problem {
 interface LevelResult {
   readonly weights: Float32Array
   readonly intercept: number | null
+  readonly dual: Float64Array
   readonly fit: LevelFit
   /** Where the next level may start. */
   readonly start?: Float64Array
@@ -144,44 +156,47 @@ interface LevelResult {
 
 function fitLevel(problem: Problem, level: number, start: Float64Array | undefined): LevelResult {
   const started = performance.now()
-  const { set, matrix, tolerance, alpha, scale, columns, shift, size, y, signal } = problem
-  const finish = (rounded: Rounded, certificate: Certificate, iterations: number, method: LevelFit['method']): LevelResult => ({
-    weights: rounded.weights,
-    intercept: rounded.intercept,
+  const { set, matrix, tolerance, alpha, scale, columns, size, y, signal } = problem
+  const finish = (candidate: Candidate, method: LevelFit['method'], iterations: number): LevelResult => ({
+    weights: candidate.weights,
+    intercept: candidate.intercept,
+    dual: candidate.dual,
     fit: {
       level,
-      objective: certificate.objective,
-      dual: certificate.dual,
-      gap: certificate.gap,
-      status: solved(certificate, tolerance) ? 'optimal' : 'tolerance not reached',
-      nonzeros: rounded.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0),
+      objective: candidate.certificate.objective,
+      dual: candidate.certificate.dual,
+      gap: candidate.certificate.gap,
+      status: solved(candidate, tolerance) ? 'optimal' : 'tolerance not reached',
+      nonzeros: candidate.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0),
       iterations,
       ms: performance.now() - started,
       method,
     },
   })
   if (size === 0 || columns.length === 0) {
-    const rounded = { weights: new Float32Array(matrix.columns), intercept: problem.intercept ? shift : null }
+    const weights = new Float64Array(matrix.stride)
     const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
-    return finish(rounded, check(problem, level, rounded, dual), 0, 'closed form')
+    return finish(check(problem, level, { weights, dual, objective: 0 }), 'closed form', 0)
   }
-  const task = { matrix, labels: set, y, level, penalty: alpha, columns, scale, enough: 0.3 * tolerance, floor: 1e-14, signal }
-  let best: { rounded: Rounded; certificate: Certificate } | undefined
-  let iterations = 0
-  const accept = (solution: Solution): boolean => {
-    iterations += solution.iterations
-    const rounded = roundWeights(problem, solution)
-    const certificate = check(problem, level, rounded, solution.dual)
-    if (!best || certificate.gap < best.certificate.gap) best = { rounded, certificate }
-    return solved(best.certificate, tolerance) || signal?.aborted === true
-  }
+  const enough = 0.3 * tolerance
+  const task = { matrix, labels: set, y, level, penalty: alpha, columns, scale, enough, floor: 1e-14, signal }
+  let first: { candidate: Candidate; iterations: number } | undefined
   if (suitsNewton(problem)) {
     const solution = proximalNewton({ ...task, tolerance: 0.7 * tolerance }, start)
-    if (accept(solution)) return { ...finish(best!.rounded, best!.certificate, iterations, 'proximal newton'), start: solution.weights }
+    const candidate = check(problem, level, solution)
+    if (solved(candidate, tolerance) || signal?.aborted) {
+      return { ...finish(candidate, 'proximal newton', solution.iterations), start: solution.weights }
+    }
+    first = { candidate, iterations: solution.iterations }
   }
-  // Its last digits cost one or two steps, and tell weights that are zero from weights that are small.
-  accept(interiorPoint({ ...task, tolerance: 1e-3 * tolerance }))
-  return finish(best!.rounded, best!.certificate, iterations, 'interior point')
+  // The last digits cost one or two steps, and tell weights that are zero from weights that are small.
+  const solution = interiorPoint({ ...task, tolerance: 1e-3 * tolerance })
+  const candidate = check(problem, level, solution)
+  const iterations = solution.iterations + (first?.iterations ?? 0)
+  if (first && first.candidate.certificate.gap < candidate.certificate.gap) {
+    return finish(first.candidate, 'proximal newton', iterations)
+  }
+  return finish(candidate, 'interior point', iterations)
 }
 
 // Proximal Newton needs a penalty, and pays only where a Gram matrix over all rows would be slow.
@@ -190,14 +205,18 @@ function suitsNewton({ alpha, set, columns }: Problem): boolean {
   return alpha > 0 && rows > 4 * columns.length && rows * columns.length ** 2 > 2e7
 }
 
-interface Rounded {
+interface Candidate {
   readonly weights: Float32Array
   readonly intercept: number | null
+  /** Dual point of each label as given. */
+  readonly dual: Float64Array
+  readonly certificate: Certificate
 }
 
-// Weights in the units of the labels. Those whose removal cannot cost more than 2 % of the tolerance become exact zeros.
-function roundWeights(problem: Problem, solution: Solution): Rounded {
-  const { matrix, scale, tolerance, size, shift } = problem
+// Weights in the units of the labels, rounded to f32, and what they are worth. Weights whose removal cannot cost more than 2 %
+// of the tolerance become exact zeros.
+function check(problem: Problem, level: number, solution: Pick<Solution, 'weights' | 'dual' | 'objective'>): Candidate {
+  const { features, labels, set, alpha, matrix, scale, tolerance, size, shift } = problem
   const effect = (j: number) => Math.abs(solution.weights[j]) * scale[j]
   const order = Array.from({ length: matrix.columns }, (_, j) => j).sort((a, b) => effect(a) - effect(b))
   const weights = new Float32Array(matrix.columns)
@@ -207,17 +226,18 @@ function roundWeights(problem: Problem, solution: Solution): Rounded {
     removed += effect(j)
     if (removed > allowed) weights[j] = solution.weights[j] * size
   }
-  return { weights, intercept: problem.intercept ? Math.fround(solution.weights[matrix.columns] * size + shift) : null }
+  const intercept = problem.intercept ? Math.fround(solution.weights[matrix.columns] * size + shift) : null
+  const dual = new Float64Array(labels.values.length)
+  for (let i = 0; i < dual.length; i++) if (set.index[i] !== MISSING) dual[i] = solution.dual[set.index[i]]
+  return {
+    weights,
+    intercept,
+    dual,
+    certificate: certify(features, labels, { level, alpha, weights, intercept, dual }),
+  }
 }
 
-function check(problem: Problem, level: number, rounded: Rounded, dual: Float64Array): Certificate {
-  const { features, labels, set, alpha } = problem
-  const spread = new Float64Array(labels.values.length)
-  for (let i = 0; i < spread.length; i++) if (set.index[i] !== MISSING) spread[i] = dual[set.index[i]]
-  return certify(features, labels, { level, alpha, ...rounded, dual: spread })
-}
-
-function solved(certificate: Certificate, tolerance: number): boolean {
+function solved({ certificate }: Candidate, tolerance: number): boolean {
   return certificate.gap <= tolerance || certificate.objective - certificate.dual <= certificate.rounding
 }
 

@@ -142,7 +142,12 @@ class InteriorPoint {
       const gap = bestPrimal - bestDual
       if (gap <= task.tolerance * bestPrimal || gap <= task.floor) break
       since = gap < 0.9 * before ? 0 : since + 1
-      if (since > (gap <= task.enough * bestPrimal ? 2 : PATIENCE) || !Number.isFinite(objective) || task.signal?.aborted) break
+      if (
+        since > (gap <= task.enough * bestPrimal ? 2 : PATIENCE) ||
+        !Number.isFinite(objective) ||
+        task.signal?.aborted
+      )
+        break
       if (!this.#iterate()) break
     }
     return { weights, dual, objective: bestPrimal, bound: bestDual, iterations: iteration }

@@ -25,7 +25,8 @@ export const MISSING = 0xffffffff
  */
 export function mergeLabels(values: Float32Array, rowIndex: Uint32Array | undefined, featureRows: number): LabelSet {
   const order = sortedLabels(values, rowIndex, featureRows)
-  if (order.length === 0) throw new Error(`fit: an attribute must have at least one label, found ${values.length} missing ones`)
+  if (order.length === 0)
+    throw new Error(`fit: an attribute must have at least one label, found ${values.length} missing ones`)
   const index = new Uint32Array(values.length).fill(MISSING)
   const rows = new Uint32Array(order.length)
   const rowOf = new Uint32Array(order.length)
@@ -69,7 +70,9 @@ export function weightedQuantile(values: Float64Array, weights: Float64Array, le
 
 function sortedLabels(values: Float32Array, rowIndex: Uint32Array | undefined, featureRows: number): Uint32Array {
   if (!rowIndex && values.length !== featureRows) {
-    throw new Error(`fit: labels must be one per feature row (${featureRows}), got ${values.length}; pass rowIndex otherwise`)
+    throw new Error(
+      `fit: labels must be one per feature row (${featureRows}), got ${values.length}; pass rowIndex otherwise`,
+    )
   }
   if (rowIndex && rowIndex.length !== values.length) {
     throw new Error(`fit: rowIndex must have one entry per label (${values.length}), got ${rowIndex.length}`)
@@ -78,7 +81,8 @@ function sortedLabels(values: Float32Array, rowIndex: Uint32Array | undefined, f
   for (let i = 0; i < values.length; i++) {
     const value = values[i]
     if (Number.isNaN(value)) continue
-    if (!Number.isFinite(value)) throw new Error(`fit: labels must be finite or NaN for missing, label ${i} is ${value}`)
+    if (!Number.isFinite(value))
+      throw new Error(`fit: labels must be finite or NaN for missing, label ${i} is ${value}`)
     if (rowIndex && rowIndex[i] >= featureRows) {
       throw new Error(`fit: rowIndex must be below the ${featureRows} feature rows, label ${i} has ${rowIndex[i]}`)
     }

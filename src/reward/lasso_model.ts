@@ -17,7 +17,7 @@ export interface LassoModel {
   readonly side: Vector<Float64Array>
 }
 
-const ROUNDS = 5
+const ROUNDS = 20
 /** The model is solved when its optimality residual has fallen by this factor. */
 const REDUCTION = 20
 
@@ -94,16 +94,28 @@ function newtonOnSupport(model: LassoModel, p: Float64Array, gradient: Float64Ar
       cut[c] = -z
     }
   }
-  if (reach === 1) return apply(model, support, cut, 1, p, gradient)
-  const curved = times(model, support, cut)
+  if (reach < 1 && !lowers(model, support, cut, p, gradient)) {
+    for (let i = 0; i < s; i++) cut[support[i]] = reach * side.values[i]
+  }
+  apply(model, support, cut, p, gradient)
+}
+
+// Whether the step lowers the model.
+function lowers(
+  model: LassoModel,
+  support: readonly number[],
+  step: Float64Array,
+  p: Float64Array,
+  gradient: Float64Array,
+): boolean {
+  const { w, penalty } = model
+  const curved = times(model, support, step)
   let change = 0
   for (const c of support) {
-    change += cut[c] * (gradient[c] + 0.5 * curved[c])
-    change += penalty[c] * (Math.abs(w[c] + p[c] + cut[c]) - Math.abs(w[c] + p[c]))
+    change += step[c] * (gradient[c] + 0.5 * curved[c])
+    change += penalty[c] * (Math.abs(w[c] + p[c] + step[c]) - Math.abs(w[c] + p[c]))
   }
-  if (change < 0) return apply(model, support, cut, 1, p, gradient)
-  for (let i = 0; i < s; i++) cut[support[i]] = side.values[i]
-  apply(model, support, cut, reach, p, gradient)
+  return change < 0
 }
 
 function times({ h, ld }: LassoModel, support: readonly number[], step: Float64Array): Float64Array {
@@ -121,16 +133,15 @@ function apply(
   model: LassoModel,
   support: readonly number[],
   step: Float64Array,
-  share: number,
   p: Float64Array,
   gradient: Float64Array,
 ): void {
   const curved = times(model, support, step)
-  for (let k = 0; k < gradient.length; k++) gradient[k] += share * curved[k]
+  for (let k = 0; k < gradient.length; k++) gradient[k] += curved[k]
   for (const c of support) {
     const z = model.w[c] + p[c]
     // A coordinate that is meant to reach zero must be zero exactly, whatever rounding says.
-    const zero = share * step[c] === -z || (model.penalty[c] > 0 && z * (z + share * step[c]) < 0)
-    p[c] = zero ? -model.w[c] : p[c] + share * step[c]
+    const zero = step[c] === -z || (model.penalty[c] > 0 && z * (z + step[c]) < 0)
+    p[c] = zero ? -model.w[c] : p[c] + step[c]
   }
 }

@@ -4,7 +4,17 @@ import { solverWasm } from '../generated/solver.ts'
 
 interface Kernels {
   memory: WebAssembly.Memory
-  gram(x: number, stride: number, rows: number, q: number, count: number, cols: number, width: number, g: number, pack: number): void
+  gram(
+    x: number,
+    stride: number,
+    rows: number,
+    q: number,
+    count: number,
+    cols: number,
+    width: number,
+    g: number,
+    pack: number,
+  ): void
   gramScratchBytes(width: number): number
   times(x: number, stride: number, rows: number, count: number, p: number, out: number): void
   timesTransposed(x: number, stride: number, rows: number, s: number, count: number, g: number): void
@@ -57,8 +67,16 @@ export class Matrix {
     f64: Record<F, number>,
     u32: Record<U, number>,
   ): Record<F, Vector<Float64Array>> & Record<U, Vector<Uint32Array>> {
-    const wide = (Object.entries(f64) as [F, number][]).map(([name, length]) => ({ name, length, at: this.#take(length * 8) }))
-    const narrow = (Object.entries(u32) as [U, number][]).map(([name, length]) => ({ name, length, at: this.#take(length * 4) }))
+    const wide = (Object.entries(f64) as [F, number][]).map(([name, length]) => ({
+      name,
+      length,
+      at: this.#take(length * 8),
+    }))
+    const narrow = (Object.entries(u32) as [U, number][]).map(([name, length]) => ({
+      name,
+      length,
+      at: this.#take(length * 4),
+    }))
     this.#reserve()
     const buffer = this.#kernels.memory.buffer
     const out: Record<string, Vector<Float64Array> | Vector<Uint32Array>> = {}

@@ -9,6 +9,7 @@
 
 import type { Solution, Task } from './interior_point.ts'
 import { solveLassoModel } from './lasso_model.ts'
+import { stepLength } from './line_search.ts'
 
 /** Columns whose correlation exceeds this share of the penalty enter the Newton model beside the non-zero ones. */
 const NEAR = 0.8
@@ -148,7 +149,7 @@ class ProximalNewton {
     this.#damping = 0
     for (let step = 0; step < INNER_STEPS; step++) {
       this.#activate()
-      const g = columns.length > 0 ? this.#gradient() : new Float64Array(0)
+      const g = this.#gradient()
       let violation = 0
       const near: number[] = []
       for (let c = 0; c < columns.length; c++) {
@@ -203,7 +204,7 @@ class ProximalNewton {
 
   // One proximal Newton step on the columns near; false where none is possible.
   #newton(near: readonly number[], g: Float64Array): boolean {
-    const { matrix, columns, scale } = this.#task
+    const { matrix, labels, level, columns, scale } = this.#task
     const { weights, some, rowValue, cols, model, factor, side, pack, step, rows, xp } = this.#v
     const m = near.length
     if (m === 0 || this.#steps++ > this.#budget + INNER_STEPS) return false
@@ -237,18 +238,32 @@ class ProximalNewton {
     for (let c = 0; c < m; c++) {
       const j = columns[near[c]]
       step.values[j] = p[c]
-      decrease += this.#penalty[j] * (Math.abs(weights.values[j] + p[c]) - Math.abs(weights.values[j])) - g[near[c]] * p[c]
+      decrease +=
+        this.#penalty[j] * (Math.abs(weights.values[j] + p[c]) - Math.abs(weights.values[j])) - g[near[c]] * p[c]
     }
     if (!(decrease < 0)) return false
     matrix.times(rows, this.#rows, step, xp)
-    const t = this.#search(decrease)
+    const t = stepLength(
+      {
+        labels,
+        level,
+        bandwidth: this.#bandwidth,
+        centre: this.#centre,
+        residual: this.#residual,
+        fitted: xp.values,
+        columns,
+        penalty: this.#penalty,
+        weights: weights.values,
+        step: step.values,
+      },
+      decrease,
+    )
     if (!(t > 0)) return false
     for (const c of near) {
       const j = columns[c]
       weights.values[j] += t * step.values[j]
     }
-    const rowOf = this.#task.labels.rowOf
-    for (let i = 0; i < this.#n; i++) this.#residual[i] -= t * xp.values[rowOf[i]]
+    for (let i = 0; i < this.#n; i++) this.#residual[i] -= t * xp.values[labels.rowOf[i]]
     this.#damping = t < 0.2 ? Math.max(10 * this.#damping, 1e-4) : t === 1 ? this.#damping / 4 : this.#damping
     return true
   }
@@ -276,46 +291,6 @@ class ProximalNewton {
       if (count === wanted) break
     }
     return { count, factor: taken > 0 ? total / taken : 1, total }
-  }
-
-  // Step length along the direction in `step` and `xp`: 1 where that is good enough, else the exact minimiser.
-  #search(decrease: number): number {
-    const atOne = this.#along(1)
-    if (atOne.slope <= 0 || atOne.value - this.#along(0).value <= 0.25 * decrease) return 1
-    let low = 0
-    let high = 1
-    for (let round = 0; round < 25; round++) {
-      const middle = 0.5 * (low + high)
-      if (this.#along(middle).slope <= 0) low = middle
-      else high = middle
-    }
-    return low
-  }
-
-  // The inner objective and its right derivative at w + t step.
-  #along(t: number): { value: number; slope: number } {
-    const { labels, level, columns } = this.#task
-    const { weights, step, xp } = this.#v
-    const { rowOf, weights: share } = labels
-    const scale = 1 / this.#bandwidth
-    let value = 0
-    let slope = 0
-    for (let i = 0; i < this.#n; i++) {
-      const x = xp.values[rowOf[i]]
-      const r = this.#residual[i] - t * x
-      const c = this.#centre[i]
-      const a = Math.min(1, Math.max(0, c + r * scale))
-      value += share[i] * ((a + level - 1) * r - 0.5 * this.#bandwidth * (a - c) * (a - c))
-      slope -= share[i] * (a + level - 1) * x
-    }
-    for (const j of columns) {
-      const p = step.values[j]
-      if (p === 0) continue
-      const z = weights.values[j] + t * p
-      value += this.#penalty[j] * Math.abs(z)
-      slope += this.#penalty[j] * (z === 0 ? Math.abs(p) : p * Math.sign(z))
-    }
-    return { value, slope }
   }
 
   #primal(): number {

@@ -20,6 +20,9 @@ const compiled = new WeakMap<Tokenizer, Template>()
 /**
  * Renders a conversation to text. The template sees messages, add_generation_prompt, the special tokens, no tools, no
  * documents, strftime_now and raise_exception. Throws when the tokenizer has no template or the template refuses.
+ *
+ * One difference from Python is known: where a template trims, JavaScript decides what is blank, so that U+FEFF at an end of a
+ * message is trimmed and U+001C to U+001F and U+0085 are not.
  */
 export function renderText(tokenizer: Tokenizer, messages: readonly Message[], addGenerationPrompt: boolean): string {
   const { name, chatTemplate, specialTokens } = tokenizer

@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 import { type Browser, chromium } from 'playwright-core'
-import { requirePlatform, unpack } from '../../src/device/webgpu/software.ts'
+import { hasBinaries, unpack } from '../../src/device/webgpu/software.ts'
 
 const ARGUMENTS = [
   '--no-sandbox',
@@ -20,7 +20,12 @@ const ARGUMENTS = [
 export async function launchChromium(): Promise<Browser> {
   const given = process.env.PINBALL_CHROMIUM
   if (given) return chromium.launch({ executablePath: given, args: ARGUMENTS })
-  requirePlatform('chromium: set PINBALL_CHROMIUM to the path of one')
+  if (!hasBinaries) {
+    const here = `${process.platform} ${process.arch}`
+    throw new Error(
+      `chromium: npm has one for linux x64 only, this is ${here}; set PINBALL_CHROMIUM to the path of yours`,
+    )
+  }
   const folder = await unpack('chromium')
   const libraries = [join(folder, 'lib'), process.env.LD_LIBRARY_PATH].filter(Boolean).join(':')
   const env = { ...process.env, LD_LIBRARY_PATH: libraries } as Record<string, string>

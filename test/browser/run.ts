@@ -91,13 +91,15 @@ async function runSuite(
   }
 }
 
-/** Throws where Chromium has no WebGPU: that is a failure, never a reason to skip. */
-async function checkWebgpu(browser: Browser, origin: string): Promise<string> {
+/** Throws where the page is not what it should be; missing WebGPU is a failure, never a reason to skip. */
+async function checkPage(browser: Browser, origin: string, isolated: boolean): Promise<string> {
   const page = await browser.newPage()
   try {
     await page.goto(`${origin}/test/`, { waitUntil: 'load' })
     const name = await page.evaluate<string | null>('webgpuName()')
     if (!name) throw new Error('chromium: navigator.gpu gives no adapter; WebGPU must be there')
+    const found = await page.evaluate<boolean>('crossOriginIsolated')
+    if (found !== isolated) throw new Error(`chromium: crossOriginIsolated must be ${isolated}, it is ${found}`)
     return `Chromium ${browser.version()}, WebGPU on ${name}`
   } finally {
     await page.close()
@@ -115,7 +117,7 @@ async function main(names: readonly string[]): Promise<boolean> {
     for (const { name, isolated } of PAGES) {
       const server = await startServer(ROOT, scripts, isolated)
       try {
-        console.log(`\n${await checkWebgpu(browser, server.origin)}, ${name}`)
+        console.log(`\n${await checkPage(browser, server.origin, isolated)}, ${name}`)
         for (const suite of suites) {
           console.log(`\n${suite}`)
           const start = performance.now()

@@ -2,7 +2,7 @@
 
 import { readdir } from 'node:fs/promises'
 import { type AdapterKind, type AdapterOptions, type FoundAdapter, foundAdapter, isSoftware } from './adapter.ts'
-import { load, softwareDriver } from './software.ts'
+import { hasBinaries, load, softwareDriver } from './software.ts'
 
 // One Dawn instance for each set of switches, kept until the process ends: touching a device whose instance was
 // collected ends the process with a segmentation fault, even when the device was destroyed before (webgpu 0.6.2). An
@@ -20,7 +20,7 @@ export async function requestAdapter(kind: AdapterKind, options: AdapterOptions 
     const gpu = await openInstance('hardware', options)
     return accept(kind, gpu, await gpu.requestAdapter({ powerPreference: 'high-performance' }))
   }
-  if (process.platform !== 'linux' || process.arch !== 'x64') {
+  if (!hasBinaries) {
     const gpu = await openInstance('hardware', options)
     return accept(kind, gpu, await gpu.requestAdapter({ forceFallbackAdapter: true }))
   }
@@ -50,7 +50,7 @@ export async function requestNullAdapter(): Promise<FoundAdapter> {
 /** Says in a few words, for an error message, why requestAdapter() gave null. */
 export async function explainMissing(kind: AdapterKind): Promise<string> {
   if (kind === 'hardware') return (await explainNoGpu()) ?? 'Dawn found no hardware adapter; use wasm'
-  return `${process.platform} ${process.arch} offers no software adapter; use wasm`
+  return `SwiftShader comes for linux x64 only, and this ${process.platform} ${process.arch} offers no other; use wasm`
 }
 
 async function openInstance(name: string, options: AdapterOptions): Promise<GPU> {

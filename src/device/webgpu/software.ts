@@ -30,18 +30,14 @@ export interface TarFile {
   readonly data: Uint8Array
 }
 
-/** Throws unless the package has binaries for this machine. `what` names what is wanted of it, for the message. */
-export function requirePlatform(what: string): void {
-  if (process.platform === 'linux' && process.arch === 'x64') return
-  throw new Error(`${what}: ${PACKAGE} has binaries for linux x64 only, this is ${process.platform} ${process.arch}`)
-}
+/** Whether the package has binaries for this machine. */
+export const hasBinaries = process.platform === 'linux' && process.arch === 'x64'
 
 /**
  * Makes SwiftShader usable in this process and gives the path of its driver file for VK_DRIVER_FILES. Loads the
- * package's Vulkan loader where the system has none. Throws where the package or its binaries are missing.
+ * package's Vulkan loader where the system has none. Throws where the package is missing; needs `hasBinaries`.
  */
 export async function softwareDriver(): Promise<string> {
-  requirePlatform('webgpu:software')
   const folder = await unpack('swiftshader')
   const { RTLD_NOW, RTLD_GLOBAL } = constants.dlopen
   if (!load('libvulkan.so.1', RTLD_NOW | RTLD_GLOBAL)) {

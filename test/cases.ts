@@ -1,0 +1,389 @@
+// What every kernel is tested and timed on: reference, sizes, special inputs, error growth, benchmark sizes.
+import type { DType, TensorData } from '../src/device/tensor.ts'
+import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import type { Random } from './random.ts'
+import { random } from './random.ts'
+import * as ops from './reference/ops.ts'
+
+type Sizes = ops.Sizes
+
+export interface KernelCase {
+  readonly reference: ops.Reference
+  /**
+   * Values of the shape letters: all 1; one that is a multiple of nothing, on which the special inputs are tried too; below,
+   * at and above the tiles of shader and twin; a realistic one. They may set scalars, and T for attention.
+   */
+  readonly sizes: readonly Sizes[]
+  /** Number of terms of the longest sum, for the tolerance; 0 where the result is exact. */
+  readonly longestSum: (sizes: Sizes) => number
+  readonly scalars?: Readonly<Record<string, number>>
+  /** The u32 tensors. */
+  readonly integers?: (sizes: Sizes, random: Random) => Record<string, Uint32Array<ArrayBuffer>>
+  /** Tensors without negative values. */
+  readonly positive?: readonly string[]
+  /** Values near the limits of the kernel to draw from, by tensor; all other tensors hold noise. */
+  readonly extremes?: Readonly<Record<string, readonly number[]>>
+  /** Factor of the tolerance where 8 is not enough, with the reason beside it. */
+  readonly slack?: number
+  /** Sizes to time, by what they are. */
+  readonly benchmarks: Readonly<Record<string, Sizes>>
+}
+
+/**
+ * WGSL promises exp to 3 + 2 |x| units in the last place only, and SwiftShader is off by 16 of them; see also the
+ * relative error of an exponential, which is the absolute error of its argument.
+ */
+const EXP_SLACK = 4
+
+/** Widths of Llama models: hidden, key and value heads together, feed-forward. */
+const LINEAR_BENCHMARKS = {
+  'Llama-3.2-1B q_proj, 512 tokens': { N: 512, D: 2048, O: 2048 },
+  'Llama-3-8B k_proj, 512 tokens': { N: 512, D: 4096, O: 1024 },
+  'SmolLM2-135M down_proj, 512 tokens': { N: 512, D: 1536, O: 576 },
+}
+const VEC_BENCHMARKS = {
+  'Llama-3.2-1B gate_proj, 1 row': { N: 1, D: 2048, O: 8192 },
+  'Llama-3-8B q_proj, 1 row': { N: 1, D: 4096, O: 4096 },
+  'Llama-3-8B q_proj, 8 rows': { N: 8, D: 4096, O: 4096 },
+}
+
+// Tiles: 64 outputs, 64 rows and 32 columns of weights in WGSL; 4 rows x 8 outputs in WASM.
+const tiled: KernelCase = {
+  reference: ops.linear,
+  sizes: [
+    { N: 1, D: 1, O: 1 },
+    { N: 17, D: 19, O: 33 },
+    { N: 63, D: 31, O: 65 },
+    { N: 64, D: 32, O: 64 },
+    { N: 65, D: 33, O: 63 },
+    { N: 9, D: 130, O: 7 },
+    { N: 130, D: 64, O: 200 },
+    { N: 48, D: 576, O: 192 },
+  ],
+  longestSum: ({ D }) => D,
+  extremes: { x: [1e18, -1e18, 1e-18, 0], weight: [6e4, -6e4, 1e-4] },
+  benchmarks: LINEAR_BENCHMARKS,
+}
+
+// Four outputs and 64 columns at a time, one to eight rows; more rows are correct too, only slower.
+const vec: KernelCase = {
+  ...tiled,
+  sizes: [
+    { N: 1, D: 1, O: 1 },
+    { N: 3, D: 19, O: 33 },
+    { N: 2, D: 63, O: 3 },
+    { N: 4, D: 64, O: 4 },
+    { N: 5, D: 65, O: 5 },
+    { N: 8, D: 257, O: 31 },
+    { N: 9, D: 40, O: 12 },
+    { N: 1, D: 2048, O: 512 },
+  ],
+  benchmarks: VEC_BENCHMARKS,
+}
+
+const lookup: KernelCase = {
+  reference: ops.embedding,
+  sizes: [
+    { V: 1, D: 1, N: 1 },
+    { V: 17, D: 19, N: 33 },
+    { V: 64, D: 63, N: 3 },
+    { V: 5, D: 64, N: 64 },
+    { V: 33, D: 65, N: 65 },
+    { V: 1000, D: 576, N: 48 },
+    // More workgroups than fit one dimension of the grid.
+    { V: 7, D: 1, N: 65537 },
+  ],
+  longestSum: () => 0,
+  integers: ({ V, N }, { integers }) => ({ tokens: integers(N, 0, V) }),
+  extremes: { table: [65504, -65504, 2 ** -24, -(2 ** -14), 1 - 2 ** -9, -0] },
+  benchmarks: { 'SmolLM2-135M, 512 tokens': { V: 49152, D: 576, N: 512 } },
+}
+
+/** Sizes of an elementwise kernel [first letter, second letter], around one workgroup and around a vector of four. */
+const elementwise = (a: string, b: string): Sizes[] =>
+  [
+    [1, 1],
+    [17, 19],
+    [1, 3],
+    [3, 85],
+    [4, 64],
+    [1, 257],
+    [48, 576],
+  ].map(([n, d]) => ({ [a]: n, [b]: d }))
+
+const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 } }
+
+/** By kernel: a kernel without its row is a type error. */
+export const cases: Readonly<Record<KernelName, KernelCase>> = {
+  add: {
+    reference: ops.add,
+    sizes: elementwise('N', 'D'),
+    longestSum: () => 2,
+    extremes: { x: [1.6e38, -1.6e38, 1e30], y: [1.6e38, -1.6e38, -1e30] },
+    benchmarks: RESIDUAL,
+  },
+  attention: {
+    reference: ops.attention,
+    // 16 queries x 64 keys x 32 channels in WGSL, where 64, 128 and 256 channels each mean another division of labour;
+    // 64 queries x 64 keys in WASM. T bounds the length of the sequences; one sequence where it is missing.
+    sizes: [
+      { N: 1, H: 1, C: 1, G: 1 },
+      { N: 37, H: 4, C: 19, G: 2, T: 17 },
+      { N: 15, H: 2, C: 31, G: 1 },
+      { N: 16, H: 3, C: 32, G: 3 },
+      { N: 33, H: 2, C: 65, G: 2, T: 9 },
+      { N: 63, H: 1, C: 64, G: 1, T: 1 },
+      { N: 65, H: 2, C: 127, G: 1, T: 40 },
+      { N: 129, H: 1, C: 8, G: 1 },
+      { N: 130, H: 1, C: 129, G: 1, T: 100 },
+      { N: 20, H: 1, C: 256, G: 1 },
+      { N: 144, H: 9, C: 64, G: 3, T: 100 },
+    ],
+    longestSum: ({ N, C }) => N + C,
+    // A power of two, so that the extremes below have exact scores, ties included.
+    scalars: { scale: 0.125 },
+    integers: ({ N, T = 0 }, generator) => ({ first: packSequences(N, T, generator) }),
+    extremes: { q: [30, -30], k: [30, -30] },
+    slack: EXP_SLACK,
+    benchmarks: {
+      'SmolLM2-135M, 512 tokens': { N: 512, H: 9, C: 64, G: 3 },
+      'Llama-3.2-1B, 512 tokens': { N: 512, H: 32, C: 64, G: 8 },
+      'Llama-3-8B, 256 tokens': { N: 256, H: 32, C: 128, G: 8 },
+    },
+  },
+  batch_norm: {
+    reference: ops.batch_norm,
+    sizes: elementwise('N', 'D'),
+    longestSum: () => 4,
+    scalars: { eps: 1e-5 },
+    positive: ['variance'],
+    extremes: { x: [1e18, -1e18, 0], variance: [0, 1e30, 1] },
+    benchmarks: { 'gate, 64 prompts': { N: 64, D: 1024 } },
+  },
+  bias_add: {
+    reference: ops.bias_add,
+    sizes: elementwise('N', 'O'),
+    longestSum: () => 2,
+    benchmarks: { 'quantile heads, 64 rows': { N: 64, O: 361 } },
+  },
+  copy: {
+    reference: ops.copy,
+    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 100003].map((N) => ({ N })),
+    longestSum: () => 0,
+    extremes: { x: [3.4028234e38, -3.4028234e38, 1.2e-38] },
+    benchmarks: { '64 MiB': { N: 2 ** 24 } },
+  },
+  embedding: lookup,
+  embedding_bf16: { ...lookup, reference: ops.embedding_bf16 },
+  embedding_f16: { ...lookup, reference: ops.embedding_f16 },
+  fma: {
+    reference: ops.fma,
+    sizes: [1, 1023, 511, 512, 513, 47, 48, 49, 4096].map((N) => ({ N })),
+    // The error halves in every round.
+    longestSum: () => 2,
+    scalars: { rounds: 9 },
+    benchmarks: { '4096 rounds': { N: 2 ** 16, rounds: 4096 } },
+  },
+  gather_rows: {
+    reference: ops.gather_rows,
+    sizes: [
+      { N: 1, D: 1, B: 1 },
+      { N: 17, D: 19, B: 33 },
+      { N: 3, D: 256, B: 1 },
+      { N: 65, D: 64, B: 4 },
+      { N: 48, D: 576, B: 5 },
+    ],
+    longestSum: () => 0,
+    integers: ({ N, B }, { integers }) => ({ rows: integers(B, 0, N) }),
+    benchmarks: { 'last tokens of 64 rows': { N: 4096, D: 2048, B: 64 } },
+  },
+  linear: tiled,
+  linear_bf16: { ...tiled, reference: ops.linear_bf16 },
+  linear_f16: { ...tiled, reference: ops.linear_f16 },
+  linear_vec: { ...vec, reference: ops.linear_vec },
+  linear_vec_bf16: { ...vec, reference: ops.linear_vec_bf16 },
+  linear_vec_f16: { ...vec, reference: ops.linear_vec_f16 },
+  relu: {
+    reference: ops.relu,
+    sizes: elementwise('N', 'D'),
+    longestSum: () => 0,
+    extremes: { x: [3.4e38, -3.4e38, -0] },
+    benchmarks: { 'gate, 64 prompts': { N: 64, D: 1024 } },
+  },
+  rms_norm: {
+    reference: ops.rms_norm,
+    sizes: [
+      { N: 1, D: 1 },
+      { N: 17, D: 19 },
+      { N: 3, D: 63 },
+      { N: 2, D: 64 },
+      { N: 5, D: 65 },
+      { N: 1, D: 257 },
+      { N: 8, D: 2048 },
+    ],
+    longestSum: ({ D }) => D,
+    scalars: { eps: 1e-5 },
+    extremes: { x: [1e17, -1e17, 1e-17] },
+    benchmarks: RESIDUAL,
+  },
+  rope: {
+    reference: ops.rope,
+    sizes: [
+      { N: 1, H: 1, E: 1, P: 1 },
+      { N: 17, H: 3, E: 5, P: 19 },
+      { N: 1, H: 1, E: 255, P: 2 },
+      { N: 4, H: 2, E: 32, P: 64 },
+      { N: 3, H: 1, E: 86, P: 9 },
+      { N: 40, H: 9, E: 32, P: 40 },
+    ],
+    longestSum: () => 2,
+    integers: ({ N, P }, { integers }) => ({ position: integers(N, 0, P) }),
+    extremes: { cos: [1, -1, 0], sin: [0], x: [3.4e38, -3.4e38] },
+    benchmarks: { 'Llama-3.2-1B queries, 512 tokens': { N: 512, H: 32, E: 32, P: 512 } },
+  },
+  softmax: {
+    reference: ops.softmax,
+    sizes: [
+      { N: 1, D: 1 },
+      { N: 17, D: 19 },
+      { N: 3, D: 63 },
+      { N: 2, D: 64 },
+      { N: 5, D: 65 },
+      { N: 2, D: 1000 },
+    ],
+    longestSum: ({ D }) => D,
+    scalars: { temperature: 0.75, scale: 1.5 },
+    extremes: { x: [1e38, -1e38, 100, -100, 0] },
+    slack: EXP_SLACK,
+    benchmarks: { 'gate of 19 objectives, 64 prompts': { N: 64, D: 19 } },
+  },
+  swiglu: {
+    reference: ops.swiglu,
+    sizes: elementwise('N', 'F'),
+    longestSum: () => 4,
+    extremes: { gate: [-200, 200, 87, -87, 89, -89, -1e30, 1e30, 0, -0], up: [1e8, -1, 1e-8] },
+    slack: EXP_SLACK,
+    benchmarks: { 'Llama-3.2-1B, 256 tokens': { N: 256, F: 8192 } },
+  },
+}
+
+/** The first row of every row's sequence, for sequences of one to `longest` rows (0: a single one of all). */
+function packSequences(rows: number, longest: number, { next }: Random): Uint32Array<ArrayBuffer> {
+  const first = new Uint32Array(rows)
+  if (longest === 0) return first
+  for (let begin = 0; begin < rows; ) {
+    const end = begin + 1 + Math.floor(next() * longest)
+    first.fill(begin, begin, end)
+    begin = end
+  }
+  return first
+}
+
+/** What the f32, f16 and bf16 inputs of a call hold. */
+export type InputKind = 'noise' | 'outliers' | 'zeros' | 'negative zeros' | 'constant' | 'extremes'
+export const INPUT_KINDS: readonly InputKind[] = [
+  'noise',
+  'outliers',
+  'zeros',
+  'negative zeros',
+  'constant',
+  'extremes',
+]
+
+export interface CallTensor {
+  readonly dtype: DType
+  readonly shape: readonly number[]
+  /** As the device gets it: f16 and bf16 as bits. Outputs are full of NaN. */
+  readonly data: TensorData
+  /** The numbers that are stored. */
+  readonly values: ArrayLike<number>
+}
+
+export interface Call {
+  readonly tensors: Readonly<Record<string, CallTensor>>
+  readonly scalars: Readonly<Record<string, number>>
+  readonly sizes: Sizes
+}
+
+/** Makes the tensors and scalars of one call; the same arguments give the same numbers. */
+export function makeCall(name: KernelName, given: Sizes, kind: InputKind = 'noise', seed = 1): Call {
+  const { scalars: defaults = {}, integers, positive = [], extremes = {} } = cases[name]
+  const generator = random(seed)
+  const scalars: Record<string, number> = {}
+  for (const scalar of kernels[name].scalars)
+    scalars[scalar.name] = Math.fround(given[scalar.name] ?? defaults[scalar.name]!)
+  const sizes = { ...given, ...scalars }
+  const whole = integers?.(sizes, generator) ?? {}
+  const tensors: Record<string, CallTensor> = {}
+  for (const { name: tensor, shape: letters, dtype, role } of kernels[name].tensors) {
+    const shape = letters.map((letter) => (typeof letter === 'number' ? letter : sizes[letter]!))
+    const length = shape.reduce((product, n) => product * n, 1)
+    if (dtype === 'u32') {
+      tensors[tensor] = { dtype, shape, data: whole[tensor]!, values: whole[tensor]! }
+    } else if (role === 'output') {
+      const data = new Float32Array(length).fill(NaN)
+      tensors[tensor] = { dtype, shape, data, values: data }
+    } else {
+      const values = fill(length, kind, extremes[tensor], generator)
+      tensors[tensor] = { dtype, shape, ...store(dtype, positive.includes(tensor) ? values.map(Math.abs) : values) }
+    }
+  }
+  return { tensors, scalars, sizes }
+}
+
+/** What the call must give, in float64, by the name of the tensor. */
+export function expect(name: KernelName, { tensors, sizes }: Call): Record<string, Float64Array> {
+  const values = Object.fromEntries(Object.entries(tensors).map(([tensor, { values }]) => [tensor, values]))
+  return cases[name].reference(values, sizes)
+}
+
+function fill(
+  length: number,
+  kind: InputKind,
+  extremes: readonly number[] | undefined,
+  { normal, integers }: Random,
+): Float32Array<ArrayBuffer> {
+  if (kind === 'zeros') return new Float32Array(length)
+  if (kind === 'negative zeros') return new Float32Array(length).fill(-0)
+  if (kind === 'constant') return new Float32Array(length).fill(0.3)
+  if (kind === 'outliers') return normal(length, { outliers: 0.02 })
+  if (kind === 'extremes' && extremes)
+    return Float32Array.from(integers(length, 0, extremes.length), (i) => extremes[i]!)
+  return normal(length)
+}
+
+/** Rounds values to the storage type: the data for the device, and the numbers it stands for. */
+export function store(dtype: DType, values: Float32Array<ArrayBuffer>): { data: TensorData; values: Float32Array } {
+  if (dtype === 'f16') {
+    const data = Uint16Array.from(values, toF16)
+    return { data, values: Float32Array.from(data, fromF16) }
+  }
+  if (dtype === 'bf16') {
+    const words = new Uint32Array(values.buffer, values.byteOffset, values.length)
+    // Round half to even: add just under half of the last kept bit, and that bit.
+    const data = Uint16Array.from(words, (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16)
+    return { data, values: new Float32Array(Uint32Array.from(data, (half) => half << 16).buffer) }
+  }
+  return { data: values, values }
+}
+
+/** Rounds a finite number to the bits of the nearest float16, half to even; what is too large becomes an infinity. */
+function toF16(value: number): number {
+  const sign = Object.is(value, -0) || value < 0 ? 0x8000 : 0
+  const size = Math.abs(value)
+  if (size >= 65520) return sign | 0x7c00
+  const exponent = size < 2 ** -14 ? -14 : Math.floor(Math.log2(size))
+  const exact = size / 2 ** (exponent - 10)
+  const low = Math.floor(exact)
+  const up = exact - low > 0.5 || (exact - low === 0.5 && low % 2 === 1) ? 1 : 0
+  // A carry into the exponent is the next larger number, as it should be.
+  return sign | (((exponent + 14) << 10) + low + up)
+}
+
+function fromF16(bits: number): number {
+  const field = (bits >> 10) & 31
+  const fraction = bits & 1023
+  if (field === 31) return (bits & 0x8000 ? -1 : 1) * (fraction === 0 ? Infinity : NaN)
+  const size = field === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (field - 25)
+  return bits & 0x8000 ? -size : size
+}

@@ -1,0 +1,103 @@
+// Every kernel on every device: against the float64 reference, GPU against CPU, and bit for bit over numbers of threads.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Device } from '../src/device/device.ts'
+import { openDevice } from '../src/device/open.ts'
+import type { Tensor } from '../src/device/tensor.ts'
+import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { close } from './assert.ts'
+import { type Call, cases, expect, INPUT_KINDS, type InputKind, makeCall } from './cases.ts'
+import { closeDevices, testDevices } from './device.ts'
+
+const NAMES = Object.keys(cases) as KernelName[]
+/** An outlier is 20 times as large as the rest, and so is the error of a sum in which it cancels. */
+const OUTLIER = 20
+
+// Three threads divide every range unevenly, whatever the number of cores.
+const devices = [...(await testDevices()), await openDevice('wasm', { threads: 3 })]
+
+/** `Device.run` for a row of the table of cases, which is typed by kernel while its tensors are not. */
+type Run = (name: KernelName, tensors: Record<string, Tensor>, scalars: Readonly<Record<string, number>>) => void
+
+/** The tensors that the kernel writes, after one call on a device. */
+async function run(device: Device, name: KernelName, call: Call): Promise<Record<string, Float32Array>> {
+  const tensors: Record<string, Tensor> = {}
+  for (const [tensor, { shape, dtype, data }] of Object.entries(call.tensors))
+    tensors[tensor] = device.tensor(shape, { dtype, label: tensor, data })
+  try {
+    const run = device.run.bind(device) as Run
+    run(name, tensors, call.scalars)
+    const results: Record<string, Float32Array> = {}
+    for (const { name: tensor, role } of kernels[name].tensors)
+      if (role !== 'input') results[tensor] = await tensors[tensor]!.readF32()
+    return results
+  } finally {
+    for (const tensor of Object.values(tensors)) tensor.destroy()
+  }
+}
+
+/**
+ * Throws unless every element is within limit * max(rms of all, its own size): the tolerance of the house, where an element
+ * that stands out may be off by as much relative to itself.
+ */
+function near(actual: ArrayLike<number>, expected: ArrayLike<number>, limit: number, name: string): void {
+  let squares = 0
+  for (let i = 0; i < expected.length; i++) squares += (expected[i] / expected.length) * expected[i]
+  const rms = Math.sqrt(squares)
+  const exact = limit === 0 || rms === 0
+  const scale = (values: ArrayLike<number>) =>
+    Float64Array.from(values, (value, i) => (exact ? value : value / Math.max(rms, Math.abs(expected[i]))))
+  close(scale(actual), scale(expected), limit, `${name}, relative to the size of the result`)
+}
+
+async function check(name: KernelName, sizes: Record<string, number>, kind: InputKind): Promise<void> {
+  const call = makeCall(name, sizes, kind)
+  const expected = expect(name, call)
+  const { longestSum, slack = 1 } = cases[name]
+  const limit = 8 * slack * (kind === 'outliers' ? OUTLIER : 1) * 2 ** -24 * Math.sqrt(longestSum(sizes))
+  const label = `${name} ${JSON.stringify(sizes)} ${kind}`
+  let cpu: Record<string, Float32Array> | null = null
+  for (const device of devices) {
+    const actual = await run(device, name, call)
+    for (const tensor of Object.keys(expected)) {
+      near(actual[tensor]!, expected[tensor]!, limit, `${label}, ${tensor} on ${device.description}`)
+      if (!cpu) continue
+      if (device.kind === 'wasm') assert.equal(bits(actual[tensor]!), bits(cpu[tensor]!), `${label}: threads`)
+      else near(actual[tensor]!, cpu[tensor]!, limit, `${label}, ${tensor}: GPU against CPU`)
+    }
+    if (device.kind === 'wasm') cpu ??= actual
+  }
+}
+
+const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, values.length)
+
+test('there are kernels, a CPU and a GPU to test', () => {
+  assert.equal([...NAMES].sort(), Object.keys(kernels).sort())
+  assert.ok(NAMES.length >= 21)
+  assert.ok(devices.some((device) => device.kind === 'wasm'))
+  assert.ok(devices.some((device) => device.kind === 'webgpu'))
+})
+
+for (const name of NAMES) {
+  test(`${name} at all sizes`, async () => {
+    for (const sizes of cases[name].sizes) await check(name, sizes as Record<string, number>, 'noise')
+  })
+  test(`${name} on special inputs`, async () => {
+    for (const kind of INPUT_KINDS) await check(name, cases[name].sizes[1] as Record<string, number>, kind)
+  })
+}
+
+test('tolerances see a wrong weight', async () => {
+  const call = makeCall('linear', { N: 17, D: 19, O: 33 })
+  const expected = expect('linear', call).y
+  const { y } = await run(devices[0]!, 'linear', call)
+  y![100]! *= 1 + 1e-5
+  assert.throws(() => near(y!, expected, 8 * 2 ** -24 * Math.sqrt(19), 'linear'), /1 of 561 elements are off/)
+})
+
+test('devices close', async () => {
+  await devices.at(-1)!.destroy()
+  await closeDevices()
+})
+
+test.run()

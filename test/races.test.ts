@@ -1,0 +1,156 @@
+// Searches every shader for data races and divergent barriers: a workgroup's threads in lock step, at tiny sizes.
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { detectRaces } from 'wgsl_reflect/wgsl_reflect.module.js'
+import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { close, tolerance } from './assert.ts'
+import { cases, expect, makeCall } from './cases.ts'
+import type { Sizes } from './reference/ops.ts'
+
+declare module 'wgsl_reflect/wgsl_reflect.module.js' {
+  type Binding = Float32Array | Uint32Array | { uniform: ArrayBuffer }
+  /** Interprets the grid; storage buffers are computed in place. */
+  export function detectRaces(
+    code: string,
+    kernel: string,
+    dispatch: readonly number[],
+    bindGroups: Record<number, Record<number, Binding>>,
+  ): { races: { message: string }[]; errors: string[] }
+}
+
+interface Search {
+  readonly sizes: Sizes
+  /** Edits that make the shader smaller and leave its result: [text that occurs once, replacement]. */
+  readonly smaller?: readonly (readonly [string, string])[]
+}
+
+const TILED: Search = { sizes: { N: 2, D: 3, O: 3 }, smaller: [['const DEPTH = 32u', 'const DEPTH = 2u']] }
+const VEC: Search = { sizes: { N: 2, D: 5, O: 3 }, smaller: [['const WG = 64u', 'const WG = 4u']] }
+const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'const WG = 4u']] }
+
+/**
+ * The kernels with barriers: small enough for an interpreter, large enough that every loop with a barrier goes round twice.
+ * The others are searched at their smallest size.
+ */
+const SEARCHES: Partial<Record<KernelName, Search>> = {
+  // Two tiles of keys, two of channels, and two threads that share four queries.
+  attention: {
+    sizes: { N: 65, H: 1, C: 5, G: 1 },
+    smaller: [
+      ['const DEPTH = 32u', 'const DEPTH = 3u'],
+      ['C <= 64u', 'C <= 4u'],
+    ],
+  },
+  linear: TILED,
+  linear_bf16: TILED,
+  linear_f16: TILED,
+  linear_vec: VEC,
+  linear_vec_bf16: VEC,
+  linear_vec_f16: VEC,
+  rms_norm: ROWS,
+  softmax: ROWS,
+}
+
+const NAMES = Object.keys(kernels) as KernelName[]
+const BARRIER = 'workgroupBarrier();'
+
+function makeSmaller(name: KernelName): string {
+  let code = kernels[name].wgsl
+  for (const [text, replacement] of SEARCHES[name]?.smaller ?? []) {
+    assert.is(code.split(text).length, 2, `${name}: "${text}" must occur once`)
+    code = code.replace(text, replacement)
+  }
+  return inlineFunctions(code)
+}
+
+/**
+ * Puts the bodies of helper functions in the place of their calls: in lock step, the interpreter of wgsl_reflect 1.6 gives all
+ * threads the arguments of the last one. A helper is one return statement, or statements without a return.
+ */
+function inlineFunctions(code: string): string {
+  const helper = /^fn (\w+)\(([^)]*)\)(?: -> \w+)? \{\n(.*?)^\}\n/ms
+  for (let found = helper.exec(code); found && found[1] !== 'main'; found = helper.exec(code)) {
+    const [definition, name, parameters, body] = found as unknown as [string, string, string, string]
+    const names = parameters.split(',').map((parameter) => parameter.split(':')[0]!.trim())
+    code = code.replace(definition, '')
+    for (let call = findCall(code, name); call; call = findCall(code, name)) {
+      const value = /^\s*return (.*);\n$/s.exec(body)?.[1]
+      const text = value
+        ? `(${value.replace(/\b\w+\b/g, (word) => (names.includes(word) ? `(${call!.args[names.indexOf(word)]})` : word))})`
+        : `{ ${names.map((word, i) => `let ${word}_ = ${call!.args[i]};`).join(' ')} { ${names.map((word) => `let ${word} = ${word}_;`).join(' ')} ${body} } }`
+      code = code.slice(0, call.begin) + text + code.slice(value ? call.end : call.end + 1)
+    }
+  }
+  return code
+}
+
+/** The first call of a function: where it stands and its arguments. */
+function findCall(code: string, name: string): { begin: number; end: number; args: string[] } | null {
+  const begin = new RegExp(`\\b${name}\\(`).exec(code)?.index
+  if (begin === undefined) return null
+  const args = ['']
+  let depth = 0
+  for (let end = begin + name.length; ; end++) {
+    const char = code[end]!
+    if (char === ')' && --depth === 0) return { begin, end: end + 1, args }
+    if (char === ',' && depth === 1) args.push('')
+    else if (depth > 0) args[args.length - 1] += char
+    if (char === '(') depth++
+  }
+}
+
+/** Runs one kernel in the interpreter: what it finds, and the tensors after the call. */
+function search(name: KernelName, code: string) {
+  const spec = kernels[name]
+  const call = makeCall(name, SEARCHES[name]?.sizes ?? cases[name].sizes[0]!)
+  const words = new Uint32Array(Math.ceil((spec.letters.length + spec.scalars.length) / 4) * 4)
+  const floats = new Float32Array(words.buffer)
+  spec.letters.forEach((letter, i) => {
+    words[i] = call.sizes[letter]!
+  })
+  spec.scalars.forEach(({ name: scalar, type }, i) => {
+    const target = type === 'f32' ? floats : words
+    target[spec.letters.length + i] = call.sizes[scalar]!
+  })
+  const memory: Record<string, Float32Array | Uint32Array> = {}
+  const bindings: Parameters<typeof detectRaces>[3][number] = { [spec.tensors.length]: { uniform: words.buffer } }
+  spec.tensors.forEach(({ name: tensor }, i) => {
+    const { data } = call.tensors[tensor]!
+    // Two halves to a word, the last one padded.
+    const bytes = new Uint8Array(Math.ceil(data.byteLength / 4) * 4)
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
+    memory[tensor] = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
+    bindings[i] = memory[tensor]
+  })
+  return { call, memory, ...detectRaces(code, 'main', spec.dispatch(call.sizes), { 0: bindings }) }
+}
+
+for (const name of NAMES) {
+  const code = makeSmaller(name)
+  test(`${name} is free of races`, () => {
+    const t0 = performance.now()
+    const { call, memory, races, errors } = search(name, code)
+    console.log(name, (performance.now() - t0).toFixed(0))
+    assert.equal([...new Set(races.map(({ message }) => message))], [])
+    assert.equal(errors, [])
+    // The interpreter computed the right thing; otherwise it had nothing to search.
+    for (const [tensor, expected] of Object.entries(expect(name, call)))
+      close(memory[tensor]!, expected, tolerance(1 + cases[name].longestSum(call.sizes), expected, 32), tensor)
+  })
+
+  const barriers = code.split(BARRIER).length - 1
+  for (let which = 0; which < barriers; which++) {
+    test(`${name} without barrier ${which + 1} of ${barriers} races`, () => {
+      let at = -1
+      const broken = code.replaceAll(BARRIER, (barrier) => (++at === which ? '' : barrier))
+      assert.ok(search(name, broken).races.length > 0)
+    })
+  }
+}
+
+test('the kernels with barriers are searched where these matter', () => {
+  const shared = NAMES.filter((name) => kernels[name].wgsl.includes(BARRIER))
+  assert.equal(shared, Object.keys(SEARCHES).sort())
+})
+
+test.run()
