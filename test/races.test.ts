@@ -20,12 +20,14 @@ declare module 'wgsl_reflect/wgsl_reflect.module.js' {
 
 interface Search {
   readonly sizes: Sizes
+  /** Interpret so many workgroups only; the others' results stay NaN. */
+  readonly groups?: number
   /** Edits that make the shader smaller and leave its result: [text that occurs once, replacement]. */
   readonly smaller?: readonly (readonly [string, string])[]
 }
 
 const TILED: Search = { sizes: { N: 2, D: 3, O: 3 }, smaller: [['const DEPTH = 32u', 'const DEPTH = 2u']] }
-const VEC: Search = { sizes: { N: 2, D: 5, O: 3 }, smaller: [['const WG = 64u', 'const WG = 4u']] }
+const VEC: Search = { sizes: { N: 2, D: 9, O: 3 }, smaller: [['const WG = 64u', 'const WG = 8u']] }
 const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'const WG = 4u']] }
 
 /**
@@ -33,10 +35,12 @@ const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'cons
  * The others are searched at their smallest size.
  */
 const SEARCHES: Partial<Record<KernelName, Search>> = {
-  // Two tiles of keys, two of channels, and two threads that share four queries.
+  // The group of the last query alone: two tiles of keys, two of channels, and two threads that share four queries.
   attention: {
     sizes: { N: 65, H: 1, C: 5, G: 1 },
+    groups: 1,
     smaller: [
+      ['groups.x - 1u', '4u'],
       ['const DEPTH = 32u', 'const DEPTH = 3u'],
       ['C <= 64u', 'C <= 4u'],
     ],
@@ -122,20 +126,25 @@ function search(name: KernelName, code: string) {
     memory[tensor] = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
     bindings[i] = memory[tensor]
   })
-  return { call, memory, ...detectRaces(code, 'main', spec.dispatch(call.sizes), { 0: bindings }) }
+  const { groups } = SEARCHES[name] ?? {}
+  const dispatch = groups === undefined ? spec.dispatch(call.sizes) : [groups]
+  return { call, memory, ...detectRaces(code, 'main', dispatch, { 0: bindings }) }
 }
 
 for (const name of NAMES) {
   const code = makeSmaller(name)
   test(`${name} is free of races`, () => {
-    const t0 = performance.now()
     const { call, memory, races, errors } = search(name, code)
-    console.log(name, (performance.now() - t0).toFixed(0))
     assert.equal([...new Set(races.map(({ message }) => message))], [])
     assert.equal(errors, [])
     // The interpreter computed the right thing; otherwise it had nothing to search.
-    for (const [tensor, expected] of Object.entries(expect(name, call)))
-      close(memory[tensor]!, expected, tolerance(1 + cases[name].longestSum(call.sizes), expected, 32), tensor)
+    const longestSum = 1 + cases[name].longestSum(call.sizes)
+    for (const [tensor, all] of Object.entries(expect(name, call))) {
+      const ran = (_: number, i: number) => SEARCHES[name]?.groups === undefined || !Number.isNaN(memory[tensor]![i])
+      const expected = all.filter(ran)
+      assert.ok(expected.length > 0)
+      close(memory[tensor]!.filter(ran), expected, tolerance(longestSum, expected, 32), tensor)
+    }
   })
 
   const barriers = code.split(BARRIER).length - 1
