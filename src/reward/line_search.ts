@@ -21,18 +21,37 @@ export interface Line {
 
 /** A full step is taken where it brings this share of what the linear model promises, because only it keeps exact zeros. */
 const ENOUGH = 0.25
-const BISECTIONS = 25
+/** Otherwise the slope is brought below this share of its value at 0. */
+const FLAT = 1e-3
+const TRIALS = 25
 
-/** Returns 1 where that is good enough, else the minimiser in (0, 1); `decrease` is the linear model's (negative) change. */
+/** Returns 1 where that is good enough, else nearly the minimiser in (0, 1); `decrease` is the linear model's change, below 0. */
 export function stepLength(line: Line, decrease: number): number {
   const full = along(line, 1)
-  if (full.slope <= 0 || full.value - along(line, 0).value <= ENOUGH * decrease) return 1
+  if (full.slope <= 0) return 1
+  const start = along(line, 0)
+  if (full.value - start.value <= ENOUGH * decrease) return 1
+  // False position with the Illinois rule: the end that stays twice counts half.
   let low = 0
   let high = 1
-  for (let round = 0; round < BISECTIONS; round++) {
-    const middle = 0.5 * (low + high)
-    if (along(line, middle).slope <= 0) low = middle
-    else high = middle
+  let below = start.slope
+  let above = full.slope
+  let side = 0
+  for (let trial = 0; trial < TRIALS; trial++) {
+    const t = below < 0 ? (low * above - high * below) / (above - below) : 0.5 * (low + high)
+    const { slope } = along(line, t)
+    if (slope <= 0) {
+      low = t
+      below = slope
+      if (side === -1) above /= 2
+      side = -1
+    } else {
+      high = t
+      above = slope
+      if (side === 1) below /= 2
+      side = 1
+    }
+    if (low > 0 && Math.abs(slope) <= FLAT * Math.abs(start.slope)) break
   }
   return low
 }

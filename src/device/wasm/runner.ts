@@ -131,6 +131,9 @@ async function openThreads(threads: number): Promise<Backend> {
   }
 }
 
+/** Lets a page paint and a signal arrive: without threads the kernels have kept the event loop to themselves. */
+const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve))
+
 async function openSingle(): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536 })
   const { exports } = await instantiate(kernelsSingleWasm, memory)
@@ -151,6 +154,7 @@ async function openSingle(): Promise<Backend> {
       new Uint8Array(memory.buffer, (target as WasmMemory).address + byteOffset, bytes.length).set(bytes)
     },
     async read(target, byteLength) {
+      await breathe()
       check()
       const { address } = target as WasmMemory
       return memory.buffer.slice(address, address + byteLength)
@@ -169,6 +173,7 @@ async function openSingle(): Promise<Backend> {
       }
     },
     async done() {
+      await breathe()
       check()
     },
     async destroy() {

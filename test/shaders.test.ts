@@ -1,0 +1,101 @@
+// Every shader through Tint on Dawn's null back end, with all optional features and with none, and the checks of the headers.
+import { readdirSync, readFileSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { readKernel } from '../shaders/generate.ts'
+import { requestNullAdapter } from '../src/device/webgpu/dawn.ts'
+import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { fails } from './assert.ts'
+
+const NAMES = Object.keys(kernels) as KernelName[]
+const read = (path: string): string => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8')
+
+/** Opens a device of the null back end with all features of its adapter, or with none; limits stay at WebGPU's defaults. */
+async function openNull(everything: boolean): Promise<GPUDevice> {
+  const { adapter, features } = await requestNullAdapter()
+  return adapter.requestDevice({ requiredFeatures: everything ? (features as GPUFeatureName[]) : [] })
+}
+
+/** Compiles a shader; what Tint or the pipeline has to say against it, with file, line and column. */
+async function compile(device: GPUDevice, name: string, code: string): Promise<string[]> {
+  device.pushErrorScope('validation')
+  const module = device.createShaderModule({ label: `${name}.wgsl`, code })
+  const { messages } = await module.getCompilationInfo()
+  const complaints = messages.map(
+    ({ type, lineNum, linePos, message }) => `${name}.wgsl:${lineNum}:${linePos} ${type}: ${message}`,
+  )
+  device.createComputePipeline({ label: name, layout: 'auto', compute: { module, entryPoint: 'main' } })
+  const error = await device.popErrorScope()
+  if (error && complaints.length === 0) complaints.push(`${name}.wgsl: ${error.message}`)
+  return complaints
+}
+
+for (const everything of [true, false]) {
+  test(`all shaders compile with ${everything ? 'every optional feature' : 'none'}`, async () => {
+    const device = await openNull(everything)
+    // A feature that Tint must refuse without, so that "none" means something.
+    const half = await compile(device, 'half', 'enable f16; @compute @workgroup_size(1) fn main() { _ = f16(1); }')
+    assert.is(half.length === 0, everything, half.join())
+    for (const name of NAMES) assert.equal(await compile(device, name, kernels[name].wgsl), [])
+    device.destroy()
+  })
+}
+
+test('complaints come with file, line and column', async () => {
+  const device = await openNull(false)
+  assert.match(
+    (await compile(device, 'add', kernels.add.wgsl.replace('x[i] +=', 'z[i] +='))).join(),
+    /^add\.wgsl:\d+:\d+ error: unresolved value 'z'/,
+  )
+  const large = kernels.softmax.wgsl.replace('array<f32, WG>', 'array<f32, 4097>')
+  assert.match((await compile(device, 'softmax', large)).join(), /workgroup storage/)
+  device.destroy()
+})
+
+test('every shader has a twin, and the generated module is theirs', () => {
+  const names = (folder: string, ending: string) =>
+    readdirSync(new URL(`../${folder}`, import.meta.url))
+      .filter((file) => file.endsWith(ending))
+      .map((file) => file.slice(0, -ending.length))
+      .sort()
+  assert.equal(names('shaders', '.wgsl'), [...NAMES].sort())
+  assert.equal(names('assembly/kernels', '.ts'), [...NAMES].sort())
+  for (const name of NAMES) assert.is(kernels[name].wgsl, read(`shaders/${name}.wgsl`), name)
+})
+
+test('one-dimensional grids may be folded', () => {
+  for (const name of NAMES) {
+    const { dispatch, letters, wgsl } = kernels[name]
+    const sizes = Object.fromEntries(letters.map((letter) => [letter, 1000]))
+    if (dispatch(sizes).length > 1) continue
+    assert.ok(wgsl.includes('wg.y * groups.x + wg.x'), `${name} must take its group from wg.y * groups.x + wg.x`)
+  }
+})
+
+/** Reads a kernel after an edit of its shader or of its twin. */
+function edited(name: KernelName, from: string, to: string, twinFrom = '', twinTo = ''): () => unknown {
+  const file = `shaders/${name}.wgsl`
+  const [code, twin] = [read(file), read(`assembly/kernels/${name}.ts`)]
+  assert.ok(code.includes(from) && twin.includes(twinFrom), `${name}: nothing to edit`)
+  return () => readKernel(file, code.replace(from, to), twin.replace(twinFrom, twinTo))
+}
+
+test('a header that disagrees with its shader is refused', async () => {
+  assert.not.throws(edited('rms_norm', '', ''))
+  await fails(edited('rms_norm', '// weight  [D]\n', ''), /rms_norm\.wgsl: the header names 3 tensors/)
+  await fails(edited('rms_norm', '// weight  [D]', '// gain    [D]'), /binding 1 is weight, the header says gain/)
+  await fails(edited('rms_norm', 'output, kept', 'kept'), /rstd is input, so its access must be read, found read_write/)
+  await fails(edited('rms_norm', '[N, D]  output', '[D, N]  output'), (await message(edited('rms_norm', '', ''))) ?? /./)
+  await fails(edited('rms_norm', '  D: u32,\n  eps: f32,', '  eps: f32,\n  D: u32,'), /Params must hold N, D, eps/)
+  await fails(edited('rms_norm', '  eps: f32', '  eps: bool'), /Params\.eps must be u32 or i32 or f32/)
+  await fails(edited('rms_norm', '// dispatch  N ', '// dispatch  B '), /uses "B"/)
+  await fails(edited('rms_norm', '// split     N\n', ''), /exactly one split line/)
+  await fails(edited('embedding_bf16', 'bf16', 'f32'), /must be an array of f32, found array<u32>/)
+})
+
+test('a twin whose signature disagrees is refused', async () => {
+  await fails(edited('rms_norm', '', '', 'x: usize', 'z: usize'), /the header asks for \(x: usize/)
+  await fails(edited('rms_norm', '', '', 'eps: f32', 'eps: f64'), /the header asks for/)
+})
+
+test.run()
