@@ -1,5 +1,5 @@
 // Bundles dist/: the command, the library for Node and the library for browsers.
-import { chmodSync, existsSync } from 'node:fs'
+import { chmodSync, mkdirSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type BuildOptions, build } from 'esbuild'
@@ -20,13 +20,18 @@ const shared: BuildOptions = {
 const node: BuildOptions = { ...shared, platform: 'node', target: 'node20', conditions: ['node'] }
 const browser: BuildOptions = { ...shared, platform: 'browser', target: 'es2022', conditions: ['browser'] }
 
-// `npx pinball` in the repository runs `prepare` again; what is built already is what it wants to run.
-const prepared = process.env.npm_lifecycle_event === 'prepare' && process.env.npm_command === 'exec'
-if (prepared && existsSync(join(root, 'dist/pinball.js'))) process.exit(0)
-
 await generate()
 await build({ ...node, entryPoints: { pinball: 'src/cli/pinball.ts' }, banner: { js: '#!/usr/bin/env node' } })
 await build({ ...node, entryPoints: { node: 'src/node.ts' } })
 await build({ ...browser, entryPoints: { index: 'src/index.ts' } })
 // npm makes commands executable when it installs a package, not in the repository itself.
 chmodSync(join(root, 'dist/pinball.js'), 0o755)
+
+// npm links a package's command into the projects that install it, not into its own repository, where `npx pinball` would
+// copy and build everything once more.
+if (process.platform !== 'win32') {
+  const link = join(root, 'node_modules/.bin/pinball')
+  mkdirSync(dirname(link), { recursive: true })
+  rmSync(link, { force: true })
+  symlinkSync('../../dist/pinball.js', link)
+}

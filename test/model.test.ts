@@ -3,16 +3,41 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openDevice } from '../src/device/open.ts'
 import { openDirectory } from '../src/files/disk.ts'
-import { openSafetensors } from '../src/files/safetensors.ts'
+import { closeTensors, openModelTensors, openSafetensors } from '../src/files/safetensors.ts'
 import { loadLlama } from '../src/llama/forward.ts'
-import { close, tolerance } from './assert.ts'
 import { readExpectedHidden } from './fixture.ts'
 import { hiddenOf } from './hidden.ts'
 
-// The promise of the project: within 1e-4 of the root mean square of a prompt's hidden states, for every element. Thirty
-// layers of float32 rounding on either side take up some of it, and so do the rotary angles, which transformers makes in
-// float32.
-const PARITY = 1e-4 * 2 ** 24
+// The promise of the project, for each position by itself. Relative is meant for the vector, in both usual norms: the final
+// norm makes some channels of SmolLM2 twenty times as large as the others, and they carry the error. Rounding explains what is
+// seen (2e-5): in float64 with noise of 2^-26 sqrt(K) added to every linear map, the worst position is off by 7e-6, and its
+// largest channel by 5e-6 to 1e-5; transformers is off by 4e-6.
+const PARITY = 1e-4
+
+/** The worst relative error over the rows of [T, D], in the Euclidean and in the maximum norm. */
+function relativeErrors(actual: Float32Array, expected: Float32Array, D: number): [number, number] {
+  assert.is(actual.length, expected.length)
+  let euclidean = 0
+  let maximum = 0
+  for (let begin = 0; begin < expected.length; begin += D) {
+    let error = 0
+    let size = 0
+    let largestError = 0
+    let largest = 0
+    for (let i = begin; i < begin + D; i++) {
+      const e = Math.abs(actual[i] - expected[i])
+      // A NaN must not pass for small.
+      if (!Number.isFinite(e)) return [Infinity, Infinity]
+      error += e * e
+      size += expected[i] ** 2
+      largestError = Math.max(largestError, e)
+      largest = Math.max(largest, Math.abs(expected[i]))
+    }
+    euclidean = Math.max(euclidean, Math.sqrt(error / size))
+    maximum = Math.max(maximum, largestError / largest)
+  }
+  return [euclidean, maximum]
+}
 
 const folder = process.env.PINBALL_MODELS
 
@@ -28,19 +53,21 @@ if (folder === undefined) {
       const source = await files.open('parity.safetensors')
       if (!source) throw new Error(`${folder}/smollm2: parity.safetensors is missing; make it with smollm2.py`)
       const { sequences, hidden } = await readExpectedHidden((await openSafetensors(source)).tensors)
+      await source.close()
       assert.ok(sequences.length >= 4)
       const device = await openDevice(kind)
-      const llama = await loadLlama(device, files)
+      const tensors = await openModelTensors(files)
+      const llama = await loadLlama(device, files, { tensors })
       const actual = await hiddenOf(llama, sequences)
       sequences.forEach(({ length }, i) => {
-        const rms = tolerance(1, hidden[i], 2 ** 24)
-        const worst = actual[i].reduce((most, x, j) => Math.max(most, Math.abs(x - hidden[i][j])), 0) / rms
-        console.log(`${kind}: prompt ${i}, ${length} tokens, worst error ${worst.toExponential(1)} of the rms`)
-        close(actual[i], hidden[i], tolerance(1, hidden[i], PARITY), `prompt ${i}`)
+        const [euclidean, maximum] = relativeErrors(actual[i], hidden[i], llama.config.hidden)
+        const found = `${kind}: prompt ${i}, ${length} tokens, relative error ${euclidean.toExponential(1)} (Euclidean), ${maximum.toExponential(1)} (maximum)`
+        console.log(found)
+        assert.ok(euclidean <= PARITY && maximum <= PARITY, found)
       })
       llama.destroy()
+      await closeTensors(tensors)
       await device.destroy()
-      await source.close()
     })
   }
 }

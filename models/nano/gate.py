@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 
 HIDDEN, LAYERS, TEMPERATURE = 64, 3, 1.0
+# Quantile values lie in [0, 1], so a margin is a few hundredths; the loss counts it in units where that matters.
+SHARPNESS = 20.0
 
 
 class Gate(torch.nn.Module):
@@ -41,7 +43,3 @@ def train_gate(prompt, difference, seed, epochs=3, batch=128, rate=3e-4, decay=1
             optimizer.step()
             schedule.step()
     return gate.eval()
-
-
-# Quantile values lie in [0, 1], so a margin is a few hundredths; the loss counts it in units where that matters.
-SHARPNESS = 20.0
