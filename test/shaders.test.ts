@@ -89,7 +89,7 @@ test('a header that disagrees with its shader is refused', async () => {
   await fails(edited('rms_norm', '  D: u32,\n  eps: f32,', '  eps: f32,\n  D: u32,'), /Params must hold N, D, eps/)
   await fails(edited('rms_norm', '  eps: f32', '  eps: bool'), /Params\.eps must be u32 or i32 or f32/)
   await fails(edited('rms_norm', '// split     N\n', ''), /exactly one split line/)
-  await fails(edited('embedding_bf16', 'bf16', 'f32'), /must be an array of f32, found array<u32>/)
+  await fails(edited('embedding_bf16', '[V, D]  bf16', '[V, D]'), /must be an array of f32, found array<u32>/)
 })
 
 test('expressions of a header know its letters and constants', async () => {

@@ -3,12 +3,15 @@
 // Rows are packed in blocks of BLOCK into two f64 panels laid out [column / 4][row][4] (one of them times q), and 4 x 4 tiles
 // of G are kept in registers while a block streams through. The order of the sums depends on the row order alone.
 
-/** Rows that are packed at a time: two panels of BLOCK x 256 doubles still fit a second-level cache. */
+/** Rows that are packed at a time: two panels of BLOCK x 256 doubles fit a second-level cache. */
 const BLOCK: u32 = 64
+
+/** Rows of space between tiles: at a distance of a power of two they would fight for the same cache lines. */
+const SPARE: u32 = 2
 
 /** Bytes of the packing area that `gram` needs for `columns` columns (a multiple of 4). */
 export function gramScratchBytes(columns: u32): u32 {
-  return 2 * (BLOCK + 2) * columns * 8
+  return 2 * (BLOCK + SPARE) * columns * 8
 }
 
 /**
@@ -32,13 +35,13 @@ export function gram(
   g: usize,
   pack: usize,
 ): void {
-  const panel: usize = ((BLOCK + 2) as usize) * (width as usize) * 8
+  const panel: usize = ((BLOCK + SPARE) as usize) * (width as usize) * 8
   const right = pack
   const left = pack + panel
   for (let from: u32 = 0; from < count; from += BLOCK) {
     const size = min(BLOCK, count - from)
     packRows(x, stride, rows + ((from as usize) << 2), q + ((from as usize) << 3), size, cols, width, left, right)
-    const tileBytes: usize = ((size as usize) << 5) + 64
+    const tileBytes: usize = ((size + SPARE) as usize) << 5
     for (let i: u32 = 0; i < width; i += 4) {
       const a = left + ((i >> 2) as usize) * tileBytes
       for (let j: u32 = 0; j <= i; j += 4) {
@@ -61,7 +64,7 @@ function packRows(
   left: usize,
   right: usize,
 ): void {
-  const tileBytes: usize = ((size as usize) << 5) + 64
+  const tileBytes: usize = ((size + SPARE) as usize) << 5
   for (let k: u32 = 0; k < size; ++k) {
     const row = x + (((load<u32>(rows + ((k as usize) << 2)) as usize) * (stride as usize)) << 2)
     const weight = f64x2.splat(load<f64>(q + ((k as usize) << 3)))

@@ -80,8 +80,8 @@ def examine(trainee, rated, compared, unit):
 
 
 def rate_at(step, options):
-    """Warm-up over 60 steps, constant, then linear to a twentieth over the last 35 %."""
-    left = (options.steps - step) / (0.35 * options.steps)
+    """Warm-up over 60 steps, constant, then linear to a twentieth over the last options.cooldown steps."""
+    left = (options.steps - step) / options.cooldown
     return options.rate * min(1, (step + 1) / 60, max(0.05, left))
 
 

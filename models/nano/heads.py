@@ -36,7 +36,7 @@ def collect(model, tokenizer, rows, pairs, longest=CONTEXT):
     for name in ('helpful', 'harmless'):
         of = [i for i, p in enumerate(pairs) if p['set'] == name and fits[i]]
         rated = [side for i in of for side in sides(pairs[i])]
-        table[name] = [both[of].reshape(2 * len(of), -1), [r['ratings'][name] for r in rated], rated]
+        table[name] = [both[of].reshape(2 * len(of), both.shape[2]), [r['ratings'][name] for r in rated], rated]
     pairs = [p for p, f in zip(pairs, fits) if f]
     return table, {'rows': pairs, 'both': both[fits], 'prompt': prompt[fits]}
 

@@ -30,13 +30,16 @@ export interface FitOptions {
   readonly signal?: AbortSignal
 }
 
+/** A gap this small, in units of the labels' mean size, is met whatever the objective. */
+const VANISHING = 1e-9
+
 /** One level. `objective`, `dual` and `gap` are those of `certify`, evaluated at the returned f32 weights. */
 export interface LevelFit {
   readonly level: number
   readonly objective: number
   readonly dual: number
   readonly gap: number
-  /** 'optimal': gap within the tolerance, or what is missing is less than f32 weights can resolve. */
+  /** 'optimal': gap within the tolerance, or met by the f64 weights and lost only to their rounding to f32. */
   readonly status: 'optimal' | 'tolerance not reached'
   readonly nonzeros: number
   readonly iterations: number
@@ -176,7 +179,7 @@ function fitLevel(problem: Problem, level: number, start: Float64Array | undefin
   if (size === 0 || columns.length === 0) {
     const weights = new Float64Array(matrix.stride)
     const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
-    return finish(check(problem, level, { weights, dual, objective: 0 }), 'closed form', 0)
+    return finish(check(problem, level, { weights, dual, objective: 0, bound: 0 }), 'closed form', 0)
   }
   const enough = 0.3 * tolerance
   const task = { matrix, labels: set, y, level, penalty: alpha, columns, scale, enough, floor: 1e-14, signal }
@@ -211,11 +214,17 @@ interface Candidate {
   /** Dual point of each label as given. */
   readonly dual: Float64Array
   readonly certificate: Certificate
+  /** Whether the solver's f64 weights met the tolerance, so that only their rounding can be in the way. */
+  readonly met: boolean
 }
 
 // Weights in the units of the labels, rounded to f32, and what they are worth. Weights whose removal cannot cost more than 2 %
 // of the tolerance become exact zeros.
-function check(problem: Problem, level: number, solution: Pick<Solution, 'weights' | 'dual' | 'objective'>): Candidate {
+function check(
+  problem: Problem,
+  level: number,
+  solution: Pick<Solution, 'weights' | 'dual' | 'objective' | 'bound'>,
+): Candidate {
   const { features, labels, set, alpha, matrix, scale, tolerance, size, shift } = problem
   const effect = (j: number) => Math.abs(solution.weights[j]) * scale[j]
   const order = Array.from({ length: matrix.columns }, (_, j) => j).sort((a, b) => effect(a) - effect(b))
@@ -229,16 +238,14 @@ function check(problem: Problem, level: number, solution: Pick<Solution, 'weight
   const intercept = problem.intercept ? Math.fround(solution.weights[matrix.columns] * size + shift) : null
   const dual = new Float64Array(labels.values.length)
   for (let i = 0; i < dual.length; i++) if (set.index[i] !== MISSING) dual[i] = solution.dual[set.index[i]]
-  return {
-    weights,
-    intercept,
-    dual,
-    certificate: certify(features, labels, { level, alpha, weights, intercept, dual }),
-  }
+  const certificate = certify(features, labels, { level, alpha, weights, intercept, dual })
+  const met = solution.objective - solution.bound <= Math.max(tolerance * solution.objective, VANISHING)
+  return { weights, intercept, dual, certificate, met }
 }
 
-function solved({ certificate }: Candidate, tolerance: number): boolean {
-  return certificate.gap <= tolerance || certificate.objective - certificate.dual <= certificate.rounding
+function solved({ certificate, met }: Candidate, tolerance: number): boolean {
+  const { objective, dual, gap, rounding } = certificate
+  return gap <= tolerance || (met && objective - dual <= rounding)
 }
 
 // Root mean square of each column over the labels [stride]; 1 for the intercept.
