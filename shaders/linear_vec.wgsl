@@ -16,7 +16,7 @@
 
 const OUTPUTS = 4u;
 const ROWS = 8u;
-const WG = 64u;
+const WG = 32u;
 
 struct Params {
   N: u32,

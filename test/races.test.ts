@@ -27,7 +27,7 @@ interface Search {
 }
 
 const TILED: Search = { sizes: { N: 2, D: 3, O: 3 }, smaller: [['const DEPTH = 32u', 'const DEPTH = 2u']] }
-const VEC: Search = { sizes: { N: 2, D: 9, O: 3 }, smaller: [['const WG = 64u', 'const WG = 8u']] }
+const VEC: Search = { sizes: { N: 2, D: 9, O: 3 }, smaller: [['const WG = 32u', 'const WG = 8u']] }
 const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'const WG = 4u']] }
 
 /**

@@ -329,7 +329,7 @@ test('pages name commands, options, scripts and files that exist', () => {
       if (command && !commands.includes(command)) offenders.push(`${page}: pinball ${command}`)
       const options = /\bpinball |\bnpm start/.test(line) ? (line.match(/(?<= )--[a-z][\w-]*/g) ?? []) : []
       for (const option of options)
-        if (!cli.includes(`'${option}`)) offenders.push(`${page}: ${line.trim()} (${option})`)
+        if (option !== '--help' && !cli.includes(`'${option}`)) offenders.push(`${page}: ${line.trim()} (${option})`)
       const [, program] = /\btsx (\S+\.ts)\b/.exec(line) ?? []
       if (program && !existsSync(join(ROOT, program))) offenders.push(`${page}: ${program}`)
     }

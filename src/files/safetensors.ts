@@ -234,7 +234,7 @@ async function closeOnFailure<T>(sources: Source[], work: () => Promise<T>): Pro
 }
 
 /** Closes every source that the tensors are read from. */
-export async function closeTensors(tensors: Map<string, TensorInfo>): Promise<void> {
+export async function closeTensors(tensors: ReadonlyMap<string, TensorInfo>): Promise<void> {
   for (const source of new Set([...tensors.values()].map((info) => info.source))) await source.close()
 }
 

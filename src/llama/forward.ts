@@ -3,7 +3,7 @@
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { parseJsonObject } from '../files/json.ts'
-import { openModelTensors, type TensorInfo } from '../files/safetensors.ts'
+import { closeTensors, openModelTensors, type TensorInfo } from '../files/safetensors.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
 import { inverseFrequencies, type LlamaConfig, parseLlamaConfig } from './config.ts'
 import { type Embedding, openEmbedding } from './embedding.ts'
@@ -23,7 +23,7 @@ export interface HiddenStates {
 }
 
 export interface LoadOptions {
-  /** Tensors of the checkpoint if they have been opened already. */
+  /** Tensors of the checkpoint if they have been opened already; whoever opened them closes them, after `destroy`. */
   readonly tensors?: ReadonlyMap<string, TensorInfo>
   /** Read the layers from the file at every pass instead of keeping them; decided by the device's memory if not given. */
   readonly stream?: boolean
@@ -44,8 +44,7 @@ export async function loadLlama(device: Device, files: ModelFiles, options: Load
   const text = await readText(files, 'config.json')
   if (text === null) throw new Error(`${files.name}: config.json is missing; give the folder of a Llama checkpoint`)
   const config = parseLlamaConfig(parseJsonObject(text, `${files.name}/config.json`), `${files.name}/config.json`)
-  const tensors = findTensors(options.tensors ?? (await openModelTensors(files)), config, files.name)
-  const stream = options.stream ?? (device.kind === 'wasm' && tensors.layerBytes > WASM_RESIDENT_BYTES)
+  const opened = options.tensors ?? (await openModelTensors(files))
   const owned: { destroy(): void }[] = []
   const own = <T extends { destroy(): void }>(thing: T): T => {
     owned.push(thing)
@@ -54,7 +53,10 @@ export async function loadLlama(device: Device, files: ModelFiles, options: Load
   const destroy = (): void => {
     for (const thing of owned.splice(0)) thing.destroy()
   }
+  if (!options.tensors) own({ destroy: () => void closeTensors(opened) })
   try {
+    const tensors = findTensors(opened, config, files.name)
+    const stream = options.stream ?? (device.kind === 'wasm' && tensors.layerBytes > WASM_RESIDENT_BYTES)
     const embedding = own(await openEmbedding(device, tensors.embedding))
     const norm = own(await loadVector(device, tensors.norm))
     const layers = await openLayers(device, tensors, stream, own)
