@@ -131,7 +131,7 @@ def train_backbone(tokenizer, rated, compared, check, options):
         read += sum(len(s) + sum(map(len, b)) for s, b, _ in one + two)
         sums.append([text.item(), ratings.item(), dialogue.item(), preferred.item()])
         done = step + 1
-        if done % 20 == 0:
+        if done % 20 == 0 or done == options.steps:
             note = {'step': done, 'seconds': round(time.time() - start), 'cpu_seconds': round(time.process_time()), 'tokens': read,
                     'text, ratings, dialogue, preferred': np.mean(sums, axis=0).round(4).tolist()}
             sums = []
