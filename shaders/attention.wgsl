@@ -53,18 +53,6 @@ var<workgroup> p_tile: array<vec4f, KEYS * 4u>; // [key, block of four queries]:
 var<workgroup> tops: array<vec4f, 64>; // [block of four keys, block of four queries]
 var<workgroup> kept: array<vec4f, 4>; // [block of four queries]: what older sums are multiplied by
 
-fn load_query(n: u32, h: u32, c: u32) -> f32 {
-  return q[(min(n, params.N - 1u) * params.H + h) * params.C + c] * params.scale;
-}
-
-fn load_key(n: u32, g: u32, c: u32) -> f32 {
-  return k[(min(n, params.N - 1u) * params.G + g) * params.C + c];
-}
-
-fn load_first(n: u32) -> u32 {
-  return first[min(n, params.N - 1u)];
-}
-
 // Finishes channels c to c + 3 of query n.
 fn store(n: u32, h: u32, c: u32, sum: vec4f, total: f32) {
   if (n < params.N) {
@@ -91,9 +79,12 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let N = params.N;
+  let H = params.H;
   let C = params.C;
+  let G = params.G;
+  let last = N - 1u;
   let h = wg.y;
-  let g = h * params.G / params.H;
+  let g = (h * G) / H;
   // The last queries see the most keys, so they go first.
   let start = (groups.x - 1u - wg.x) * QUERIES;
 
@@ -101,7 +92,8 @@ fn main(
   let qb = lane / 16u;
   let kb = lane % 16u;
   let query = start + 4u * qb + vec4u(0u, 1u, 2u, 3u);
-  let origin = vec4u(load_first(query.x), load_first(query.y), load_first(query.z), load_first(query.w));
+  let origin =
+    vec4u(first[min(query.x, last)], first[min(query.y, last)], first[min(query.z, last)], first[min(query.w, last)]);
   var top = vec4f(NONE);
 
   // While summing, it has the channels c to c + 3 and the queries of one, two or four blocks from number quad on.
@@ -132,7 +124,7 @@ fn main(
   var total3 = vec4f();
 
   let end = min(start + QUERIES, N);
-  for (var key = load_first(start); key < end; key += KEYS) {
+  for (var key = first[start]; key < end; key += KEYS) {
     var score0 = vec4f(); // of four queries with key 4 * kb
     var score1 = vec4f();
     var score2 = vec4f();
@@ -140,19 +132,27 @@ fn main(
     for (var channel = 0u; channel < C; channel += DEPTH) {
       for (var i = lane; i < DEPTH * 4u; i += WG) {
         let depth = i % DEPTH;
-        let quad = i / DEPTH;
-        let n = start + 4u * quad;
+        let slot = i / DEPTH;
+        let n = start + 4u * slot;
         let d = min(channel + depth, C - 1u);
-        q_tile[depth * 4u + quad] =
-          vec4f(load_query(n, h, d), load_query(n + 1u, h, d), load_query(n + 2u, h, d), load_query(n + 3u, h, d));
+        q_tile[depth * 4u + slot] = params.scale * vec4f(
+          q[(min(n, last) * H + h) * C + d],
+          q[(min(n + 1u, last) * H + h) * C + d],
+          q[(min(n + 2u, last) * H + h) * C + d],
+          q[(min(n + 3u, last) * H + h) * C + d],
+        );
       }
       for (var i = lane; i < DEPTH * 16u; i += WG) {
         let depth = i % DEPTH;
-        let quad = i / DEPTH;
-        let n = key + 4u * quad;
+        let slot = i / DEPTH;
+        let n = key + 4u * slot;
         let d = min(channel + depth, C - 1u);
-        k_tile[depth * STRIDE + quad] =
-          vec4f(load_key(n, g, d), load_key(n + 1u, g, d), load_key(n + 2u, g, d), load_key(n + 3u, g, d));
+        k_tile[depth * STRIDE + slot] = vec4f(
+          k[(min(n, last) * G + g) * C + d],
+          k[(min(n + 1u, last) * G + g) * C + d],
+          k[(min(n + 2u, last) * G + g) * C + d],
+          k[(min(n + 3u, last) * G + g) * C + d],
+        );
       }
       workgroupBarrier();
       let channels = min(DEPTH, C - channel);
@@ -221,7 +221,7 @@ fn main(
     }
     let keys = min(KEYS, end - key);
     for (var s = 0u; s < keys; s++) {
-      let row = ((key + s) * params.G + g) * C;
+      let row = ((key + s) * G + g) * C;
       let value = vec4f(v[row + at.x], v[row + at.y], v[row + at.z], v[row + at.w]);
       let p0 = p_tile[s * 4u + quad];
       total0 += p0;

@@ -42,10 +42,6 @@ fn widen(i: u32) -> f32 {
   return bitcast<f32>((weight[i >> 1u] >> ((i & 1u) * 16u)) << 16u);
 }
 
-fn load_weight(o: u32, d: u32) -> f32 {
-  return widen(min(o, params.O - 1u) * params.D + d);
-}
-
 // Writes the four outputs o, o + 16, o + 32 and o + 48 of row n, where they exist.
 fn store(n: u32, o: u32, sums: vec4f) {
   if (n < params.N) {
@@ -67,6 +63,7 @@ fn main(
   let n = wg.y * TILE + local.y * 8u;
   let o = wg.x * TILE;
   let last = params.N - 1u;
+  let end = params.O - 1u;
   let row0 = min(n, last) * D;
   let row1 = min(n + 1u, last) * D;
   let row2 = min(n + 2u, last) * D;
@@ -97,10 +94,10 @@ fn main(
       let slot = i / DEPTH;
       let d = min(start + k, D - 1u);
       w_tile[k * STRIDE + slot] = vec4f(
-        load_weight(o + slot, d),
-        load_weight(o + slot + SLOTS, d),
-        load_weight(o + slot + 2u * SLOTS, d),
-        load_weight(o + slot + 3u * SLOTS, d),
+        widen(min(o + slot, end) * D + d),
+        widen(min(o + slot + SLOTS, end) * D + d),
+        widen(min(o + slot + 2u * SLOTS, end) * D + d),
+        widen(min(o + slot + 3u * SLOTS, end) * D + d),
       );
     }
     workgroupBarrier();

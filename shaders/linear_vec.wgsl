@@ -32,10 +32,6 @@ struct Params {
 // [ROWS, WG]: the sums of every thread, four outputs a vector.
 var<workgroup> partial: array<vec4f, ROWS * WG>;
 
-fn load_weight(o: u32, d: u32) -> f32 {
-  return weight[min(o, params.O - 1u) * params.D + d];
-}
-
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) wg: vec3u,
@@ -60,6 +56,11 @@ fn main(
   let row5 = min(n + 5u, last) * D;
   let row6 = min(n + 6u, last) * D;
   let row7 = min(n + 7u, last) * D;
+  let end = params.O - 1u;
+  let w0 = o * D;
+  let w1 = min(o + 1u, end) * D;
+  let w2 = min(o + 2u, end) * D;
+  let w3 = min(o + 3u, end) * D;
   var sum0 = vec4f();
   var sum1 = vec4f();
   var sum2 = vec4f();
@@ -69,7 +70,7 @@ fn main(
   var sum6 = vec4f();
   var sum7 = vec4f();
   for (var d = lane; d < D; d += WG) {
-    let w = vec4f(load_weight(o, d), load_weight(o + 1u, d), load_weight(o + 2u, d), load_weight(o + 3u, d));
+    let w = vec4f(weight[w0 + d], weight[w1 + d], weight[w2 + d], weight[w3 + d]);
     sum0 += x[row0 + d] * w;
     if (rows > 1u) {
       sum1 += x[row1 + d] * w;

@@ -36,10 +36,6 @@ fn widen(i: u32) -> f32 {
   return unpack2x16float(weight[i >> 1u])[i & 1u];
 }
 
-fn load_weight(o: u32, d: u32) -> f32 {
-  return widen(min(o, params.O - 1u) * params.D + d);
-}
-
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) wg: vec3u,
@@ -64,6 +60,11 @@ fn main(
   let row5 = min(n + 5u, last) * D;
   let row6 = min(n + 6u, last) * D;
   let row7 = min(n + 7u, last) * D;
+  let end = params.O - 1u;
+  let w0 = o * D;
+  let w1 = min(o + 1u, end) * D;
+  let w2 = min(o + 2u, end) * D;
+  let w3 = min(o + 3u, end) * D;
   var sum0 = vec4f();
   var sum1 = vec4f();
   var sum2 = vec4f();
@@ -73,7 +74,7 @@ fn main(
   var sum6 = vec4f();
   var sum7 = vec4f();
   for (var d = lane; d < D; d += WG) {
-    let w = vec4f(load_weight(o, d), load_weight(o + 1u, d), load_weight(o + 2u, d), load_weight(o + 3u, d));
+    let w = vec4f(widen(w0 + d), widen(w1 + d), widen(w2 + d), widen(w3 + d));
     sum0 += x[row0 + d] * w;
     if (rows > 1u) {
       sum1 += x[row1 + d] * w;

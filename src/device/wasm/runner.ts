@@ -120,10 +120,23 @@ async function openThreads(threads: number): Promise<Backend> {
     },
     async read(target, byteLength) {
       const block = target as WasmMemory
-      await pool.done()
-      const copy = new ArrayBuffer(byteLength)
-      new Uint8Array(copy).set(new Uint8Array(memory.buffer, block.address, byteLength))
-      return copy
+      const copy = new Uint8Array(byteLength)
+      if (block.lastTask <= pool.finished) {
+        copy.set(new Uint8Array(memory.buffer, block.address, byteLength))
+        await pool.done()
+        return copy.buffer
+      }
+      // What is recorded later must not show: the contents are set aside by a task of their own.
+      const length = Math.ceil(byteLength / 4)
+      const staging = allocate(length * 4, 'staging')
+      try {
+        run(kernels.copy, [block, staging], Uint32Array.of(length), { N: length })
+        await pool.done()
+        copy.set(new Uint8Array(memory.buffer, staging.address, byteLength))
+        return copy.buffer
+      } finally {
+        free(staging)
+      }
     },
     run: (spec, blocks, words, sizes) => run(spec, blocks as WasmMemory[], words, sizes),
     done: () => pool.done(),
@@ -154,10 +167,11 @@ async function openSingle(): Promise<Backend> {
       new Uint8Array(memory.buffer, (target as WasmMemory).address + byteOffset, bytes.length).set(bytes)
     },
     async read(target, byteLength) {
-      await breathe()
       check()
       const { address } = target as WasmMemory
-      return memory.buffer.slice(address, address + byteLength)
+      const copy = memory.buffer.slice(address, address + byteLength)
+      await breathe()
+      return copy
     },
     run(spec, blocks, words, sizes) {
       check()
