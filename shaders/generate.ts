@@ -157,7 +157,6 @@ async function workerModule(): Promise<string> {
     write: false,
     format: 'iife',
     platform: 'browser',
-    external: ['node:worker_threads'],
     target: 'es2022',
   })
   return `// Made by shaders/generate.ts from src/device/wasm/worker.ts; not to be edited.

@@ -12,9 +12,9 @@
 // bytes     4 * (N * D + O * D + N * O)
 // source    definition
 //
-// Each of 8 x 8 threads keeps 8 rows x 8 outputs in registers. The weights of DEPTH columns lie transposed in workgroup
-// memory, so that reading a whole tile row of D needs no case for the last columns. x is read in place: the threads
-// that share a row ask for one address, and one answer serves them all.
+// Each of 8 x 8 threads keeps 8 rows x 8 outputs in registers. The weights of DEPTH columns lie in workgroup memory, one
+// column behind the other, so that the last columns need no case of their own. x is read in place: the threads that
+// share a row ask for one address, and one answer serves them all.
 
 const TILE = 64u;
 const DEPTH = 32u;

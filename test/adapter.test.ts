@@ -203,7 +203,7 @@ test('a process ends by itself, with its own exit code', () => {
       const device = await adapter.requestDevice()
       await device.queue.onSubmittedWorkDone()
       ${end}`
-    const args = ['--import', 'tsx', '--input-type=module', '--eval', code]
+    const args = ['--expose-gc', '--import', 'tsx', '--input-type=module', '--eval', code]
     const { status, signal, stderr, stdout } = spawnSync(process.execPath, args, {
       cwd: fileURLToPath(new URL('..', import.meta.url)),
       encoding: 'utf8',
@@ -214,6 +214,16 @@ test('a process ends by itself, with its own exit code', () => {
   assert.equal(run('device.destroy(); release()'), { status: 0, signal: null, stdout: '', stderr: '' })
   assert.equal(run(''), { status: 0, signal: null, stdout: '', stderr: '' })
   assert.equal(run('process.exitCode = 3'), { status: 3, signal: null, stdout: '', stderr: '' })
+  // Dawn crashes when a device is used whose instance is gone; nothing but the device is held on to here.
+  const forgetful = `
+    const devices = []
+    for (let i = 0; i < 20; i++) devices.push(await (await requestAdapter('software')).adapter.requestDevice())
+    globalThis.gc()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    globalThis.gc()
+    for (const device of devices) await device.queue.onSubmittedWorkDone()
+    for (const device of devices) device.destroy()`
+  assert.equal(run(forgetful), { status: 0, signal: null, stdout: '', stderr: '' })
   assert.equal(run('throw new Error("on purpose")'), {
     status: 1,
     signal: null,

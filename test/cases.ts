@@ -354,7 +354,7 @@ function fill(
 }
 
 /** Rounds values to the storage type: the data for the device, and the numbers it stands for. */
-export function store(dtype: DType, values: Float32Array<ArrayBuffer>): { data: TensorData; values: Float32Array } {
+function store(dtype: DType, values: Float32Array<ArrayBuffer>): { data: TensorData; values: Float32Array } {
   if (dtype === 'f16') {
     const data = Uint16Array.from(values, toF16)
     return { data, values: Float32Array.from(data, fromF16) }

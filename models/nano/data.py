@@ -5,7 +5,7 @@ Every item goes to one of three parts by a hash of its text alone, never of its 
   heads     30 %   its text may be read by the backbone, its ratings only by the heads (pairs: by heads and gate)
   backbone  50 %   its text and ratings shape the backbone through throw-away heads; nothing else is fitted on it
 The heads therefore meet features of items whose ratings the backbone never saw, as they will in use.
-A tenth of the heads part is the validation slice, on which every choice of this folder was made.
+A tenth of the heads part is the validation slice, on which training is watched and choices are compared.
 """
 
 import gzip
@@ -61,7 +61,7 @@ def part_of(key):
 
 
 def is_validation(row):
-    """The slice of the heads part on which alpha, attributes and stopping were chosen."""
+    """The slice of the heads part on which training is watched and choices are compared."""
     return row['part'] == 'heads' and fraction(row['key']) < 0.23
 
 

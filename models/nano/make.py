@@ -3,7 +3,7 @@
     python make.py --data DIR [--work .cache] [--stage all|tokenizer|backbone|heads|rows|choices] [--steps N]
 
 Made with torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, numpy 2.4.6 on Python 3.11.
-DIR holds vader-multirater, emobank, fed-dialogue and hh-rlhf-test. The same seed and machine class give the same weights.
+DIR holds vader-multirater, emobank, fed-dialogue and hh-rlhf-test. Every random choice comes from --seed.
 """
 
 import argparse

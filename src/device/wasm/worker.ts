@@ -78,21 +78,19 @@ function work({ module, memory, queue, scratch, kernels }: Start, post: (message
   }
 }
 
-// In Node the bundle runs inside a worker_threads worker, in a page inside a Web Worker; each has its own way to talk.
-declare const require: ((name: string) => unknown) | undefined
+// In Node the bundle runs inside a worker_threads worker, whose script has `require` as a global; in a page inside a Web Worker.
 interface NodeThreads {
   readonly parentPort: {
     once(event: 'message', listener: (start: Start) => void): void
     postMessage(message: Message): void
   }
 }
-if (typeof require === 'function') {
-  const { parentPort } = require('node:worker_threads') as NodeThreads
-  parentPort.once('message', (start) => work(start, (message) => parentPort.postMessage(message)))
-} else {
-  const scope = globalThis as unknown as {
-    onmessage: ((event: { data: Start }) => void) | null
-    postMessage(m: Message): void
-  }
-  scope.onmessage = ({ data }) => work(data, (message) => scope.postMessage(message))
+const scope = globalThis as unknown as {
+  readonly require?: (name: string) => NodeThreads
+  onmessage: ((event: { readonly data: Start }) => void) | null
+  postMessage(message: Message): void
 }
+if (scope.require) {
+  const { parentPort } = scope.require('node:worker_threads')
+  parentPort.once('message', (start) => work(start, (message) => parentPort.postMessage(message)))
+} else scope.onmessage = ({ data }) => work(data, (message) => scope.postMessage(message))

@@ -20,6 +20,8 @@ export interface FoundAdapter {
   readonly limits: Record<string, number>
   /** Must live as long as the adapter's device: Dawn crashes when its instance is collected first. */
   readonly keepAlive: unknown
+  /** Awaits a promise of the device in the way that leaves the most to whoever computes. */
+  wait<T>(promise: Promise<T>): Promise<T>
   /** To be called once after the adapter's device is destroyed. */
   release(): void
 }
@@ -46,7 +48,12 @@ function contains(text: string, word: string): boolean {
 }
 
 /** Makes the record of an adapter; `keepAlive` is whatever owns it. */
-export function foundAdapter(adapter: GPUAdapter, keepAlive: unknown, release: () => void): FoundAdapter {
+export function foundAdapter(
+  adapter: GPUAdapter,
+  keepAlive: unknown,
+  release: () => void,
+  wait: FoundAdapter['wait'] = (promise) => promise,
+): FoundAdapter {
   // The limits are getters of the prototype, so only a for-in loop finds them.
   const limits: Record<string, number> = {}
   for (const name in adapter.limits) {
@@ -60,6 +67,7 @@ export function foundAdapter(adapter: GPUAdapter, keepAlive: unknown, release: (
     features: [...adapter.features].map(String).sort(),
     limits,
     keepAlive,
+    wait,
     release,
   }
 }

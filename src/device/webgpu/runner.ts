@@ -131,7 +131,7 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
     submit()
     await Promise.all(checks)
     checks = []
-    await device.queue.onSubmittedWorkDone()
+    await open.wait(device.queue.onSubmittedWorkDone())
     check()
   }
 
@@ -191,7 +191,7 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
         encoder ??= device.createCommandEncoder()
         encoder.copyBufferToBuffer((memory as GpuMemory).buffer, 0, target, 0, size)
         submit()
-        await target.mapAsync(GPU_MAP_READ).catch((error: Error) => {
+        await open.wait(target.mapAsync(GPU_MAP_READ)).catch((error: Error) => {
           if (errors.length === 0) keep(error.message)
         })
         await Promise.all(checks)
