@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import asc from 'assemblyscript/asc'
 
 /** Target of asconfig.json, its entry file, and where its bytes go. */
-const MODULES = [
+export const MODULES = [
   { target: 'threads', entry: 'assembly/index.ts', file: 'kernels_threads.ts', name: 'kernelsThreadsWasm' },
   { target: 'single', entry: 'assembly/index.ts', file: 'kernels_single.ts', name: 'kernelsSingleWasm' },
   { target: 'solver', entry: 'assembly/solver/index.ts', file: 'solver.ts', name: 'solverWasm' },

@@ -2,15 +2,18 @@
 // Refuses a header that disagrees with its shader or with its AssemblyScript twin. Does nothing when no input changed.
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
 import { WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
-import { compileAssembly } from './assembly.ts'
+import { compileAssembly, MODULES } from './assembly.ts'
 import { compileExpression, type Header, parseHeader } from './header.ts'
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 const OUT = join(ROOT, 'src/generated')
+const OUTPUTS = ['kernels.ts', 'worker.ts', ...MODULES.map(({ file }) => file)]
+/** The sources of the thread worker. */
+const WORKER = ['src/device/wasm/worker.ts', 'src/device/wasm/queue.ts']
 /** WebGPU guarantees this many storage buffers to a compute stage. */
 const MAX_STORAGE_BUFFERS = 8
 
@@ -151,7 +154,8 @@ const union = (names: readonly string[]): string =>
 /** Text of the thread worker, bundled so that it can be started without a file. */
 async function workerModule(): Promise<string> {
   const result = await build({
-    entryPoints: [join(ROOT, 'src/device/wasm/worker.ts')],
+    entryPoints: [join(ROOT, WORKER[0]!)],
+    metafile: true,
     bundle: true,
     minify: true,
     write: false,
@@ -159,6 +163,9 @@ async function workerModule(): Promise<string> {
     platform: 'browser',
     target: 'es2022',
   })
+  const inputs = Object.keys(result.metafile.inputs).map((path) => relative(ROOT, resolve(path)).replaceAll('\\', '/'))
+  if (inputs.sort().join() !== [...WORKER].sort().join())
+    throw new Error(`shaders/generate.ts: the worker is made from ${inputs.join(', ')}; put them into WORKER`)
   return `// Made by shaders/generate.ts from src/device/wasm/worker.ts; not to be edited.
 export const workerText = ${JSON.stringify(result.outputFiles[0]!.text)}
 `
@@ -188,15 +195,15 @@ function digest(): string {
   }
   add('shaders')
   add('assembly')
-  for (const file of ['asconfig.json', 'src/device/wasm/worker.ts', 'package-lock.json'])
-    hash.update(readFileSync(join(ROOT, file)))
+  for (const file of ['asconfig.json', ...WORKER, 'package-lock.json']) hash.update(readFileSync(join(ROOT, file)))
   return hash.digest('hex')
 }
 
 export async function generate(): Promise<void> {
   const stamp = digest()
   const stampFile = join(OUT, 'stamp')
-  if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return
+  const complete = OUTPUTS.every((file) => existsSync(join(OUT, file)))
+  if (complete && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return
   mkdirSync(OUT, { recursive: true })
   const files = readdirSync(join(ROOT, 'shaders')).filter((file) => file.endsWith('.wgsl'))
   const kernels = files.sort().map((file) => {

@@ -30,5 +30,6 @@ fn main(
   if (i >= params.N * params.D) {
     return;
   }
-  x[i] = max(x[i], 0.0);
+  // max() may swallow a NaN, and with it the sign of an overflow.
+  x[i] = select(x[i], 0.0, x[i] < 0.0);
 }

@@ -184,6 +184,7 @@ test('a destroyed device says so', async () => {
     await device.destroy()
     await fails(() => device.done(), /has been destroyed$/)
     await fails(() => x.read(), /has been destroyed$/)
+    await fails(() => device.tensor([1]), /has been destroyed$/)
     x.destroy()
   }
 })

@@ -71,6 +71,15 @@ async function check(name: KernelName, sizes: Record<string, number>, kind: Inpu
 
 const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, values.length)
 
+test('relu keeps a NaN, so that an overflow before it is found', async () => {
+  for (const device of devices) {
+    const x = device.tensor([1, 5], { data: Float32Array.of(Number.NaN, -1, 2, Number.POSITIVE_INFINITY, Number.NaN) })
+    device.run('relu', { x })
+    assert.equal([...(await x.read())], [Number.NaN, 0, 2, Number.POSITIVE_INFINITY, Number.NaN], device.description)
+    x.destroy()
+  }
+})
+
 test('there are kernels, a CPU and a GPU to test', () => {
   assert.equal([...NAMES].sort(), Object.keys(kernels).sort())
   assert.ok(NAMES.length >= 21)

@@ -56,20 +56,20 @@ export class Pool {
     })
   }
 
-  /** Number of the last task given; compare with `finished`. */
-  get posted(): number {
-    return this.#posted
-  }
-
   /** Number of tasks that all threads have finished. */
   get finished(): number {
     const behind = (this.#inRing() - Atomics.load(this.#words, FINISHED)) | 0
     return this.#posted - this.#backlog.length - behind
   }
 
+  /** Throws the error that ended the threads' work, if there is one. */
+  check(): void {
+    if (this.#error) throw this.#error
+  }
+
   /** Adds a task and returns its number; never waits. */
   post(task: Task): number {
-    if (this.#error) throw this.#error
+    this.check()
     this.#posted++
     if (this.#backlog.length > 0 || !this.#put(task)) this.#backlog.push(task)
     return this.#posted
@@ -77,10 +77,10 @@ export class Pool {
 
   /** Waits until every task posted so far is finished; rejects with the first error of a thread. */
   async done(): Promise<void> {
-    // A message that says "half of the ring is free" refills it, so a long backlog drains without the host polling.
+    // Half of the ring is waited for at a time, so that the threads work on one half while the other is filled.
     while (this.#backlog.length > 0) {
-      await this.#wait(Math.max(this.finished + 1, this.#posted - this.#backlog.length - SLOTS / 2))
       while (this.#backlog.length > 0 && this.#put(this.#backlog[0]!)) this.#backlog.shift()
+      await this.#wait(this.#posted - this.#backlog.length - SLOTS / 2)
     }
     await this.#wait(this.#posted)
   }

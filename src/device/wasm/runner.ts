@@ -78,6 +78,7 @@ async function openThreads(threads: number): Promise<Backend> {
     graveyard = graveyard.filter((block) => block.lastTask > finished)
   }
   const allocate = (byteLength: number, label: string): WasmMemory => {
+    pool.check()
     bury()
     return { ...heap.allocate(byteLength, label), byteLength, lastTask: 0 }
   }
@@ -161,7 +162,10 @@ async function openSingle(): Promise<Backend> {
     name: 'wasm',
     description: 'WebAssembly SIMD, 1 thread',
     maxTensorBytes: MAX_BYTES,
-    allocate: (byteLength, label): WasmMemory => ({ ...heap.allocate(byteLength, label), byteLength, lastTask: 0 }),
+    allocate(byteLength, label): WasmMemory {
+      check()
+      return { ...heap.allocate(byteLength, label), byteLength, lastTask: 0 }
+    },
     free: (block) => heap.free(block as WasmMemory),
     write(target, byteOffset, bytes) {
       new Uint8Array(memory.buffer, (target as WasmMemory).address + byteOffset, bytes.length).set(bytes)

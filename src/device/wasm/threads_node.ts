@@ -18,7 +18,8 @@ export const cores = (): number => availableParallelism()
 
 /** Starts a thread from the text of its script. */
 export function spawn(script: string, onMessage: (message: Message) => void, onError: (error: Error) => void): Thread {
-  const worker = new Worker(script, { eval: true })
+  // A flag such as --input-type would reach the worker's script too.
+  const worker = new Worker(script, { eval: true, execArgv: [] })
   worker.on('message', onMessage)
   worker.on('error', onError)
   worker.unref()

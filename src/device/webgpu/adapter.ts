@@ -7,8 +7,6 @@ export type AdapterKind = 'hardware' | 'software'
 export interface AdapterOptions {
   /** Timestamps in nanoseconds instead of multiples of 65 536 ns. */
   readonly exactTimestamps?: boolean
-  /** Experimental features of Dawn (subgroup matrices and the like). */
-  readonly unsafeApis?: boolean
 }
 
 /** An adapter that was found. `limits` are those of the adapter; a device gets the defaults unless it asks for more. */

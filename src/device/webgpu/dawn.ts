@@ -56,11 +56,8 @@ export async function explainMissing(kind: AdapterKind): Promise<string> {
 async function openInstance(name: string, options: AdapterOptions): Promise<GPU> {
   const flags: string[] = []
   if (name === 'null') flags.push('backend=null')
-  const on: string[] = []
   // SwiftShader unrolls the clearing of workgroup memory in every group. Our kernels write what they read; Chromium tests the default.
-  if (name === 'software') on.push('disable_workgroup_init')
-  if (options.unsafeApis) on.push('allow_unsafe_apis')
-  if (on.length > 0) flags.push(`enable-dawn-features=${on.join()}`)
+  if (name === 'software') flags.push('enable-dawn-features=disable_workgroup_init')
   if (options.exactTimestamps) flags.push('disable-dawn-features=timestamp_quantization')
   const key = [name, ...flags].join(' ')
   const { create, globals } = await importDawn()

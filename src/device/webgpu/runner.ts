@@ -56,8 +56,9 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
   let checks: Promise<void>[] = []
   let serial = 0
   const pipelines = new Map<string, Pipeline>()
-  const groups = new Map<string, GPUBindGroup>()
-  const groupsOf = new Map<number, Set<string>>()
+  const groups = new Map<string, { readonly group: GPUBindGroup; readonly memories: readonly GpuMemory[] }>()
+  /** Keys of the groups that hold a memory, so that freeing it forgets them. */
+  const keysOf = new Map<number, Set<string>>()
 
   const submit = (): void => {
     if (!encoder) return
@@ -106,7 +107,7 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
   const groupOf = (spec: KernelSpec, memories: readonly GpuMemory[], layout: GPUBindGroupLayout): GPUBindGroup => {
     const key = `${spec.name} ${memories.map((memory) => memory.number).join(' ')}`
     const known = groups.get(key)
-    if (known) return known
+    if (known) return known.group
     const group = device.createBindGroup({
       label: spec.name,
       layout,
@@ -118,19 +119,20 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
         },
       ],
     })
-    groups.set(key, group)
-    for (const { number } of memories) {
-      const keys = groupsOf.get(number) ?? new Set()
-      groupsOf.set(number, keys.add(key))
-    }
+    groups.set(key, { group, memories })
+    for (const { number } of memories) keysOf.set(number, (keysOf.get(number) ?? new Set()).add(key))
     return group
   }
 
+  const settleChecks = async (): Promise<void> => {
+    const pending = checks
+    checks = []
+    await Promise.all(pending)
+  }
   const done = async (): Promise<void> => {
     check()
     submit()
-    await Promise.all(checks)
-    checks = []
+    await settleChecks()
     await open.wait(device.queue.onSubmittedWorkDone())
     check()
   }
@@ -151,7 +153,10 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
       checks.push(
         device.popErrorScope().then(
           (error) => {
-            if (error) keep(`${label}: no memory for ${byteLength} bytes (${error.message}); use smaller batches`)
+            if (error)
+              keep(
+                `${label}: no memory for ${byteLength} bytes (${error.message}); open the device again and use smaller batches`,
+              )
           },
           (error: Error) => {
             if (!destroyed) keep(error.message)
@@ -164,8 +169,12 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
       const { buffer, number } = memory as GpuMemory
       if (destroyed) return
       submit()
-      for (const key of groupsOf.get(number) ?? []) groups.delete(key)
-      groupsOf.delete(number)
+      for (const key of keysOf.get(number) ?? []) {
+        for (const other of groups.get(key)!.memories)
+          if (other.number !== number) keysOf.get(other.number)?.delete(key)
+        groups.delete(key)
+      }
+      keysOf.delete(number)
       buffer.destroy()
     },
     write(memory, byteOffset, bytes) {
@@ -194,8 +203,7 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
         await open.wait(target.mapAsync(GPU_MAP_READ)).catch((error: Error) => {
           if (errors.length === 0) keep(error.message)
         })
-        await Promise.all(checks)
-        checks = []
+        await settleChecks()
         check()
         const copy = target.getMappedRange().slice(0, byteLength)
         target.unmap()
