@@ -1,12 +1,15 @@
 // The command as a user runs it: what it prints and writes, and how it ends.
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { cp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { table } from '../src/cli/draw.ts'
+import { EXAMPLES } from '../src/cli/prompts.ts'
 import { openFile } from '../src/files/disk.ts'
 import { openSafetensors, readTensor, readTensorF32 } from '../src/files/safetensors.ts'
 import { close, tolerance } from './assert.ts'
-import { featureFile, lines, openWorkplace, qrm, root, WASM, type Workplace } from './command.ts'
+import { featureFile, finish, lines, openWorkplace, qrm, root, WASM, type Workplace } from './command.ts'
 import { random } from './random.ts'
 
 let place: Workplace
@@ -107,7 +110,7 @@ test('score: the embedded model, text and conversations, one row or many', async
   assert.equal(read.results, own.results)
   const table = await place.pinball(pair)
   assert.is(table.code, 0)
-  assert.match(table.out, /^models\/nano on .*: 2 rows, \d+ attributes at 19 levels, lambda 1\n/)
+  assert.match(table.out, /^models\/nano on .*: 2 rows, \d+ attributes at 19 levels, lambda [\d.]+\n/)
   assert.match(table.out, /\n {2}1 .*[▁▂▃▄▅▆▇█].* A delight\.\n {2}2 .*[▁▂▃▄▅▆▇█].* - dull -\n/)
   const one = await place.pinball(['score', '--prompt', prompt, '--response', 'A delight.', ...WASM])
   assert.match(one.out, /\nattribute +weight +expected/)
@@ -123,6 +126,65 @@ test('score: lambda changes the utility alone', async () => {
   const utility = -quantiles.reduce((sum, q) => sum + Math.exp(-4 * q), 0) / quantiles.length
   close([harsh.results[0].utility], [utility], 1e-12 * Math.abs(utility), 'utility')
   assert.equal({ ...mild.results[0], utility: 0 }, { ...harsh.results[0], utility: 0 })
+})
+
+test('score: tables show crossing quantiles as they are drawn, JSON as they are', async () => {
+  const args = ['score', '--model', qrm, ...WASM]
+  let crossed = 0
+  for (const seed of [1, 2, 3, 4]) {
+    const row = lines({ input_ids: [...random(seed).integers(12, 0, 97)], gate_position: 3 })
+    const { attributes: raw } = (JSON.parse((await place.pinball([...args, '--json', '-'], row)).out) as Scored)
+      .results[0]
+    const { out } = await place.pinball([...args, '-'], row)
+    const shown = out.slice(out.indexOf('attribute ')).split('\n').slice(1, -1)
+    assert.is(shown.length, 19)
+    for (const line of shown) {
+      const [name, , , low, high] = line.split(/ +/)
+      const { quantiles } = raw[name]
+      if (quantiles[0] > quantiles[18]) crossed++
+      close([Number(low)], [Math.min(...quantiles)], 1e-3 * Math.abs(Number(low)), `${name}, lowest`)
+      close([Number(high)], [Math.max(...quantiles)], 1e-3 * Math.abs(Number(high)), `${name}, highest`)
+    }
+  }
+  assert.ok(crossed > 0, 'no row crosses, so nothing was tested')
+})
+
+test('score: pipes are read as they come', async () => {
+  if (process.platform === 'win32') return console.log('  not tested: Windows has no named pipes in folders')
+  await place.file('pipe.jsonl', lines({ input_ids: [1, 2], gate_position: 0 }))
+  const command = `"${process.execPath}" "${join(root, 'dist/pinball.js')}" score --model "${qrm}" ${WASM.join(' ')} --json`
+  const shell = (script: string) => finish(spawn('sh', ['-c', script], { cwd: place.folder }))
+  const plain = JSON.parse((await shell(`${command} --input pipe.jsonl`)).out).results
+  for (const script of [
+    `cat pipe.jsonl | ${command} --input /dev/stdin`,
+    `mkfifo pipe && (cat pipe.jsonl > pipe & ${command} --input pipe)`,
+  ]) {
+    const { code, out, err } = await shell(script)
+    assert.equal([code, err], [0, ''], script)
+    assert.equal(JSON.parse(out).results, plain)
+  }
+  // The writer never ends: the error must end the command all the same.
+  const { code, err } = await shell(
+    `mkfifo open && ((echo '[1]'; exec sleep 600) > open & ${command} --input open; code=$?; kill $!; exit $code)`,
+  )
+  assert.equal([code, err], [1, 'pinball: open line 1: a row must be an object, got [1]\n'])
+})
+
+test('names that steer a terminal are shown by their escapes', async () => {
+  const data = featureFile(4, 2, ({ metadata }) => {
+    metadata.model = '\u001b[31m'
+  })
+  await writeFile(join(place.folder, 'plain.safetensors'), data)
+  const out = 'a\u001b[31m.safetensors'
+  const fitted = await place.pinball(['fit', '--features', 'plain.safetensors', '--out', out, '--levels', '2'])
+  assert.is(fitted.code, 0)
+  assert.match(fitted.out, /\na\\u001b\[31m\.safetensors: 2 heads/)
+  await cp(qrm, join(place.folder, 'm\u001b[31m'), { recursive: true })
+  const row = lines({ input_ids: [1, 2], gate_position: 0 })
+  const scored = await place.pinball(['score', '--model', 'm\u001b[31m', ...WASM, '-'], row)
+  assert.match(scored.out, /^m\\u001b\[31m on /)
+  assert.not.ok((fitted.out + scored.out).includes('\u001b'))
+  assert.is(table([['a\u001b\n', 'b\u202e']], []), 'a\\u001b\\u000a  b\\u202e\n')
 })
 
 // Features and fits
@@ -240,9 +302,18 @@ test('devices: wasm is always there, the others say why not', async () => {
 test('start: built-in prompts, and what risk aversion changes', async () => {
   const { code, out, err } = await place.pinball(['start', ...WASM])
   assert.equal([code, err], [0, ''])
-  assert.ok((out.match(/^\d\. .+\?|^\d\. .+\.$/gm)?.length ?? 0) >= 4)
-  assert.match(out, /\nE(U| ) /)
-  assert.match(out, /What risk aversion changes:\n {2}1\. /)
+  const groups = out.split(/\n\d\. .+\n(?= +expected +utility )/).slice(1)
+  assert.is(groups.length, EXAMPLES.length)
+  for (const [i, { responses }] of EXAMPLES.entries()) {
+    const shown = groups[i].split('\n\n')[0].trimEnd().split('\n').slice(1)
+    assert.is(shown.length, responses.length)
+    for (const mark of [/^E/, /^.U/]) assert.is(shown.filter((line) => mark.test(line)).length, 1)
+  }
+  const verdicts = / {2}\d\. (response|at lambda) .+\n/.source
+  assert.match(
+    out,
+    new RegExp(`\nWhat risk aversion changes:\n(${verdicts}){${EXAMPLES.length}}Loaded and scored in .+\n$`),
+  )
   const own = await place.pinball([
     'start',
     '--prompt',
@@ -271,12 +342,11 @@ test('a reader that goes away ends the command quietly', async () => {
 test('an interrupt ends the command at once and leaves no file', async () => {
   const draw = random(3)
   const rows = Array.from({ length: 3000 }, (_, n) => ({ input_ids: [...draw.integers(1000, 0, 97)], n }))
-  const input = await place.file('long.jsonl', lines(...rows))
-  const args = ['features', '--model', qrm, '--input', input, '--out', 'long.safetensors', '--device', 'wasm']
+  const args = ['features', '--model', qrm, '--input', '-', '--out', 'long.safetensors', '--device', 'wasm']
   const interrupt = async (threads: string) => {
-    const child = place.launch([...args, '--threads', threads])
-    // The note about the field "n" says that the rows are read and the work begins.
-    child.stderr?.once('data', () => setTimeout(() => child.kill('SIGINT'), 1000))
+    const child = place.launch([...args, '--threads', threads], lines(...rows))
+    // Once the rows are taken the work begins.
+    child.stdin?.once('finish', () => setTimeout(() => child.kill('SIGINT'), 1000))
     return new Promise((resolve) => child.on('close', (code, signal) => resolve(code ?? signal)))
   }
   assert.is(await interrupt('2'), 130)

@@ -1,5 +1,5 @@
 // The command with broken models, rows, features and usage: one line on standard error, nothing on standard output.
-import { cp, readdir, readFile, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -42,6 +42,11 @@ const brokenFeatures: [string, (data: FeatureData) => void, string][] = [
     (data) => (data.metadata.attributes = '["a","b"]'),
     'attributes in the metadata must be a list of 1 names, got ["a","b"]',
   ],
+  [
+    'a name that steers the terminal',
+    (data) => (data.metadata.attributes = JSON.stringify(['\u001b[31m'])),
+    'attributes in the metadata must be a list of 1 names, got ["\\u001b[31m"]',
+  ],
 ]
 each('fit refuses features with', brokenFeatures, async ([, changes, message], i) => {
   const features = `broken${i}.safetensors`
@@ -56,6 +61,24 @@ test('outputs that cannot be written are found before the work', async () => {
   const message = `${out}: cannot be written: no such directory: nowhere`
   await place.refused(['fit', '--features', features, '--out', out], message)
   await place.refused(['features', '--input', 'missing.jsonl', '--out', out], message)
+  const others: [string, string][] = [
+    ['made/', 'is a directory'],
+    ['x'.repeat(250), 'the name is too long'],
+  ]
+  if (process.platform === 'linux') others.push(['/proc/x.safetensors', 'no files can be made in /proc'])
+  // Root may write where others may not.
+  if (process.getuid?.()) {
+    await mkdir(join(place.folder, 'locked'), { mode: 0o555 })
+    others.push(['locked/x.safetensors', 'permission denied'])
+  }
+  for (const [path, reason] of others) {
+    const args = ['features', '--input', 'missing.jsonl', '--out', path]
+    await place.refused(args, `${path}: cannot be written: ${reason}`)
+  }
+  assert.equal(
+    (await readdir(place.folder)).filter((name) => name.endsWith('.tmp')),
+    [],
+  )
 })
 
 // Broken rows
@@ -135,6 +158,12 @@ each('features refuses labels with', brokenLabels, async ([, text, message], i) 
   const args = ['features', '--model', qrm, ...WASM, '--input', input, '--out', 'x.safetensors', '--labels', 'good']
   await place.refused(args, message)
   assert.is((await readdir(place.folder)).includes('x.safetensors'), false)
+})
+
+test('features says what it left out only where it succeeds', async () => {
+  const input = await place.file('mixed.jsonl', lines({ ...ROW, n: 1 }, { input_ids: [97], gate_position: 0 }))
+  const args = ['features', '--model', qrm, ...WASM, '--input', input, '--out', 'x.safetensors']
+  await place.refused(args, /line 2: input_ids\[0\] must be/)
 })
 
 // Broken model directories
@@ -245,6 +274,11 @@ const brokenModels: [string, Broken, RegExp][] = [
   ['no objectives', { config: (json) => delete json.num_objectives }, /config\.json: num_objectives is missing/],
   ['an unknown manifest key', { manifest: { level: [0.5] } }, /pinball\.json: unknown key "level"/],
   ['levels that fall', { manifest: { levels: [0.5, 0.4] } }, /pinball\.json: levels/],
+  [
+    'a name that steers the terminal',
+    { manifest: { attributes: ['a\nb'] } },
+    /pinball\.json: attributes must be names without control characters, got "a\\nb"/,
+  ],
 ]
 each('score refuses a model with', brokenModels, async ([, broken, message], i) => {
   const model = await breakModel(broken, `model${i}`)
@@ -290,6 +324,16 @@ const usage: [string, string[], RegExp][] = [
   ['features without input', ['features', '--out', 'a'], /required option '--input <file>' not specified/],
   ['an empty label', ['features', ...FILES, '--labels', 'a,,b'], /none empty/],
   ['a label twice', ['features', ...FILES, '--labels', 'a,b,a'], /"a" is there twice/],
+  [
+    'a label that steers the terminal',
+    ['features', ...FILES, '--labels', 'a,b\u001b[31mc'],
+    /"b\\u001b\[31mc" has control/,
+  ],
+  ['output to a stream', ['fit', '--features', 'a', '--out', '-'], /--out: must be a file name, got "-"/],
+  ['output without a name', ['features', '--input', 'a', '--out', ''], /--out: must be a file name, got ""/],
+  ['input without a name', ['score', '--input', ''], /--input: must be a file name or -, got ""/],
+  ['features without a name', ['fit', '--features', '', '--out', 'a'], /--features: must be a file name, got ""/],
+  ['a model without a name', ['score', '--model', '', '-'], /--model: must be a directory, got ""/],
   ['a label that is no label', ['features', ...FILES, '--labels', 'a,prompt'], /"prompt" is what is scored/],
   ['fit without features', ['fit', '--out', 'a'], /required option '--features <file>' not specified/],
   ['no levels', [...FIT, '--levels', '0'], /Must be a number of levels, or levels between 0 and 1/],

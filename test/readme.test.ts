@@ -1,7 +1,9 @@
-// The library's example in the README is run as it stands, on the built package.
+// The library's example in the README is run and type-checked as it stands, on the built package.
 
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -27,5 +29,35 @@ for (const [i, code] of blocks.entries()) {
     assert.not.match(stdout, /NaN|undefined/)
   })
 }
+
+/** Compiles a program in a folder of its own, in which nothing but the package is installed. */
+function compile(code: string, ...resolution: string[]): string {
+  const folder = mkdtempSync(join(tmpdir(), 'pinball-types-'))
+  try {
+    mkdirSync(join(folder, 'node_modules'))
+    symlinkSync(ROOT, join(folder, 'node_modules/pinball-rm'), 'junction')
+    writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
+    writeFileSync(join(folder, 'example.ts'), code)
+    const options = ['--strict', '--noEmit', '--skipLibCheck', 'false', '--target', 'es2022', ...resolution]
+    const args = [join(ROOT, 'node_modules/typescript/bin/tsc'), ...options, 'example.ts']
+    return spawnSync(process.execPath, args, { cwd: folder, encoding: 'utf8' }).stdout
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+const NODE = ['--module', 'nodenext']
+const BUNDLER = ['--module', 'esnext', '--moduleResolution', 'bundler']
+
+test('the declarations of the package suit strict users, in Node and in a bundle', () => {
+  for (const resolution of [NODE, [...BUNDLER, '--customConditions', 'node']]) {
+    for (const code of blocks) assert.is(compile(code, ...resolution), '')
+    const wrong = `${blocks[0]}\nconst wrong: string = result.expectation\nconsole.log(wrong)`
+    assert.match(compile(wrong, ...resolution), /^example\.ts\S+ error TS2322: [^\n]+\n$/)
+  }
+  // A bundle for browsers has no disk.
+  assert.match(compile(blocks[0], ...BUNDLER), /has no exported member 'openDirectory'/)
+  assert.is(compile("import { openDevice } from 'pinball-rm'\nawait (await openDevice()).destroy()", ...BUNDLER), '')
+})
 
 test.run()

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def load_model(folder):
-    """The shipped backbone in float32, heads [M, K, D], gate and tokenizer of a model directory."""
+    """The shipped backbone in float32, heads [M, K, D], biases [M, K], gate and tokenizer of a model directory."""
     tensors = load_file(folder / 'model.safetensors')
     config = LlamaConfig(**json.loads((folder / 'config.json').read_text()))
     manifest = json.loads((folder / 'pinball.json').read_text())
@@ -36,7 +36,8 @@ def load_model(folder):
     heads = tensors['regression_layer.weight'].numpy().reshape(len(data.ATTRIBUTES), len(data.LEVELS), -1)
     gate = Gate(heads.shape[2], len(data.ATTRIBUTES)).eval()
     gate.load_state_dict({n.removeprefix('gating.'): t for n, t in tensors.items() if n.startswith('gating.')})
-    return model, heads, gate, Tokenizer.from_file(str(folder / 'tokenizer.json'))
+    biases = tensors['regression_layer.bias'].numpy().reshape(heads.shape[:2])
+    return model, heads, biases, gate, Tokenizer.from_file(str(folder / 'tokenizer.json'))
 
 
 def wilson(right, n, z=1.959964):
@@ -59,11 +60,11 @@ def coverage(counts, q):
     return (below.sum(0) / counts.sum()).round(4).tolist()
 
 
-def calibration(entry, heads, constant, count):
+def calibration(entry, heads, bias, constant, count):
     """Held-out pinball loss and coverage of one attribute, beside the constant quantiles of the training ratings."""
     x, ratings, _ = entry
     counts = counts_of(ratings, count)
-    q = x @ heads.T
+    q = x @ heads.T + bias
     base = np.tile(constant, (len(x), 1))
     ours, theirs = item_losses(counts, q, TAU), item_losses(counts, base, TAU)
     n = counts.sum()
@@ -92,7 +93,7 @@ def main():
     parser.add_argument('--out', type=Path, default=HERE / 'metrics.json')
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, heads, gate, tokenizer = load_model(options.model)
+    model, heads, biases, gate, tokenizer = load_model(options.model)
     rows, pairs, _ = data.read_all(options.data)
     training = {name: [r['ratings'][name] for r in rows if r['part'] != 'heldout' and r['set'] != 'lexicon' and r['ratings'].get(name)]
                 for name in data.ATTRIBUTES}
@@ -105,14 +106,14 @@ def main():
               len(held_pairs) - len(compared['rows'])}
     for m, name in enumerate(data.ATTRIBUTES):
         constant = constant_quantiles(training[name])
-        result['attributes'][name] = calibration(table[name], heads[m], constant, data.SCALES[name][1])
+        result['attributes'][name] = calibration(table[name], heads[m], biases[m], constant, data.SCALES[name][1])
         if name == 'sentiment':
             x, ratings, items = table[name]
             for kind in ('movie', 'amazon', 'nyt'):
                 at = [i for i, r in enumerate(items) if r['set'] == kind]
                 own = constant_quantiles([r['ratings'][name] for r in rows if r['part'] != 'heldout' and r['set'] == kind])
                 entry = (x[at], [ratings[i] for i in at], None)
-                result['sentiment_by_set'][kind] = calibration(entry, heads[m], own, data.SCALES[name][1])
+                result['sentiment_by_set'][kind] = calibration(entry, heads[m], biases[m], own, data.SCALES[name][1])
     for kind in ('helpful', 'harmless', 'both'):
         chosen = subset(compared, lambda p: kind in ('both', p['set']))
         length = [len(p['chosen']['content']) - len(p['rejected']['content']) for p in chosen['rows']]

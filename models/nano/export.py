@@ -27,13 +27,14 @@ def write_json(path, value):
     replace(path, lambda p: p.write_text(json.dumps(value, indent=2) + '\n'))
 
 
-def write_model(folder, tokenizer, config, backbone, heads, gate):
-    """backbone: LlamaModel's state; heads [M, K, D] f32; gate: a Gate. Writes config.json, pinball.json, model.safetensors."""
+def write_model(folder, tokenizer, config, backbone, heads, gate, biases=None):
+    """backbone: LlamaModel's state; heads [M, K, D] f32; gate: a Gate; biases [M, K] f32. Writes config.json, pinball.json, model.safetensors."""
     attributes, levels, width = heads.shape
     if (attributes, levels) != (len(ATTRIBUTES), len(LEVELS)):
         raise ValueError(f'heads: must be [{len(ATTRIBUTES)}, {len(LEVELS)}, D], got {list(heads.shape)}')
     tensors = {f'model.{name}': t.to(torch.float16).contiguous() for name, t in backbone.items()}
     tensors['regression_layer.weight'] = heads.reshape(-1, width).float().contiguous()
+    tensors['regression_layer.bias'] = (torch.zeros(attributes * levels) if biases is None else biases.reshape(-1).float()).contiguous()
     tensors |= {f'gating.{name}': t.detach().clone().contiguous() for name, t in gate.state_dict().items()}
     replace(folder / 'model.safetensors', lambda p: (save_file(tensors, p, metadata={'format': 'pt'}), p.chmod(0o644)))
     write_json(folder / 'config.json', {
@@ -45,5 +46,5 @@ def write_model(folder, tokenizer, config, backbone, heads, gate):
     })
     write_json(folder / 'pinball.json', {
         'attributes': ATTRIBUTES, 'levels': LEVELS, 'bos': 'template', 'gate_pattern': gate_pattern(tokenizer),
-        'mixture': 'sum', 'lambda': 1,
+        'mixture': 'sum', 'lambda': 8,
     })

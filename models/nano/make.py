@@ -1,6 +1,6 @@
 """Makes the embedded model, stage by stage; see CARD.md.
 
-    python make.py --data DIR [--work .cache] [--stage all|tokenizer|backbone|heads|rows|choices] [--steps N]
+    python make.py --data DIR [--work .cache] [--stage all|tokenizer|backbone|export|heads|rows|choices] [--steps N]
 
 Made with torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, numpy 2.4.6 on Python 3.11.
 DIR holds vader-multirater, emobank, fed-dialogue and hh-rlhf-test. Every random choice comes from --seed.
@@ -11,13 +11,15 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import LlamaModel
 
 import data
 from backbone import llama_config, train_backbone
 from export import replace, write_model
-from heads import collect, fit_gate, fit_heads, try_choices
+from gate import Gate
+from heads import collect, fit_gate, fit_heads, pair_features, try_choices
 from packing import LONGEST, pair_items, rated_items
 from vocabulary import build_tokenizer
 
@@ -29,13 +31,14 @@ def arguments():
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--work', type=Path, default=HERE / '.cache', help='checkpoints and logs')
     parser.add_argument('--out', type=Path, default=HERE, help='the model directory')
-    parser.add_argument('--stage', default='all', choices=['all', 'tokenizer', 'backbone', 'heads', 'rows', 'choices'])
+    parser.add_argument('--stage', default='all', choices=['all', 'tokenizer', 'backbone', 'export', 'heads', 'rows', 'choices'])
     parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--steps', type=int, default=310)
-    parser.add_argument('--cooldown', type=int, default=50, help='last steps, over which the learning rate falls')
+    parser.add_argument('--steps', type=int, default=1600)
+    parser.add_argument('--cooldown', type=int, default=600, help='last steps, over which the learning rate falls')
     parser.add_argument('--tokens', type=int, default=2048, help='padded tokens of a batch of rated rows')
     parser.add_argument('--pair-tokens', type=int, default=1280, help='padded tokens of a batch of pairs')
-    parser.add_argument('--rate', type=float, default=2e-3, help='highest learning rate')
+    parser.add_argument('--heads', type=Path, help='heads made by fit.ts, instead of fitting them here')
+    parser.add_argument('--rate', type=float, default=1.5e-3, help='highest learning rate')
     return parser.parse_args()
 
 
@@ -58,7 +61,20 @@ def main():
         )
         print(f'backbone: {len(rated)} rated rows, {len(compared)} pairs; watched on {len(check[0])} and {len(check[1])}')
         train_backbone(tokenizer, rated, compared, check, options)
-    if 'heads' in wanted or 'choices' in wanted:
+    if 'export' in wanted:
+        config, model = trained(tokenizer, options.work / 'checkpoint.pt')
+        empty = torch.zeros(len(data.ATTRIBUTES), len(data.LEVELS), config.hidden_size)
+        write_model(options.out, tokenizer, config, model.state_dict(), empty, Gate(config.hidden_size, len(data.ATTRIBUTES)).eval())
+    if 'heads' in wanted and options.heads:
+        config, model = trained(tokenizer, options.work / 'checkpoint.pt')
+        fitted = load_file(options.heads)
+        heads = fitted['regression_layer.weight'].reshape(len(data.ATTRIBUTES), len(data.LEVELS), -1)
+        kept = [pair for pair in pairs if pair['part'] == 'heads']
+        both, prompt, fits = pair_features(model, tokenizer, kept, LONGEST)
+        compared = {'rows': [p for p, f in zip(kept, fits) if f], 'both': both[fits], 'prompt': prompt[fits]}
+        write_model(options.out, tokenizer, config, model.state_dict(), heads, fit_gate(heads.numpy(), compared, options.seed),
+                    fitted['regression_layer.bias'])
+    elif 'heads' in wanted or 'choices' in wanted:
         config, model = trained(tokenizer, options.work / 'checkpoint.pt')
         kept = ([i for i in items if i['part'] == 'heads'] for items in (rows, pairs))
         table, compared = collect(model, tokenizer, *kept, longest=LONGEST)

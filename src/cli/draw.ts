@@ -1,4 +1,5 @@
 // Text tables and small drawings of distributions for the terminal.
+import { printable } from '../files/json.ts'
 import { cdf, rearrange } from '../reward/distribution.ts'
 
 const BLOCKS = '▁▂▃▄▅▆▇█'
@@ -45,13 +46,13 @@ export function axis({ low, high, width }: Scale): string {
   return `${left}${figure(high).padStart(width - left.length)}`
 }
 
-/** The value at the level nearest to `level`. */
+/** The value at the level nearest to `level`, of quantiles sorted as for the drawing. */
 export function nearest(quantiles: ArrayLike<number>, levels: readonly number[], level: number): number {
   let best = 0
   for (let k = 1; k < levels.length; k++) {
     if (Math.abs(levels[k] - level) < Math.abs(levels[best] - level)) best = k
   }
-  return quantiles[best]
+  return rearrange(quantiles)[best]
 }
 
 /** A number in at most four significant figures. */
@@ -77,8 +78,9 @@ export function snippet(text: string, width: number): string {
         .trimEnd()}…`
 }
 
-/** Aligns columns: those named in `right` to the right, two spaces between. No spaces at line ends. */
-export function table(rows: readonly (readonly string[])[], right: readonly number[]): string {
+/** Aligns columns: those named in `right` to the right, two spaces between. No spaces at line ends; every row is one line. */
+export function table(cells: readonly (readonly string[])[], right: readonly number[]): string {
+  const rows = cells.map((row) => row.map(printable))
   const widths: number[] = []
   for (const row of rows) {
     for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, Array.from(cell).length)

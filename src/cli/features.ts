@@ -1,11 +1,11 @@
 // pinball features: hidden states of rows, with their labels, as a safetensors file for `pinball fit`.
 import type { Command } from 'commander'
 import { checkTarget, writeFileAtomic } from '../files/disk.ts'
-import { show } from '../files/json.ts'
+import { printable, show } from '../files/json.ts'
 import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
 import { type Features, loadFeatureModel } from '../reward/features.ts'
 import { withModel } from './engine.ts'
-import { type DeviceChoice, deviceOptions, parseNames, usageError } from './options.ts'
+import { type DeviceChoice, deviceOptions, parseInput, parseNames, parseOut, usageError } from './options.ts'
 import { note, print } from './output.ts'
 import { duration, startRows } from './progress.ts'
 import { encodeAll, readRows, reservedName, takeLabels } from './rows.ts'
@@ -32,8 +32,8 @@ A row: {"prompt": "...", "response": "...", "helpful": 0.8, "harmless": null}
 export function addFeatures(program: Command): void {
   deviceOptions(program.command('features'))
     .description('compute the features of rows and keep them in a file')
-    .requiredOption('--input <file>', 'rows as JSON Lines; - for standard input')
-    .requiredOption('--out <file>', 'safetensors file to write')
+    .requiredOption('--input <file>', 'rows as JSON Lines; - for standard input', parseInput)
+    .requiredOption('--out <file>', 'safetensors file to write', parseOut)
     .option('--labels <names>', 'fields of the rows that hold labels, with commas', parseNames)
     .option('--gate', "also the features of the gate's token")
     .addHelpText('after', EXAMPLES)
@@ -46,7 +46,6 @@ async function features(options: FeaturesOptions): Promise<void> {
   if (reserved !== undefined) usageError(`--labels: ${show(reserved)} is what is scored, not a label`)
   await checkTarget(out)
   const { rows, labels, ignored } = takeLabels(await readRows(input), names)
-  if (ignored.length > 0) note(`note: fields that --labels does not name are left out: ${ignored.map(show).join(', ')}`)
   const start = performance.now()
   const hidden = await withModel(options, loadFeatureModel, async (model, _device, compute) => {
     const encoded = encodeAll(model, rows, gate)
@@ -65,8 +64,12 @@ async function features(options: FeaturesOptions): Promise<void> {
       progress.end()
     }
   })
+  // Only now: an error is the one line on standard error.
+  if (ignored.length > 0) note(`note: fields that --labels does not name are left out: ${ignored.map(show).join(', ')}`)
   const time = duration((performance.now() - start) / 1000)
-  await print(`${out}: features of ${rows.length} rows, ${hidden} columns, ${names.length} labels (${time})\n`)
+  await print(
+    `${printable(out)}: features of ${rows.length} rows, ${hidden} columns, ${names.length} labels (${time})\n`,
+  )
 }
 
 function featureTensors({ embeddings, promptEmbeddings }: Features, rows: number): TensorData[] {

@@ -1,7 +1,7 @@
 // pinball fit: linear quantile heads from a file of features, each level with the gap to its certified optimum.
 import type { Command } from 'commander'
 import { checkTarget, openFile, writeFileAtomic } from '../files/disk.ts'
-import { parseJson, show } from '../files/json.ts'
+import { parseJson, printable, show } from '../files/json.ts'
 import {
   encodeSafetensors,
   openSafetensors,
@@ -11,9 +11,9 @@ import {
   type TensorInfo,
 } from '../files/safetensors.ts'
 import { type LevelFit, openSolver } from '../reward/heads.ts'
-import { attributeNames } from '../reward/manifest.ts'
+import { attributeNames, isName } from '../reward/manifest.ts'
 import { figure, table } from './draw.ts'
-import { parseLevels, realNumber } from './options.ts'
+import { parseFeatures, parseLevels, parseOut, realNumber } from './options.ts'
 import { note, print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
 import { withoutInterruptHandler } from './signals.ts'
@@ -64,8 +64,8 @@ export function addFit(program: Command): void {
   program
     .command('fit')
     .description('fit quantile heads to features: L1-penalised quantile regression')
-    .requiredOption('--features <file>', 'safetensors file made by "pinball features --labels"')
-    .requiredOption('--out <file>', 'safetensors file to write')
+    .requiredOption('--features <file>', 'safetensors file made by "pinball features --labels"', parseFeatures)
+    .requiredOption('--out <file>', 'safetensors file to write', parseOut)
     .option('--levels <levels>', 'number of levels, or the levels with commas', parseLevels, parseLevels('19'))
     .option(
       '--alpha <number>',
@@ -105,7 +105,10 @@ async function fit(options: FitOptions): Promise<void> {
   await writeFileAtomic(out, encodeSafetensors(tensors, metadata))
   const missed = heads.fits.filter((level) => level.status !== 'optimal').length
   if (options.json) await printJson({ rows, columns, alpha, fits: heads.fits, ms })
-  else await print(`${report(heads.fits)}\n${out}: ${outputs} heads over ${columns} columns from ${rows} rows\n`)
+  else
+    await print(
+      `${report(heads.fits)}\n${printable(out)}: ${outputs} heads over ${columns} columns from ${rows} rows\n`,
+    )
   if (missed === 0) return
   note(`fit: ${missed} of ${outputs} levels missed the tolerance ${tolerance}; they are written as far as they came`)
   process.exitCode = MISSED
@@ -149,7 +152,7 @@ function find({ tensors }: Safetensors, file: string, name: string): TensorInfo 
 function readAttributes(text: string | undefined, count: number, file: string): string[] {
   if (text === undefined) return attributeNames(count)
   const names = parseJson(text, `${file}: attributes in the metadata`)
-  if (!Array.isArray(names) || !names.every((name) => typeof name === 'string') || names.length !== count) {
+  if (!Array.isArray(names) || !names.every(isName) || names.length !== count) {
     throw new Error(`${file}: attributes in the metadata must be a list of ${count} names, got ${show(names)}`)
   }
   return names

@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
-import { printable } from '../files/json.ts'
+import { show } from '../files/json.ts'
 import { evenLevels } from '../reward/distribution.ts'
+import { isName } from '../reward/manifest.ts'
 
 /** What `deviceOptions` add to a command. */
 export interface DeviceChoice {
@@ -20,7 +21,7 @@ export const EMBEDDED = 'models/nano'
 /** Adds --model, --device and --threads. */
 export function deviceOptions(command: Command): Command {
   return command
-    .option('--model <dir>', `model directory (default: the embedded ${EMBEDDED})`)
+    .option('--model <dir>', `model directory (default: the embedded ${EMBEDDED})`, parseModel)
     .addOption(new Option('--device <device>', 'where to compute').choices([...DEVICE_KINDS]).default('auto'))
     .option('--threads <n>', 'threads of the wasm device (default: all cores)', wholeNumber(1, 64))
 }
@@ -28,6 +29,23 @@ export function deviceOptions(command: Command): Command {
 /** Ends the command as wrong usage: exit code 2. */
 export function usageError(message: string): never {
   throw new CommanderError(2, 'pinball.usage', message)
+}
+
+/** Makes a parser of file names, which must not be empty. */
+function fileName(option: string, what: string): (text: string) => string {
+  return (text) => (text === '' ? usageError(`${option}: must be a ${what}, got ""`) : text)
+}
+
+const parseModel = fileName('--model', 'directory')
+/** Parses --input of rows. */
+export const parseInput = fileName('--input', 'file name or -')
+/** Parses --features. */
+export const parseFeatures = fileName('--features', 'file name')
+
+/** Parses --out: a file name; standard output is for people. */
+export function parseOut(text: string): string {
+  if (text === '' || text === '-') usageError(`--out: must be a file name, got "${text}"`)
+  return text
 }
 
 /** The folder of the embedded model, beside dist/ in the package and beside src/ in the repository. */
@@ -89,8 +107,10 @@ export function parseLevels(text: string): number[] {
 export function parseNames(text: string): string[] {
   const names = text.split(',').map((name) => name.trim())
   if (names.includes('')) throw new InvalidArgumentError('Must be names with commas, none empty.')
+  const bad = names.find((name) => !isName(name))
+  if (bad !== undefined) throw new InvalidArgumentError(`${show(bad)} has control characters.`)
   const twice = names.find((name, i) => names.indexOf(name) !== i)
-  if (twice !== undefined) throw new InvalidArgumentError(`"${printable(twice)}" is there twice.`)
+  if (twice !== undefined) throw new InvalidArgumentError(`${show(twice)} is there twice.`)
   return names
 }
 

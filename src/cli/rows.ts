@@ -1,9 +1,10 @@
 // Rows of an input file: read with their line numbers, split from their labels, and encoded by the model.
-import { openFile } from '../files/disk.ts'
+import { openInput } from '../files/disk.ts'
 import { isObject, show } from '../files/json.ts'
 import { type JsonLine, readJsonl } from '../files/jsonl.ts'
 import type { FeatureModel } from '../reward/features.ts'
 import type { EncodedRow } from '../reward/rows.ts'
+import { withoutInterruptHandler } from './signals.ts'
 
 /** A row as it was given, with what errors call it. */
 export interface InputRow {
@@ -14,14 +15,17 @@ export interface InputRow {
 /** Fields that say what is scored; all others of a row are labels or unknown. */
 const ROW_FIELDS = ['prompt', 'response', 'messages', 'input_ids', 'gate_position']
 
-/** Reads all rows of a JSON Lines file, or of standard input for `-`. Throws on an empty one and on lines that are no objects. */
+/** Reads all rows of a JSON Lines file or pipe, or of standard input for `-`. Throws where there are none or they are no objects. */
 export async function readRows(input: string): Promise<InputRow[]> {
   if (input === '-') return collect(readJsonl(process.stdin, 'standard input'), 'standard input')
-  const source = await openFile(input)
+  // By its name it cannot be opened where it is a socket.
+  if (input === '/dev/stdin') return collect(readJsonl(process.stdin, input), input)
+  // Opening a pipe may wait for a writer, in a call that only the system can end.
+  const source = await withoutInterruptHandler(() => openInput(input))
   try {
     return await collect(readJsonl(source, input), input)
   } finally {
-    await source.close()
+    if ('close' in source) await source.close()
   }
 }
 

@@ -1,10 +1,11 @@
 // pinball score: reward distributions of rows, as JSON or as a table with a drawing of each.
 import type { Command } from 'commander'
 import type { Device } from '../device/device.ts'
+import { printable } from '../files/json.ts'
 import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
 import { axis, commonScale, figure, nearest, sketch, snippet, table } from './draw.ts'
 import { type Compute, withModel } from './engine.ts'
-import { type DeviceChoice, deviceOptions, parseLambda, usageError } from './options.ts'
+import { type DeviceChoice, deviceOptions, parseInput, parseLambda, usageError } from './options.ts'
 import { print, printJson } from './output.ts'
 import { startRows } from './progress.ts'
 import { encodeAll, type InputRow, readRows } from './rows.ts'
@@ -23,6 +24,8 @@ Rows of an input file are JSON objects, one a line:
   {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
   {"input_ids": [1, 2, 3], "gate_position": 0}
 
+Tables and drawings show quantiles that cross in ascending order; --json prints them as the model gives them.
+
 Examples:
   $ pinball score --prompt "How was the film?" --response "A delight." --response "Dull."
   $ pinball score --input rows.jsonl --json > scores.json
@@ -36,7 +39,7 @@ export function addScore(program: Command): void {
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
     .option('--response <text>', 'a response to the prompt; may be repeated', collect)
-    .option('--input <file>', 'rows as JSON Lines; - for standard input')
+    .option('--input <file>', 'rows as JSON Lines; - for standard input', parseInput)
     .option('--lambda <number>', "risk aversion of the utility (default: the model's)", parseLambda)
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
@@ -119,7 +122,8 @@ function document(model: RewardModel, device: Device, results: readonly Score[])
 export function heading(model: RewardModel, device: Device, rows: number, lambda = model.lambda): string {
   const count = `${rows} ${rows === 1 ? 'row' : 'rows'}`
   const { attributes: names, levels } = model
-  return `${model.name} on ${device.description}: ${count}, ${names.length} attributes at ${levels.length} levels, lambda ${lambda}\n`
+  const where = printable(`${model.name} on ${device.description}`)
+  return `${where}: ${count}, ${names.length} attributes at ${levels.length} levels, lambda ${lambda}\n`
 }
 
 /** A line for each row: score, utility, three quantiles, drawing, the beginning of the response. */

@@ -16,6 +16,8 @@ interface StartOptions extends DeviceChoice {
 }
 
 const HELP = `
+Quantiles that cross are shown in ascending order.
+
 Examples:
   $ pinball start
   $ pinball start --prompt "How are you?" --response "Fine." --response "Go away." --lambda 4

@@ -1,8 +1,10 @@
 // Files of the local disk as sources, and files written whole or not at all; the only file here that needs Node.
 import { randomBytes } from 'node:crypto'
-import { unlinkSync } from 'node:fs'
+import { createReadStream, open as openDescriptor, unlinkSync } from 'node:fs'
 import { type FileHandle, open, readdir, realpath, rename, stat, unlink } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { Socket } from 'node:net'
+import { basename, dirname, join, sep } from 'node:path'
+import { promisify } from 'node:util'
 import { checkRange, type ModelFiles, type Source } from './source.ts'
 
 // One read call moves at most this much: Node passes lengths to the system as 32-bit numbers.
@@ -22,6 +24,18 @@ export async function openFile(path: string): Promise<Source> {
     await handle.close()
     throw error
   }
+}
+
+/** Opens a file by ranges, as `openFile` does, but a pipe (once it has a writer) or a character device as a stream. */
+export async function openInput(path: string): Promise<Source | AsyncIterable<Uint8Array>> {
+  const about = await stat(path).catch(() => null)
+  if (about?.isCharacterDevice()) return createReadStream(path)
+  if (!about?.isFIFO()) return openFile(path)
+  const fd = await promisify(openDescriptor)(path, 'r').catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`${path}: ${explain(error)}`)
+  })
+  // A socket waits without holding a thread, which would keep the process from ending.
+  return new Socket({ fd, readable: true, writable: false })
 }
 
 /** Opens a model directory. Throws `PATH: no such directory` and the like; files in it are looked up when asked for. */
@@ -60,9 +74,9 @@ function fileSource(name: string, handle: FileHandle, byteLength: number): Sourc
   return {
     name,
     byteLength,
-    async read(offset, length) {
+    async read(offset, length, into) {
       checkRange({ name, byteLength }, offset, length)
-      const bytes = new Uint8Array(length)
+      const bytes = into && into.length >= length ? into.subarray(0, length) : new Uint8Array(length)
       let done = 0
       while (done < length) {
         const { bytesRead } = await handle.read(bytes, done, Math.min(length - done, READ_BYTES), offset + done)
@@ -84,6 +98,8 @@ function explain(error: NodeJS.ErrnoException): string {
   if (error.code === 'ENOTDIR') return 'a part of the path is not a directory'
   if (error.code === 'EISDIR') return 'is a directory, a file is needed'
   if (error.code === 'ENOSPC') return 'no space left on the disk'
+  if (error.code === 'EROFS') return 'the file system is read-only'
+  if (error.code === 'ENAMETOOLONG') return 'the name is too long'
   return `${error.code ?? error.message}`
 }
 
@@ -98,8 +114,8 @@ export async function writeFileAtomic(
   path: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 ): Promise<void> {
-  const target = await checkTarget(path)
-  const temporary = join(dirname(target), `.${basename(target)}.${randomBytes(6).toString('hex')}.tmp`)
+  const target = await findTarget(path)
+  const temporary = temporaryName(target)
   let handle: FileHandle | null = null
   unfinished.add(temporary)
   try {
@@ -119,13 +135,36 @@ export async function writeFileAtomic(
   }
 }
 
-/** Throws unless `path` can be written: its folder exists and it is not a directory or device. Gives the real path. */
-export async function checkTarget(path: string): Promise<string> {
+/** Throws unless `writeFileAtomic` can write `path`, as far as can be known now: the temporary file is made and removed. */
+export async function checkTarget(path: string): Promise<void> {
+  const temporary = temporaryName(await findTarget(path))
+  unfinished.add(temporary)
+  try {
+    await (await open(temporary, 'wx')).close()
+    await unlink(temporary)
+  } catch (error) {
+    const known = error as NodeJS.ErrnoException
+    // The folder exists, but is no place for files: /proc is such a one.
+    const reason = known.code === 'ENOENT' ? `no files can be made in ${dirname(path)}` : explain(known)
+    throw new Error(`${path}: cannot be written: ${reason}`)
+  } finally {
+    unfinished.delete(temporary)
+  }
+}
+
+function temporaryName(target: string): string {
+  return join(dirname(target), `.${basename(target)}.${randomBytes(6).toString('hex')}.tmp`)
+}
+
+/** Throws unless the folder of `path` exists and `path` is not a directory or device. Gives the real path. */
+async function findTarget(path: string): Promise<string> {
   const about = await stat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null
     throw new Error(`${path}: cannot be written: ${explain(error)}`)
   })
-  if (about?.isDirectory()) throw new Error(`${path}: cannot be written: is a directory`)
+  if (about?.isDirectory() || path.endsWith('/') || path.endsWith(sep)) {
+    throw new Error(`${path}: cannot be written: is a directory`)
+  }
   if (about !== null) {
     if (!about.isFile()) throw new Error(`${path}: cannot be written: is not a regular file`)
     return realpath(path)

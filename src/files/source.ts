@@ -1,14 +1,15 @@
 // Sources: everything Pinball reads, as named byte ranges; and model directories as named sources.
 
 /**
- * A named, immutable run of bytes that is read by ranges. `read` returns a fresh array that starts at offset 0 of its own
- * buffer (so it may be viewed as any typed array) and throws when the range is not inside the source.
+ * A named, immutable run of bytes that is read by ranges. `read` returns an array that starts at offset 0 of its buffer (so it may
+ * be viewed as any typed array) and throws when the range is not inside the source. The array is fresh, or, where `into` is
+ * given and the source can fill it, the beginning of `into`: reading a large file piece by piece then leaves no garbage.
  */
 export interface Source {
   /** What errors call it: a path, a URL or a file's name. */
   readonly name: string
   readonly byteLength: number
-  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>
+  read(offset: number, length: number, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>
   close(): Promise<void>
 }
 

@@ -13,7 +13,7 @@ export type LayerWeights = Record<LinearName | 'input_layernorm' | 'post_attenti
 
 const STORAGE: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' }
 /** Bytes read from the file at a time: large enough for full disk speed, small beside any model. */
-const PIECE_BYTES = 2 ** 24
+const PIECE_BYTES = 2 ** 21
 
 /** Where each tensor of the backbone is in the checkpoint. */
 export interface LlamaTensors {
@@ -123,12 +123,16 @@ export function checkFinite(data: TensorData, dtype: DType, info: TensorInfo, fi
   }
 }
 
-/** Calls `take` with consecutive pieces of a tensor and the index of their first element; every value is checked. */
+/**
+ * Calls `take` with consecutive pieces of a tensor and the index of their first element; every value is checked. A piece is
+ * overwritten by the next one.
+ */
 export async function readPieces(info: TensorInfo, take: (data: TensorData, first: number) => void): Promise<void> {
   const dtype = storageOf(info)
   const width = dtype === 'f32' ? 4 : 2
+  const buffer = new Uint8Array(Math.min(PIECE_BYTES, info.end - info.begin))
   for (let at = info.begin; at < info.end; at += PIECE_BYTES) {
-    const bytes = await info.source.read(at, Math.min(PIECE_BYTES, info.end - at))
+    const bytes = await info.source.read(at, Math.min(PIECE_BYTES, info.end - at), buffer)
     const data = elements(bytes, dtype)
     const first = (at - info.begin) / width
     checkFinite(data, dtype, info, first)

@@ -11,7 +11,7 @@ import { type Manifest, readManifest } from './manifest.ts'
 import { batchRows, type EncodedRow, encodeRow, encodeRows, type Row, type RowRules } from './rows.ts'
 
 export interface ModelOptions {
-  /** Tokens computed at once; 1024 on the CPU and 2048 on a GPU by default. A longer row is a batch of its own. */
+  /** Tokens computed at once; 512 on the CPU and 2048 on a GPU by default. A longer row is a batch of its own. */
   readonly batchTokens?: number
 }
 
@@ -103,7 +103,7 @@ export async function loadFeatureModel(
 
 /** Loads backbone, manifest and tokenizer of a model directory. */
 export async function loadBackbone(device: Device, files: ModelFiles, options: ModelOptions = {}): Promise<Backbone> {
-  const batchTokens = options.batchTokens ?? (device.kind === 'wasm' ? 1024 : 2048)
+  const batchTokens = options.batchTokens ?? (device.kind === 'wasm' ? 512 : 2048)
   if (!Number.isSafeInteger(batchTokens) || batchTokens < 1) {
     throw new Error(`batchTokens must be a whole number of at least 1, got ${batchTokens}`)
   }

@@ -14,6 +14,7 @@ const BLOCK_BYTES = 8 * 2 ** 20
  */
 export async function fingerprint(files: ModelFiles, tensors: ReadonlyMap<string, TensorInfo>): Promise<string> {
   const lines = ['pinball model 1']
+  const buffer = new Uint8Array(BLOCK_BYTES)
   for (const file of FILES) {
     const source = await files.open(file)
     if (source === null) continue
@@ -27,7 +28,7 @@ export async function fingerprint(files: ModelFiles, tensors: ReadonlyMap<string
     const { dtype, shape, begin, end, source } = tensors.get(name)!
     const blocks: string[] = []
     for (let at = begin; at < end; at += BLOCK_BYTES) {
-      blocks.push(await digest(await source.read(at, Math.min(BLOCK_BYTES, end - at))))
+      blocks.push(await digest(await source.read(at, Math.min(BLOCK_BYTES, end - at), buffer)))
     }
     lines.push(`tensor ${JSON.stringify(name)} ${dtype} ${JSON.stringify(shape)} ${blocks.join(' ')}`)
   }

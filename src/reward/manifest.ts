@@ -1,5 +1,5 @@
 // The manifest pinball.json of a model directory: what a checkpoint does not say about how to use it.
-import { parseJsonObject, show } from '../files/json.ts'
+import { parseJsonObject, printable, show } from '../files/json.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
 import type { BosPolicy } from '../text/chat.ts'
 import { checkLevels, type Mixture } from './distribution.ts'
@@ -80,11 +80,16 @@ function readNames(value: unknown, where: string): string[] {
   const names = readList(value, where, 'names')
   const seen = new Set<string>()
   for (const name of names) {
-    if (typeof name !== 'string' || name === '') throw new Error(`${where} must be names, got ${show(name)}`)
+    if (!isName(name)) throw new Error(`${where} must be names without control characters, got ${show(name)}`)
     if (seen.has(name)) throw new Error(`${where} must differ, got ${show(name)} twice`)
     seen.add(name)
   }
   return [...seen]
+}
+
+/** Whether a value can name an attribute: a text that is not empty and has no characters that would steer a terminal. */
+export function isName(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && printable(value) === value
 }
 
 function readLevels(value: unknown, where: string): number[] {
