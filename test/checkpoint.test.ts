@@ -227,7 +227,7 @@ test('refuses manifests with unknown keys and impossible values', async () => {
   await failing({ attributes: ['a', 'b'] }, 'attributes must be as many as num_objectives of config.json, 3, got 2')
   await failing({ levels: [0.5] }, 'levels must be as many as num_quantiles of config.json, 5, got 1')
   await failing({ attributes: ['a', 'b', 'a'] }, 'attributes must differ, got "a" twice')
-  await failing({ attributes: ['a', ''] }, 'attributes must be names, got ""')
+  await failing({ attributes: ['a', ''] }, 'attributes must be names without control characters, got ""')
   await failing({ attributes: {} }, 'attributes must be a list of names, got {}')
   await failing({ levels: [0.1, 0.1] }, 'levels: must increase, got 0.1 after 0.1')
   await failing({ levels: [0.1, 1] }, 'levels: must be between 0 and 1, got 1')

@@ -22,6 +22,8 @@ from heads import TAU, collect, constant_quantiles, margins, subset
 from quantiles import counts_of, item_losses
 
 HERE = Path(__file__).resolve().parent
+# A quantile this close to a rating sits on it; ratings are at least 0.1 apart.
+ON = 1e-4
 
 
 def load_model(folder):
@@ -69,7 +71,9 @@ def calibration(entry, heads, bias, constant, count):
     ours, theirs = item_losses(counts, q, TAU), item_losses(counts, base, TAU)
     n = counts.sum()
     difference = (theirs - ours).mean(1)
-    covered = np.array(coverage(counts, q))
+    # A quantile that sits on one of few ratings covers all of it or nothing: its level must lie between the two shares.
+    below, covered = np.array(coverage(counts, q - ON)), np.array(coverage(counts, q + ON))
+    error = np.maximum(0, np.maximum(below - data.LEVELS, data.LEVELS - covered))
     return {
         'items': len(x), 'ratings': int(n),
         'pinball': round(float(ours.mean(1).sum() / n), 5), 'pinball_unconditional': round(float(theirs.mean(1).sum() / n), 5),
@@ -79,9 +83,9 @@ def calibration(entry, heads, bias, constant, count):
                                            / theirs.mean(1).sum()), 4),
         'pinball_by_level': (ours.sum(0) / n).round(5).tolist(),
         'pinball_unconditional_by_level': (theirs.sum(0) / n).round(5).tolist(),
-        'coverage': covered.tolist(), 'coverage_unconditional': coverage(counts, base),
-        'worst_coverage_error': round(float(np.abs(covered - data.LEVELS).max()), 4),
-        'mean_coverage_error': round(float(np.abs(covered - data.LEVELS).mean()), 4),
+        'coverage': covered.tolist(), 'coverage_below': below.tolist(), 'coverage_unconditional': coverage(counts, base),
+        'worst_coverage_error': round(float(error.max()), 4),
+        'mean_coverage_error': round(float(error.mean()), 4),
         'crossings': round(float((np.diff(q, axis=1) < -1e-6).mean()), 4),
     }
 
