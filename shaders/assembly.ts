@@ -1,4 +1,4 @@
-// Compiles the AssemblyScript modules named in asconfig.json and wraps each as a TypeScript module that holds its bytes.
+// Compiles the AssemblyScript modules named in asconfig.json and wraps each as a TypeScript module with a function that gives its bytes.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,7 +25,7 @@ export async function compileAssembly(root: string): Promise<[string, string][]>
       const bytes = readFileSync(out).toString('base64')
       files.push([
         file,
-        `// Made by shaders/generate.ts from ${entry}; not to be edited.\nexport const ${name} =\n  '${bytes}'\n`,
+        `// Made by shaders/generate.ts from ${entry}; not to be edited.\nexport const ${name} = () =>\n  Uint8Array.from(atob('${bytes}'), (character) => character.charCodeAt(0))\n`,
       ])
     }
     return files

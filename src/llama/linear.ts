@@ -3,7 +3,7 @@ import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 
 /** Up to this many rows the weights are read once for all rows; above, tiles of rows and outputs pay off. */
-export const VEC_ROWS = 8
+const VEC_ROWS = 8
 
 const TILED = { f32: 'linear', f16: 'linear_f16', bf16: 'linear_bf16' } as const
 const VEC = { f32: 'linear_vec', f16: 'linear_vec_f16', bf16: 'linear_vec_bf16' } as const

@@ -6,8 +6,7 @@ import { readTensorF32, type TensorInfo } from '../files/safetensors.ts'
 import type { LlamaConfig } from './config.ts'
 
 /** The linear maps of a layer, [O, D] each, in the storage type of the file. */
-export const LINEAR = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] as const
-export type LinearName = (typeof LINEAR)[number]
+type LinearName = 'q_proj' | 'k_proj' | 'v_proj' | 'o_proj' | 'gate_proj' | 'up_proj' | 'down_proj'
 
 export type LayerWeights = Record<LinearName | 'input_layernorm' | 'post_attention_layernorm', Tensor>
 

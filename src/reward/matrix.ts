@@ -153,6 +153,6 @@ export class Matrix {
 let compiled: WebAssembly.Module | undefined
 
 function instantiate(): Kernels {
-  compiled ??= new WebAssembly.Module(Uint8Array.from(atob(solverWasm), (c) => c.charCodeAt(0)))
+  compiled ??= new WebAssembly.Module(solverWasm())
   return new WebAssembly.Instance(compiled, {}).exports as unknown as Kernels
 }

@@ -46,8 +46,7 @@ export function quantileModule(): QuantileModule {
 }
 
 function instantiate(): QuantileModule {
-  const bytes = Uint8Array.from(atob(quantileWasm), (character) => character.charCodeAt(0))
-  return new WebAssembly.Instance(new WebAssembly.Module(bytes), {}).exports as unknown as QuantileModule
+  return new WebAssembly.Instance(new WebAssembly.Module(quantileWasm()), {}).exports as unknown as QuantileModule
 }
 
 /** Arrays in the module's memory: their addresses, and views of them that hold until the next `place`. */

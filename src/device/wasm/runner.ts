@@ -34,14 +34,6 @@ for (const { name, floats } of signatures)
   if (floats.length > SLOT - 8)
     throw new Error(`${name}: ${floats.length} arguments do not fit a slot of the task queue`)
 
-/** Decodes base64; works in Node and in browsers. */
-function decode(text: string): Uint8Array<ArrayBuffer> {
-  const raw = atob(text)
-  const bytes = new Uint8Array(raw.length)
-  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i)
-  return bytes
-}
-
 /** Opens the CPU with up to `threads` threads; all cores without a number, and one where shared memory is missing. */
 export async function openWasm(threads?: number): Promise<Backend> {
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS))
@@ -56,15 +48,15 @@ interface Exports {
   heap_base(): number
 }
 
-async function instantiate(text: string, memory: WebAssembly.Memory) {
-  const module = await WebAssembly.compile(decode(text))
+async function instantiate(bytes: BufferSource, memory: WebAssembly.Memory) {
+  const module = await WebAssembly.compile(bytes)
   const instance = await WebAssembly.instantiate(module, { env: { memory, abort: () => {} } })
   return { module, exports: instance.exports as unknown as Exports & Record<string, (...values: number[]) => void> }
 }
 
 async function openThreads(threads: number): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared: true })
-  const { module, exports } = await instantiate(kernelsThreadsWasm, memory)
+  const { module, exports } = await instantiate(kernelsThreadsWasm(), memory)
   const heap = new Heap(memory, exports.heap_base())
   const queue = heap.allocate(QUEUE_BYTES, 'task queue').address
   const scratches = Array.from({ length: threads }, () => heap.allocate(exports.scratch_bytes(), 'scratch').address)
@@ -150,7 +142,7 @@ const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve
 
 async function openSingle(): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536 })
-  const { exports } = await instantiate(kernelsSingleWasm, memory)
+  const { exports } = await instantiate(kernelsSingleWasm(), memory)
   const heap = new Heap(memory, exports.heap_base())
   exports.set_scratch(heap.allocate(exports.scratch_bytes(), 'scratch').address)
   let failed: Error | null = null
