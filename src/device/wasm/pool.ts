@@ -87,12 +87,17 @@ export class Pool {
 
   async stop(): Promise<void> {
     if (this.#stopped) return
-    this.#stopped = true
     Atomics.store(this.#words, QUIT, 1)
     Atomics.add(this.#words, POSTED, 1)
     Atomics.notify(this.#words, POSTED)
     this.#fail(new Error('wasm: the device has been destroyed'))
+    this.#stopped = true
     await Promise.all(this.#threads.map((thread) => thread.stop()))
+  }
+
+  /** Whether a thread has failed; its message with the reason may still be on the way. */
+  #failing(): boolean {
+    return Atomics.load(this.#words, FAILED) !== 0
   }
 
   #inRing(): number {
@@ -117,7 +122,7 @@ export class Pool {
 
   #wait(task: number): Promise<void> {
     if (this.#error) return Promise.reject(this.#error)
-    if (this.finished >= task) return Promise.resolve()
+    if (this.finished >= task && !this.#failing()) return Promise.resolve()
     for (const thread of this.#threads) thread.hold(true)
     return new Promise((resolve, reject) => {
       this.#waiting.push({ task, resolve, reject })
@@ -127,7 +132,7 @@ export class Pool {
 
   /** Asks for a message at the nearest task that somebody waits for. */
   #ask(): void {
-    while (this.#waiting.length > 0) {
+    while (this.#waiting.length > 0 && !this.#failing()) {
       const nearest = Math.min(...this.#waiting.map(({ task }) => task))
       const ahead = nearest - (this.#posted - this.#backlog.length)
       // 0 means "no wish", so that counter value asks for its successor's predecessor: one task earlier is harmless.
@@ -140,6 +145,8 @@ export class Pool {
   }
 
   #settle(): void {
+    // Work after a failure is skipped, so that only the message may end the wait.
+    if (this.#failing()) return
     const finished = this.finished
     const ready = this.#waiting.filter(({ task }) => task <= finished)
     this.#waiting = this.#waiting.filter(({ task }) => task > finished)
@@ -148,6 +155,8 @@ export class Pool {
   }
 
   #hear(message: Message): void {
+    // A late message must not let go of threads whose end is being waited for.
+    if (this.#stopped) return
     if ('error' in message) {
       this.#fail(new Error(`wasm: ${message.error}`))
       return
@@ -157,6 +166,7 @@ export class Pool {
   }
 
   #fail(error: Error): void {
+    if (this.#stopped) return
     this.#error ??= error
     Atomics.store(this.#words, FAILED, 1)
     const waiting = this.#waiting
