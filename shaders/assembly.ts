@@ -8,7 +8,8 @@ import asc from 'assemblyscript/asc'
 export const MODULES = [
   { target: 'threads', entry: 'assembly/index.ts', file: 'kernels_threads.ts', name: 'kernelsThreadsWasm' },
   { target: 'single', entry: 'assembly/index.ts', file: 'kernels_single.ts', name: 'kernelsSingleWasm' },
-  { target: 'solver', entry: 'assembly/solver/index.ts', file: 'solver.ts', name: 'solverWasm' },
+  { target: 'solver_threads', entry: 'assembly/solver/index.ts', file: 'solver_threads.ts', name: 'solverThreadsWasm' },
+  { target: 'solver_single', entry: 'assembly/solver/index.ts', file: 'solver_single.ts', name: 'solverSingleWasm' },
   { target: 'quantile', entry: 'assembly/quantile/index.ts', file: 'quantile.ts', name: 'quantileWasm' },
 ] as const
 

@@ -7,7 +7,6 @@ export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } f
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
-export { type Certificate, certify } from './reward/certificate.ts'
 export { type Checkpoint, encodeCheckpoint, readCheckpoint } from './reward/checkpoint.ts'
 export {
   cdf,
@@ -23,9 +22,23 @@ export {
   variance,
 } from './reward/distribution.ts'
 export { type Features, loadFeatureModel } from './reward/features.ts'
-export { type FitOptions, fitQuantiles, type LevelFit, openSolver, type QuantileFit } from './reward/heads.ts'
 export { loadRewardModel, type RewardModel, type Score } from './reward/model.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'
+export { type Certificate, type Claim, certify } from './solver/certificate.ts'
+export {
+  type FeatureBlocks,
+  type Features as FeatureMatrix,
+  type FinishedLevel,
+  type FitOptions,
+  fitQuantiles,
+  type Labels,
+  type LevelFit,
+  openSolver,
+  type Progress,
+  type QuantileFit,
+  type Solver,
+  type Start,
+} from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'

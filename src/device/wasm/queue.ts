@@ -12,6 +12,8 @@ export const WANTED = 2
 export const QUIT = 3
 /** Set once a task has trapped: what follows is skipped. */
 export const FAILED = 4
+/** Threads that have started. */
+export const READY = 5
 export const HEADER = 16
 
 /** Slots of the ring and words of a slot. */

@@ -13,6 +13,7 @@ import {
   PIECE,
   POSTED,
   QUIT,
+  READY,
   SLOT,
   SLOTS,
   type Start,
@@ -38,6 +39,7 @@ function work({ module, memory, queue, scratch, kernels }: Start, post: (message
   const words = new Int32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
   const floats = new Float32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
 
+  Atomics.add(words, READY, 1)
   for (let task = 0; ; task = (task + 1) | 0) {
     waitForChange(words, POSTED, task)
     if (Atomics.load(words, QUIT) !== 0) return

@@ -1,5 +1,7 @@
 // Labels of one attribute, sorted by feature row, with equal labels of a row merged into one that weighs more.
 
+import type { Labels } from './certificate.ts'
+
 /** Labels as a solver reads them; N merged labels over R feature rows. */
 export interface LabelSet {
   /** Feature rows that carry labels, ascending [R]. */
@@ -19,14 +21,18 @@ export interface LabelSet {
 export const MISSING = 0xffffffff
 
 /**
- * Sorts and merges labels. Label i belongs to feature row rowIndex[i], or i without `rowIndex`; NaN drops the label.
+ * Sorts and merges labels. Label i belongs to feature row rowIndex[i], or i without `rowIndex`; NaN drops the label, and
+ * so does a weight of 0.
  *
  * Throws where shapes or indices do not fit, a label is infinite, or none is left.
  */
-export function mergeLabels(values: Float32Array, rowIndex: Uint32Array | undefined, featureRows: number): LabelSet {
-  const order = sortedLabels(values, rowIndex, featureRows)
+export function mergeLabels(given: Labels, featureRows: number): LabelSet {
+  const { values, rowIndex } = given
+  const order = sortedLabels(given, featureRows)
+  let total = 0
+  for (const i of order) total += given.weights ? given.weights[i] : 1
   if (order.length === 0)
-    throw new Error(`fit: an attribute must have at least one label, found ${values.length} missing ones`)
+    throw new Error(`fit: an attribute must have at least one label, found ${values.length} missing or without weight`)
   const index = new Uint32Array(values.length).fill(MISSING)
   const rows = new Uint32Array(order.length)
   const rowOf = new Uint32Array(order.length)
@@ -36,15 +42,16 @@ export function mergeLabels(values: Float32Array, rowIndex: Uint32Array | undefi
   let groups = 0
   for (const i of order) {
     const row = rowIndex ? rowIndex[i] : i
+    const share = (given.weights ? given.weights[i] : 1) / total
     if (groups === 0 || rows[groups - 1] !== row) rows[groups++] = row
     else if (merged[labels - 1] === values[i]) {
-      weights[labels - 1] += 1 / order.length
+      weights[labels - 1] += share
       index[i] = labels - 1
       continue
     }
     rowOf[labels] = groups - 1
     merged[labels] = values[i]
-    weights[labels] = 1 / order.length
+    weights[labels] = share
     index[i] = labels++
   }
   return {
@@ -68,7 +75,7 @@ export function weightedQuantile(values: Float64Array, weights: Float64Array, le
   return values[order[order.length - 1]]
 }
 
-function sortedLabels(values: Float32Array, rowIndex: Uint32Array | undefined, featureRows: number): Uint32Array {
+function sortedLabels({ values, rowIndex, weights }: Labels, featureRows: number): Uint32Array {
   if (!rowIndex && values.length !== featureRows) {
     throw new Error(
       `fit: labels must be one per feature row (${featureRows}), got ${values.length}; pass rowIndex otherwise`,
@@ -77,10 +84,17 @@ function sortedLabels(values: Float32Array, rowIndex: Uint32Array | undefined, f
   if (rowIndex && rowIndex.length !== values.length) {
     throw new Error(`fit: rowIndex must have one entry per label (${values.length}), got ${rowIndex.length}`)
   }
+  if (weights && weights.length !== values.length) {
+    throw new Error(`fit: weights must have one entry per label (${values.length}), got ${weights.length}`)
+  }
   const present: number[] = []
   for (let i = 0; i < values.length; i++) {
     const value = values[i]
     if (Number.isNaN(value)) continue
+    const weight = weights ? weights[i] : 1
+    if (!(weight >= 0 && weight < Infinity))
+      throw new Error(`fit: weights must be 0 or more, label ${i} has ${weight}`)
+    if (weight === 0) continue
     if (!Number.isFinite(value))
       throw new Error(`fit: labels must be finite or NaN for missing, label ${i} is ${value}`)
     if (rowIndex && rowIndex[i] >= featureRows) {

@@ -4,53 +4,94 @@
 // The penalty is written as one pseudo-label per column: target 0, row e_j, box [-penalty, penalty]. With A the rows of both
 // kinds and t their targets, the dual is  max t'z  subject to  A'z = 0 and lower <= z <= upper, and its multiplier is w.
 
-import type { LabelSet } from './labels.ts'
-import type { Matrix } from './matrix.ts'
-
-/** One level of one attribute, in the solver's units (labels shifted and scaled to a mean size of about 1). */
-export interface Task {
-  readonly matrix: Matrix
-  readonly labels: LabelSet
-  /** Targets [N], in place of labels.values. */
-  readonly y: Float64Array
-  readonly level: number
-  /** Penalty on the mean loss, 0 or more, of the columns below matrix.columns. */
-  readonly penalty: number
-  /** Columns that may be non-zero, ascending; matrix.columns stands for the intercept. */
-  readonly columns: Uint32Array
-  /** Root mean square of each column [stride]. */
-  readonly scale: Float64Array
-  /** Stop at this relative gap, or at this absolute one. */
-  readonly tolerance: number
-  /** A relative gap at which a stalled solver need not try for long. */
-  readonly enough: number
-  readonly floor: number
-  readonly signal?: AbortSignal
-}
-
-/** What a solver found. Both are only claims until `certify` has looked at them. */
-export interface Solution {
-  /** Weights [stride] including the intercept at matrix.columns. */
-  readonly weights: Float64Array
-  /** Dual values per unit of weight, in [level - 1, level], [N]. */
-  readonly dual: Float64Array
-  readonly objective: number
-  readonly bound: number
-  readonly iterations: number
-}
+import type { F64, U32 } from './arena.ts'
+import type { Solution, Task } from './task.ts'
 
 const MAX_ITERATIONS = 100
 /** Iterations without progress in the gap before the best point is taken. */
 const PATIENCE = 12
 
-/** Solves the task on its columns; never throws for a hard problem, but returns the best primal and dual points met. */
-export function interiorPoint(task: Task): Solution {
-  const mark = task.matrix.mark()
-  try {
-    return new InteriorPoint(task).solve()
-  } finally {
-    task.matrix.release(mark)
+/** Rows of the Gram matrix that are packed at a time. */
+const BLOCK = 128
+/** Up to this many columns all are solved for at once; beyond, those that matter are found by pricing. */
+const WHOLE = 384
+/** At least this many columns join at a time. */
+const ADD_AT_ONCE = 128
+const ROUNDS = 30
+
+/**
+ * Solves the task; never throws for a hard problem, but returns the best primal and dual points met. With many columns it works
+ * on a growing set of them, which starts with `columns`.
+ */
+export async function interiorPoint(task: Task, columns: readonly number[] = []): Promise<Solution> {
+  const { matrix, penalty, intercept } = task
+  const { arena } = matrix.team
+  const scale = matrix.scale.values
+  const every: number[] = []
+  for (let j = 0; j < matrix.columns; j++) if (scale[j] > 0) every.push(j)
+  let iterations = 0
+  const solve = async (chosen: readonly number[]): Promise<Solution> => {
+    const mark = arena.mark()
+    try {
+      const sorted = [...chosen].sort((a, b) => a - b)
+      if (intercept) sorted.push(matrix.columns)
+      return await new InteriorPoint(task, Uint32Array.from(sorted), iterations).solve()
+    } finally {
+      arena.release(mark)
+    }
   }
+  if (penalty === 0 || every.length <= WHOLE) return solve(every)
+  const mark = arena.mark()
+  try {
+    const price = pricer(task)
+    const set = new Set(columns)
+    let best: Solution | undefined
+    for (let round = 0; round < ROUNDS; round++) {
+      const solution = set.size > 0 ? await solve([...set]) : emptySolution(task)
+      iterations += solution.iterations
+      const u = price(solution.dual)
+      let largest = 0
+      for (const j of every) largest = Math.max(largest, Math.abs(u[j]))
+      const share = largest > penalty ? penalty / largest : 1
+      const bound = solution.bound * share
+      // The restricted optimum falls, the bound of all columns rises, but not in every round.
+      if (!best || bound > best.bound || solution.objective < best.objective) {
+        const keep = best && best.bound > bound ? best : { bound, dual: solution.dual.map((value) => value * share) }
+        best = { ...solution, bound: keep.bound, dual: keep.dual, iterations }
+      }
+      const gap = best.objective - best.bound
+      if (gap <= task.tolerance * best.objective || gap <= task.floor || task.signal?.aborted) break
+      const missing = every.filter((j) => !set.has(j) && Math.abs(u[j]) > penalty * (1 + 0.1 * task.tolerance))
+      if (missing.length === 0) break
+      missing.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
+      for (const j of missing.slice(0, Math.max(ADD_AT_ONCE, set.size >> 1))) set.add(j)
+    }
+    return { ...(best as Solution), iterations }
+  } finally {
+    arena.release(mark)
+  }
+}
+
+// Computes X'u of all columns from dual values per unit of weight.
+function pricer({ matrix, labels }: Task): (dual: Float64Array) => Float64Array {
+  const { arena } = matrix.team
+  const [rows, sums, out] = [arena.u32(labels.rows.length), arena.f64(labels.rows.length), arena.f64(matrix.stride)]
+  rows.values.set(labels.rows)
+  return (dual) => {
+    const values = sums.values.fill(0)
+    for (let i = 0; i < dual.length; i++) values[labels.rowOf[i]] += labels.weights[i] * dual[i]
+    out.values.fill(0)
+    matrix.addTransposed(rows, sums, labels.rows.length, out)
+    return out.values.slice()
+  }
+}
+
+// No weights, and the dual that belongs to them.
+function emptySolution({ matrix, labels, y, level }: Task): Solution {
+  const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
+  let objective = 0
+  for (let i = 0; i < y.length; i++) objective += labels.weights[i] * dual[i] * y[i]
+  return { weights: new Float64Array(matrix.stride), dual, objective, bound: objective, iterations: 0 }
 }
 
 class InteriorPoint {
@@ -72,10 +113,27 @@ class InteriorPoint {
   readonly #q: Float64Array
   readonly #rhs: Float64Array
   readonly #fit: Float64Array
-  readonly #v
+  readonly #columns: Uint32Array
+  readonly #v: {
+    readonly gram: F64
+    readonly step: F64
+    readonly rowQ: F64
+    readonly rowValue: F64
+    readonly wide: F64
+    readonly weights: F64
+    readonly dual: F64
+    readonly rows: U32
+    readonly cols: U32
+    readonly left: number
+    readonly right: number
+  }
 
-  constructor(task: Task) {
-    const { matrix, labels, columns, penalty, level } = task
+  readonly #before: number
+
+  constructor(task: Task, columns: Uint32Array, before: number) {
+    const { matrix, labels, penalty, level } = task
+    this.#before = before
+    this.#columns = columns
     const n = labels.values.length
     this.#task = task
     this.#labels = n
@@ -99,27 +157,30 @@ class InteriorPoint {
     this.#fit = vector()
     const rows = labels.rows.length
     const width = this.#width
-    this.#v = matrix.allocate(
-      {
-        gram: width * width,
-        pack: matrix.gramScratch(width),
-        step: width,
-        rowQ: rows,
-        rowValue: rows,
-        wide: matrix.stride,
-        weights: matrix.stride,
-        dual: matrix.stride,
-      },
-      { rows, cols: width },
-    )
+    const { arena, kernels } = matrix.team
+    const panel = kernels.gram_panel_bytes(width, BLOCK)
+    this.#v = {
+      gram: arena.f64(width * width),
+      step: arena.f64(width),
+      rowQ: arena.f64(rows),
+      rowValue: arena.f64(rows),
+      wide: arena.f64(matrix.stride),
+      weights: arena.f64(matrix.stride),
+      dual: arena.f64(matrix.stride),
+      rows: arena.u32(rows),
+      cols: arena.u32(width),
+      left: arena.take(panel),
+      right: arena.take(panel),
+    }
     this.#v.rows.values.set(labels.rows)
     // Positions beyond the real columns must name a column of zeros; where none exists their rows and columns are never read.
     this.#v.cols.values.fill(columns[0] ?? 0)
     this.#v.cols.values.set(columns)
   }
 
-  solve(): Solution {
+  async solve(): Promise<Solution> {
     const task = this.#task
+    task.phases.enter('interior point')
     this.#start()
     let bestPrimal = Number.POSITIVE_INFINITY
     let bestDual = Number.NEGATIVE_INFINITY
@@ -142,6 +203,8 @@ class InteriorPoint {
       const gap = bestPrimal - bestDual
       if (gap <= task.tolerance * bestPrimal || gap <= task.floor) break
       since = gap < 0.9 * before ? 0 : since + 1
+      const relative = Number.isFinite(gap) ? gap / bestPrimal : 1
+      await task.pause({ gap: relative, nonzeros: this.#columns.length, iterations: this.#before + iteration })
       if (
         since > (gap <= task.enough * bestPrimal ? 2 : PATIENCE) ||
         !Number.isFinite(objective) ||
@@ -155,7 +218,9 @@ class InteriorPoint {
 
   // A ridge regression with the weights of the central path gives w; the dual starts at 0, which is feasible.
   #start(): void {
-    const { y, scale, columns } = this.#task
+    const { y, matrix } = this.#task
+    const scale = matrix.scale.values
+    const columns = this.#columns
     const n = this.#labels
     let size = 0
     for (let i = 0; i < n; i++) size += this.#weight[i] * Math.abs(y[i])
@@ -183,10 +248,11 @@ class InteriorPoint {
 
   // fit = target - A w for labels and pseudo-labels; returns the objective at w.
   #residuals(): number {
-    const { matrix, labels, columns, level } = this.#task
+    const { matrix, labels, level } = this.#task
+    const columns = this.#columns
     const n = this.#labels
     const { weights, rowValue, rows } = this.#v
-    matrix.times(rows, labels.rows.length, weights, rowValue)
+    matrix.times(rows, labels.rows.length, weights.values, rowValue)
     const xw = rowValue.values
     const rowOf = labels.rowOf
     let objective = 0
@@ -205,7 +271,8 @@ class InteriorPoint {
 
   // dual = X'z; the bound is y'z scaled until no column exceeds its penalty.
   #bound(): { value: number; share: number } {
-    const { matrix, labels, columns, penalty, y } = this.#task
+    const { matrix, labels, penalty, y } = this.#task
+    const columns = this.#columns
     const { rowValue, dual, rows } = this.#v
     const rowOf = labels.rowOf
     rowValue.values.fill(0)
@@ -259,7 +326,7 @@ class InteriorPoint {
   // Newton direction for centring `mu`, with the second-order terms of the previous direction if `correct`.
   #newton(mu: number, correct: boolean): void {
     const n = this.#size
-    const { columns } = this.#task
+    const columns = this.#columns
     for (let i = 0; i < n; i++) {
       const second = correct ? this.#dz[i] : 0
       const a = (mu + second * this.#dAbove[i]) / this.#up[i]
@@ -274,7 +341,7 @@ class InteriorPoint {
     const { matrix, labels } = this.#task
     const { wide, rowValue, rows } = this.#v
     this.#spread(wide.values)
-    matrix.times(rows, labels.rows.length, wide, rowValue)
+    matrix.times(rows, labels.rows.length, wide.values, rowValue)
     const rowOf = labels.rowOf
     for (let i = 0; i < n; i++) {
       const moved = i < this.#labels ? rowValue.values[rowOf[i]] : wide.values[columns[i - this.#labels]]
@@ -287,7 +354,8 @@ class InteriorPoint {
 
   // step = (A' diag(q) A)^-1 (A' rhs + A'z), the last term wiping out what rounding left of A'z.
   #direction(): void {
-    const { matrix, labels, columns } = this.#task
+    const { matrix, labels } = this.#task
+    const columns = this.#columns
     const { rowValue, wide, rows, step, gram, dual } = this.#v
     const n = this.#labels
     const rowOf = labels.rowOf
@@ -300,24 +368,31 @@ class InteriorPoint {
       if (c < this.#penalised) sum += this.#rhs[n + c] + this.#dual(n + c)
       step.values[c] = sum
     }
-    matrix.solve(gram, columns.length, this.#width, step)
+    matrix.team.kernels.solve(gram.at, columns.length, this.#width, step.at)
   }
 
   #factor(): void {
-    const { matrix, labels, columns } = this.#task
-    const { rowQ, rows, cols, gram, pack } = this.#v
+    const { matrix, labels } = this.#task
+    const columns = this.#columns
+    const { rowQ, rows, cols, gram, left, right } = this.#v
     const rowOf = labels.rowOf
     rowQ.values.fill(0)
     for (let i = 0; i < this.#labels; i++) rowQ.values[rowOf[i]] += this.#q[i]
-    matrix.gram(rows, rowQ, labels.rows.length, cols, this.#width, gram, pack)
+    gram.values.fill(0)
+    const [count, width] = [labels.rows.length, this.#width]
+    for (let from = 0; from < count; from += BLOCK) {
+      const block = Math.min(BLOCK, count - from)
+      matrix.gramPack(rows.at + 4 * from, rowQ.at + 8 * from, block, cols, left, right, width)
+      matrix.team.run('gram_tiles', [left, right, block, width, gram.at], width / 4, width > 64 ? 4 : width)
+    }
     for (let c = 0; c < columns.length; c++) {
       if (c < this.#penalised) gram.values[c * this.#width + c] += this.#q[this.#labels + c]
     }
-    matrix.cholesky(gram, columns.length, this.#width)
+    matrix.team.kernels.cholesky(gram.at, columns.length, width)
   }
 
   #spread(to: Float64Array): void {
-    const { columns } = this.#task
+    const columns = this.#columns
     to.fill(0)
     for (let c = 0; c < columns.length; c++) to[columns[c]] = this.#v.step.values[c]
   }

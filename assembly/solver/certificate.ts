@@ -1,0 +1,53 @@
+// The two products of a certificate, in f64: predictions X w and correlations X'u. Written apart from what the solver uses, so
+// that neither can hide the other's mistakes. x is row-major [rows, stride], f32 or bf16 (see features.ts).
+
+import { load4 } from '../widen'
+
+/** Columns whose sums stay in registers: eight vectors of two. */
+const STRIP: usize = 16
+
+/** out[row] = sum over j of x[row, j] w[j], rows in [start, end); w is f64 [stride]. */
+export function predict<T>(x: usize, stride: u32, w: usize, out: usize, start: u32, end: u32): void {
+  const width = <usize>stride
+  for (let row = <usize>start; row < <usize>end; row++) {
+    const from = x + row * width * sizeof<T>()
+    let even = f64x2.splat(0)
+    let odd = even
+    for (let j: usize = 0; j < width; j += 4) {
+      const v = load4<T>(from + j * sizeof<T>())
+      const low = f64x2.promote_low_f32x4(v)
+      const high = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3))
+      even = f64x2.add(even, f64x2.mul(low, v128.load(w + (j << 3))))
+      odd = f64x2.add(odd, f64x2.mul(high, v128.load(w + (j << 3), 16)))
+    }
+    const sum = f64x2.add(even, odd)
+    store<f64>(out + (row << 3), f64x2.extract_lane(sum, 0) + f64x2.extract_lane(sum, 1))
+  }
+}
+
+/** out[j] = sum over rows of u[row] x[row, j], columns in [16 start, 16 end) as far as they exist; u is f64 [rows]. */
+export function correlate<T>(x: usize, stride: u32, rows: u32, u: usize, out: usize, start: u32, end: u32): void {
+  const width = <usize>stride
+  const rowBytes = width * sizeof<T>()
+  // A few strips at a time, so that each row gives whole cache lines.
+  const first = <usize>start * STRIP
+  const last = min(<usize>end * STRIP, width)
+  memory.fill(out + (first << 3), 0, (last - first) << 3)
+  for (let row: usize = 0; row < <usize>rows; row++) {
+    const value = load<f64>(u + (row << 3))
+    if (value == 0) continue
+    const by = f64x2.splat(value)
+    const from = x + row * rowBytes
+    for (let j = first; j < last; j += 8) {
+      const v = load4<T>(from + j * sizeof<T>())
+      const z = load4<T>(from + (j + 4) * sizeof<T>())
+      const to = out + (j << 3)
+      v128.store(to, f64x2.add(v128.load(to), f64x2.mul(by, f64x2.promote_low_f32x4(v))))
+      const v1 = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3))
+      v128.store(to, f64x2.add(v128.load(to, 16), f64x2.mul(by, v1)), 16)
+      v128.store(to, f64x2.add(v128.load(to, 32), f64x2.mul(by, f64x2.promote_low_f32x4(z))), 32)
+      const z1 = f64x2.promote_low_f32x4(v128.shuffle<f32>(z, z, 2, 3, 2, 3))
+      v128.store(to, f64x2.add(v128.load(to, 48), f64x2.mul(by, z1)), 48)
+    }
+  }
+}

@@ -1,0 +1,114 @@
+// The work of `pinball fit`: all levels of all attributes, on from what is finished, with progress and an end on interrupt.
+import type { Finished, Keeper, Settings } from './fit_partial.ts'
+import type { Problem } from './fit_problem.ts'
+import { chooseAlpha, type FitOptions, openSolver, type Progress, type Solver } from './fit_solver.ts'
+import { duration, startStatus } from './progress.ts'
+
+export interface Work {
+  readonly problem: Problem
+  readonly settings: Settings
+  readonly finished: Finished
+  readonly keeper: Keeper
+  readonly threads?: number
+  readonly device: string
+  readonly signal: AbortSignal
+}
+
+/** Finishes what is not finished yet, level after level. Throws the signal's reason where it is aborted. */
+export async function finishLevels(work: Work): Promise<void> {
+  const { problem, settings, finished, threads, device } = work
+  const { attributes, levels } = settings
+  if (finished.fits.length === attributes.length * levels.length) return
+  const solver = await openSolver(problem.features, { threads, device })
+  await problem.close()
+  const progress = startLevels(attributes.length * levels.length, finished.fits.length)
+  try {
+    for (let m = Math.floor(finished.fits.length / levels.length); m < attributes.length; m++) {
+      await finishAttribute(solver, m, work, progress)
+    }
+  } finally {
+    progress.end()
+    await solver.close()
+  }
+}
+
+async function finishAttribute(
+  solver: Solver,
+  m: number,
+  { problem, settings, finished, keeper, signal }: Work,
+  progress: LevelProgress,
+): Promise<void> {
+  const { levels, intercept, tolerance, monotone, columns } = settings
+  const attribute = settings.attributes[m]
+  const labels = attributeLabels(problem, m)
+  const first = finished.fits.length - m * levels.length
+  const options = { intercept, tolerance, signal }
+  const onProgress = (state: Progress) => progress.update(attribute, state)
+  if (settings.alpha === 'auto' && finished.alphas.length === m) {
+    finished.alphas.push(
+      await chooseAlpha(solver, labels, { ...options, levels, onProgress: progress.choose(attribute) }),
+    )
+    keeper.touch()
+  }
+  const onLevel: FitOptions['onLevel'] = ({ index, fit, weights, intercept: constant }) => {
+    const row = m * levels.length + first + index
+    finished.weight.set(weights, row * columns)
+    if (finished.bias && constant !== null) finished.bias[row] = constant
+    finished.fits.push({ attribute, ...fit })
+    progress.done()
+    keeper.touch()
+  }
+  await solver.fit(labels, {
+    ...options,
+    levels: levels.slice(first),
+    alpha: settings.alpha === 'auto' ? finished.alphas[m].alpha : settings.alpha,
+    ...(monotone && { monotone }),
+    ...(first > 0 && { start: startAfter(finished, m * levels.length + first - 1, columns) }),
+    onLevel,
+    onProgress,
+  })
+}
+
+/** Where the level after output `row` starts. */
+function startAfter({ weight, bias }: Finished, row: number, columns: number): FitOptions['start'] {
+  return { weights: weight.slice(row * columns, (row + 1) * columns), intercept: bias ? bias[row] : null }
+}
+
+function attributeLabels({ labels, attributes, rowIndex, weights }: Problem, m: number) {
+  const count = attributes.length
+  const values = new Float32Array(labels.length / count)
+  for (let i = 0; i < values.length; i++) values[i] = labels[i * count + m]
+  return { values, rowIndex, weights }
+}
+
+interface LevelProgress {
+  update(attribute: string, state: Progress): void
+  /** For the search of an attribute's alpha. */
+  choose(attribute: string): (state: unknown) => void
+  done(): void
+  end(): void
+}
+
+function startLevels(total: number, before: number): LevelProgress {
+  const status = startStatus()
+  const start = performance.now()
+  let done = before
+  const overall = () => {
+    const each = (performance.now() - start) / 1000 / (done - before)
+    const left = done > before ? `, ${duration(each * (total - done))} left` : ''
+    return `${done} of ${total} levels${left}`
+  }
+  return {
+    update(attribute, { level, gap, nonzeros, iterations }) {
+      status.show(() => {
+        const steps = `${iterations} ${iterations === 1 ? 'step' : 'steps'}`
+        return `${attribute} ${level}: gap ${gap.toExponential(1)}, ${nonzeros} nonzeros, ${steps}; ${overall()}`
+      })
+    },
+    choose: (attribute) => () => status.show(() => `${attribute}: choosing alpha; ${overall()}`),
+    done() {
+      done++
+    },
+    end: status.end,
+  }
+}

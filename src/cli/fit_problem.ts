@@ -1,0 +1,318 @@
+// What `pinball fit` reads: features by blocks, labels with their names and weights, from safetensors, .npy, CSV or Parquet.
+import { createHash } from 'node:crypto'
+import { basename, extname } from 'node:path'
+import { CommanderError } from 'commander'
+import { readCsv } from '../files/csv.ts'
+import { openFile } from '../files/disk.ts'
+import { parseJson, show } from '../files/json.ts'
+import { openNpy } from '../files/npy.ts'
+import { openParquet } from '../files/parquet.ts'
+import { openSafetensors, type Safetensors, type TensorInfo } from '../files/safetensors.ts'
+import type { Source } from '../files/source.ts'
+import {
+  arrayBlocks,
+  type ColumnChoice,
+  type FeatureBlocks,
+  readFloats,
+  readRowNumbers,
+  type StoredArray,
+  type Table,
+  tensorArray,
+} from '../files/table.ts'
+import { attributeNames, isName } from '../reward/manifest.ts'
+import { parseNames, usageError } from './options.ts'
+
+/** The options that say what to read. */
+export interface ProblemOptions {
+  readonly features: string
+  readonly labels?: string
+  readonly labelRows?: string
+  readonly weights?: string
+  readonly columns?: string
+}
+
+/** Features and labels of a fit; L labels per attribute, one for each feature row where there is no `rowIndex`. */
+export interface Problem {
+  readonly features: FeatureBlocks
+  /** Names of the feature columns, where the file has them. */
+  readonly columns: string[] | null
+  readonly attributes: string[]
+  /** [L, M]; NaN is a missing label. */
+  readonly labels: Float32Array
+  /** Feature row of each label [L]. */
+  readonly rowIndex?: Uint32Array
+  /** Weight of each label [L]. */
+  readonly weights?: Float32Array
+  /** Of the file of features. */
+  readonly metadata: Record<string, string>
+  /** What a later run compares to know that it reads the same: features by size and sample, labels whole. */
+  readonly fingerprint: { readonly bytes: number; readonly features: string; readonly labels: string }
+  close(): Promise<void>
+}
+
+type Parts = Omit<Problem, 'fingerprint' | 'close'> & { readonly release?: () => void }
+
+/** Throws where options do not go with the kind of file that --features names, before any is opened. */
+export function checkProblemOptions(options: ProblemOptions): void {
+  const kind = kindOf(options.features)
+  const allowed = { safetensors: ['labels'], npy: ['labels', 'labelRows', 'weights'] }[kind as string] ?? [
+    'labels',
+    'weights',
+    'columns',
+  ]
+  const flags = { labels: '--labels', labelRows: '--label-rows', weights: '--weights', columns: '--columns' }
+  for (const [key, flag] of Object.entries(flags)) {
+    if (options[key as keyof ProblemOptions] === undefined || allowed.includes(key)) continue
+    usageError(`${flag} does not go with ${NAMES[kind]} of features${HINTS[kind] ?? ''}`)
+  }
+  if (kind === 'npy' && options.labels === undefined) usageError('--labels: must name the .npy file of the labels')
+  if ((kind === 'csv' || kind === 'parquet') && options.labels === undefined) {
+    usageError('--labels: must name the columns that are labels, with commas')
+  }
+}
+
+type Kind = 'safetensors' | 'npy' | 'csv' | 'parquet'
+const NAMES: Record<Kind, string> = {
+  safetensors: 'a safetensors file',
+  npy: 'an .npy file',
+  csv: 'a CSV file',
+  parquet: 'a Parquet file',
+}
+const HINTS: Partial<Record<Kind, string>> = { safetensors: ', which holds label_rows and label_weights itself' }
+
+function kindOf(file: string): Kind {
+  const ending = extname(file).toLowerCase()
+  if (ending === '.npy') return 'npy'
+  if (ending === '.csv' || ending === '.tsv') return 'csv'
+  return ending === '.parquet' || ending === '.pq' ? 'parquet' : 'safetensors'
+}
+
+/** Opens the features and reads the labels. The problem must be closed. */
+export async function openProblem(options: ProblemOptions): Promise<Problem> {
+  const file = options.features
+  const kind = kindOf(file)
+  const source = await openFile(file)
+  try {
+    const { release, ...parts } = await READERS[kind](source, options)
+    checkLabels(parts, options.labels !== undefined && kind === 'npy' ? options.labels : file)
+    const fingerprint = {
+      bytes: source.byteLength,
+      features: await sampleHash(source),
+      labels: labelHash(parts),
+    }
+    const close = () => {
+      release?.()
+      return source.close()
+    }
+    return { ...parts, fingerprint, close }
+  } catch (error) {
+    await source.close()
+    throw error
+  }
+}
+
+const READERS: Record<Kind, (source: Source, options: ProblemOptions) => Promise<Parts>> = {
+  safetensors: readSafetensors,
+  npy: readNpy,
+  csv: (source, options) =>
+    readTable(source, options, (choice) => readCsv(source, choice, separator(options.features))),
+  parquet: (source, options) => readTable(source, options, (choice) => openParquet(source, choice)),
+}
+
+function separator(file: string): string {
+  return extname(file).toLowerCase() === '.tsv' ? '\t' : ','
+}
+
+const FLOATS = ['F32', 'BF16', 'F16', 'F64'] as const
+
+async function readSafetensors(source: Source, options: ProblemOptions): Promise<Parts> {
+  const file = source.name
+  const opened = await openSafetensors(source)
+  const embeddings = find(opened, file, 'embeddings')
+  const labels = find(opened, file, 'labels')
+  const [rows, columns] = embeddings.shape
+  if (rows === 0 || columns === 0) throw new Error(`${file}: embeddings are empty: ${show(embeddings.shape)}`)
+  const stored = opened.tensors.get('label_rows')
+  const rowIndex = stored && (await readRowNumbers(tensorArray(stored, ['U32', 'I64', 'I32', 'U64']), rows))
+  const count = rowIndex?.length ?? rows
+  if (labels.shape[0] !== count || labels.shape[1] === 0) {
+    const why = rowIndex ? `label_rows has ${count} entries` : `embeddings has ${rows} rows`
+    throw new Error(`${file}: labels must be [${count}, M], as ${why}, got ${show(labels.shape)}`)
+  }
+  const weighing = opened.tensors.get('label_weights')
+  const names = readAttributes(opened.metadata.attributes, labels.shape[1], file)
+  const all = await readFloats(tensorArray(labels, FLOATS), 0, count * names.length)
+  return {
+    features: arrayBlocks(tensorArray(embeddings, FLOATS)),
+    columns: null,
+    ...selectAttributes(all, names, options.labels, file),
+    ...(rowIndex && { rowIndex }),
+    ...(weighing && { weights: await readWeights(tensorArray(weighing, FLOATS), count) }),
+    metadata: opened.metadata,
+  }
+}
+
+function find({ tensors }: Safetensors, file: string, name: string): TensorInfo {
+  const info = tensors.get(name)
+  if (info === undefined) {
+    throw new Error(`${file}: has no tensor "${name}"; make the file with "pinball features --labels ..."`)
+  }
+  if (info.shape.length !== 2) throw new Error(`${file}: ${name} must have two dimensions, got ${show(info.shape)}`)
+  return info
+}
+
+function readAttributes(text: string | undefined, count: number, file: string): string[] {
+  if (text === undefined) return attributeNames(count)
+  const names = parseJson(text, `${file}: attributes in the metadata`)
+  if (!Array.isArray(names) || !names.every(isName) || names.length !== count) {
+    throw new Error(`${file}: attributes in the metadata must be a list of ${count} names, got ${show(names)}`)
+  }
+  return names
+}
+
+/** The labels [L, M] of the attributes that --labels names; all without it. */
+function selectAttributes(
+  labels: Float32Array,
+  names: string[],
+  text: string | undefined,
+  file: string,
+): Pick<Problem, 'attributes' | 'labels'> {
+  if (text === undefined) return { attributes: names, labels }
+  const attributes = optionNames('--labels', text)
+  const places = attributes.map((name) => {
+    const m = names.indexOf(name)
+    if (m < 0) throw new Error(`${file}: has no labels ${show(name)} (--labels), it has ${names.map(show).join(', ')}`)
+    return m
+  })
+  const count = labels.length / names.length
+  const chosen = new Float32Array(count * places.length)
+  for (let n = 0; n < count; n++) {
+    for (const [at, m] of places.entries()) chosen[n * places.length + at] = labels[n * names.length + m]
+  }
+  return { attributes, labels: chosen }
+}
+
+function optionNames(option: string, text: string): string[] {
+  try {
+    return parseNames(text)
+  } catch (error) {
+    if (error instanceof CommanderError) usageError(`${option}: ${error.message}`)
+    throw error
+  }
+}
+
+async function readNpy(source: Source, options: ProblemOptions): Promise<Parts> {
+  const array = await openNpy(source)
+  if (array.shape.length !== 2) {
+    throw new Error(`${source.name}: features must have two dimensions, got ${show(array.shape)}`)
+  }
+  const [rows, columns] = array.shape
+  if (rows === 0 || columns === 0) throw new Error(`${source.name}: features are empty: ${show(array.shape)}`)
+  const { labelRows, weights } = options
+  const labelFile = options.labels as string
+  const rowIndex =
+    labelRows === undefined ? undefined : await withNpy(labelRows, (numbers) => readRowNumbers(numbers, rows))
+  const count = rowIndex?.length ?? rows
+  const labels = await withNpy(labelFile, async (stored) => {
+    const [length, width = 1] = stored.shape
+    if (stored.shape.length < 1 || stored.shape.length > 2 || length !== count || width === 0) {
+      const why = rowIndex ? `${labelRows} has ${count} entries` : `${source.name} has ${rows} rows`
+      throw new Error(`${labelFile}: labels must be [${count}] or [${count}, M], as ${why}, got ${show(stored.shape)}`)
+    }
+    return { values: await readFloats(stored, 0, length * width), flat: stored.shape.length === 1, width }
+  })
+  const name = basename(labelFile, extname(labelFile))
+  const attributes = labels.flat ? [name] : Array.from({ length: labels.width }, (_, m) => `${name}_${m}`)
+  if (!isName(name)) throw new Error(`${labelFile}: the name of the file names the labels, so it must be printable`)
+  return {
+    features: arrayBlocks(array),
+    columns: null,
+    attributes,
+    labels: labels.values,
+    ...(rowIndex && { rowIndex }),
+    ...(weights !== undefined && { weights: await withNpy(weights, (stored) => readWeights(stored, count)) }),
+    metadata: {},
+  }
+}
+
+async function withNpy<T>(file: string, work: (array: StoredArray) => Promise<T>): Promise<T> {
+  const source = await openFile(file)
+  try {
+    return await work(await openNpy(source))
+  } finally {
+    await source.close()
+  }
+}
+
+async function readWeights(array: StoredArray, count: number): Promise<Float32Array> {
+  if (array.shape.length !== 1 || array.shape[0] !== count) {
+    throw new Error(`${array.name} must be [${count}], one weight a label, got ${show(array.shape)}`)
+  }
+  const weights = await readFloats(array, 0, count)
+  const bad = weights.findIndex((weight) => !(weight >= 0 && weight < Infinity))
+  if (bad >= 0) throw new Error(`${array.name} must be finite and at least 0, entry ${bad} is ${weights[bad]}`)
+  return weights
+}
+
+async function readTable(
+  source: Source,
+  options: ProblemOptions,
+  read: (choice: ColumnChoice) => Promise<Table>,
+): Promise<Parts> {
+  const attributes = optionNames('--labels', options.labels as string)
+  const columns = options.columns === undefined ? undefined : optionNames('--columns', options.columns)
+  const table = await read({ labels: attributes, weights: options.weights, columns })
+  return {
+    features: { ...table.features, name: source.name },
+    columns: table.columns,
+    attributes,
+    labels: table.labels,
+    ...(table.weights && { weights: table.weights }),
+    metadata: {},
+    release: table.release,
+  }
+}
+
+function checkLabels(
+  { labels, attributes, weights }: Pick<Parts, 'labels' | 'attributes' | 'weights'>,
+  file: string,
+): void {
+  const count = attributes.length
+  for (const [m, name] of attributes.entries()) {
+    let [found, weight] = [false, 0]
+    for (let at = m, n = 0; at < labels.length; at += count, n++) {
+      if (Number.isNaN(labels[at])) continue
+      found = true
+      weight += weights ? weights[n] : 1
+      if (!Number.isFinite(labels[at])) {
+        throw new Error(`${file}: labels of ${show(name)} must be finite, row ${n} has ${labels[at]}`)
+      }
+    }
+    if (!found) throw new Error(`${file}: labels of ${show(name)} are all missing; leave it out of --labels`)
+    if (!(weight > 0)) throw new Error(`${file}: labels of ${show(name)} all have weight 0; leave it out of --labels`)
+  }
+}
+
+// A file up to 16 MiB is hashed whole, of a larger one this many pieces, evenly spread, the first and the last among them.
+const PIECES = 4096
+const PIECE_BYTES = 4096
+
+async function sampleHash(source: Source): Promise<string> {
+  const hash = createHash('sha256')
+  const { byteLength } = source
+  if (byteLength <= PIECES * PIECE_BYTES) return hash.update(await source.read(0, byteLength)).digest('hex')
+  for (let i = 0; i < PIECES; i++) {
+    const at = Math.floor(((byteLength - PIECE_BYTES) * i) / (PIECES - 1))
+    hash.update(await source.read(at, PIECE_BYTES))
+  }
+  return hash.digest('hex')
+}
+
+function labelHash({ labels, rowIndex, weights }: Pick<Parts, 'labels' | 'rowIndex' | 'weights'>): string {
+  const hash = createHash('sha256')
+  for (const array of [labels, rowIndex, weights]) {
+    hash.update(`${array?.length ?? 'none'} `)
+    if (array) hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
+  }
+  return hash.digest('hex')
+}

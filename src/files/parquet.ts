@@ -1,0 +1,216 @@
+// Reads tables of numbers from Parquet files, one row group at a time.
+import { type FileMetaData, parquetMetadataAsync, parquetScan, parquetSchema, type SchemaElement } from 'hyparquet'
+import { compressors } from 'hyparquet-compressors'
+import { printable, show } from './json.ts'
+import type { Source } from './source.ts'
+import { CHOOSE, type ColumnChoice, chooseColumns, type FeatureBlocks, type Table } from './table.ts'
+
+// Columns are decoded by groups of about this size, beside the rows they are put into.
+const DECODED_BYTES = 32 * 2 ** 20
+// Metadata of 100,000 columns in 10 row groups has about 100 MB.
+const METADATA_LIMIT_BYTES = 512 * 2 ** 20
+
+interface Opened {
+  readonly name: string
+  readonly buffer: { byteLength: number; slice(start: number, end?: number): Promise<ArrayBuffer> }
+  readonly metadata: FileMetaData
+  /** First row of each row group, and at the end the number of all rows. */
+  readonly starts: readonly number[]
+  readonly elements: readonly SchemaElement[]
+}
+
+/** Turns a value of column `names[column]` into a number; throws where it cannot be one. */
+type Convert = (value: unknown, column: number, row: number) => number
+
+/**
+ * Opens a table: reads its labels and weights now, its features when they are asked for. Numeric columns are integers,
+ * floats and decimals. Throws on chosen columns of other types, on nulls and numbers that are not finite (in labels null and
+ * NaN mean a missing label), and on files that are damaged.
+ */
+export async function openParquet(source: Source, choice: ColumnChoice): Promise<Table> {
+  const file = await openFile(source)
+  const { name, starts, elements } = file
+  const names = elements.map((element) => element.name)
+  const chosen = chooseColumns(names, choice, name)
+  const [rows, columns] = [starts[starts.length - 1], chosen.features.length]
+  if (rows === 0) throw new Error(`${name}: has no rows`)
+  const weighted = chosen.weights < 0 ? [] : [chosen.weights]
+  for (const at of [...chosen.labels, ...weighted, ...chosen.features]) {
+    if (isNumeric(elements[at])) continue
+    const advice = chosen.features.includes(at) ? `; ${CHOOSE}` : ''
+    throw new Error(`${name}: column ${show(names[at])} must hold numbers, it holds ${kind(elements[at])}${advice}`)
+  }
+  const labels = new Float32Array(rows * chosen.labels.length)
+  const weights = new Float32Array(rows * weighted.length)
+  for (let group = 0; group + 1 < starts.length; group++) {
+    const from = starts[group]
+    await readGroup(file, group, chosen.labels, labels.subarray(from * chosen.labels.length), (value, at, row) => {
+      const number = value === null || value === undefined ? Number.NaN : Math.fround(Number(value))
+      if (Number.isNaN(number) || Number.isFinite(number)) return number
+      throw new Error(`${name}: label ${show(names[at])} must be finite or null, row ${row} has ${value}`)
+    })
+    await readGroup(file, group, weighted, weights.subarray(from), (value, at, row) => {
+      const number = value === null || value === undefined ? Number.NaN : Math.fround(Number(value))
+      if (number >= 0 && Number.isFinite(number)) return number
+      throw new Error(`${name}: weight ${show(names[at])} must be a number of at least 0, row ${row} has ${value}`)
+    })
+  }
+  const { release, ...features } = featureBlocks(file, chosen.features, rows, columns)
+  return {
+    features,
+    columns: chosen.features.map((at) => names[at]),
+    labels,
+    weights: weighted.length > 0 ? weights : null,
+    release,
+  }
+}
+
+async function openFile(source: Source): Promise<Opened> {
+  const { name, byteLength } = source
+  const buffer = {
+    byteLength,
+    slice: async (start: number, end = byteLength) => (await source.read(start, end - start)).buffer,
+  }
+  if (byteLength < 12) throw new Error(`${name}: not a Parquet file, it has only ${byteLength} bytes`)
+  const tail = await source.read(byteLength - 8, 8)
+  const footer = new DataView(tail.buffer).getUint32(0, true)
+  if (String.fromCharCode(...tail.subarray(4)) !== 'PAR1') {
+    throw new Error(`${name}: not a Parquet file, or cut off; it must end with PAR1`)
+  }
+  if (footer > byteLength - 12 || footer > METADATA_LIMIT_BYTES) {
+    throw new Error(`${name}: metadata of ${footer} bytes exceed the file (${byteLength}) or ${METADATA_LIMIT_BYTES}`)
+  }
+  return guarded(name, 'metadata', async () => {
+    const metadata = await parquetMetadataAsync(buffer, { geoparquet: false })
+    const elements = parquetSchema(metadata).children.map((child) => child.element)
+    if (!elements.every((element) => typeof element.name === 'string')) throw new Error('a column has no name')
+    const starts = [0]
+    for (const group of metadata.row_groups) {
+      const rows = Number(group.num_rows)
+      if (!Number.isSafeInteger(rows) || rows < 0) throw new Error(`a row group has ${rows} rows`)
+      for (const { meta_data: column } of group.columns) {
+        if (!column) throw new Error('a column has no metadata')
+        const [begin, length] = [Number(column.data_page_offset), Number(column.total_compressed_size)]
+        if (!(begin >= 0 && length >= 0 && begin + length <= byteLength)) {
+          throw new Error(`column ${show(column.path_in_schema[0])} is at bytes ${begin} to ${begin + length}`)
+        }
+      }
+      starts.push(starts[starts.length - 1] + rows)
+    }
+    if (BigInt(starts[starts.length - 1]) !== metadata.num_rows) {
+      throw new Error(`${metadata.num_rows} rows are announced, the row groups have ${starts[starts.length - 1]}`)
+    }
+    return { name, buffer, metadata, starts, elements }
+  })
+}
+
+/** Runs the decoder, whose errors about damaged files are of many kinds. */
+async function guarded<T>(name: string, what: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    const reason = printable(error instanceof Error ? error.message : String(error)) // decoders throw texts, too
+    throw new Error(`${name}: ${what} cannot be read, the file may be damaged (${reason})`)
+  }
+}
+
+const NUMERIC = ['INT32', 'INT64', 'FLOAT', 'DOUBLE']
+const NUMERIC_MEANINGS = ['INTEGER', 'DECIMAL', 'FLOAT16']
+
+function isNumeric({
+  type,
+  converted_type: converted,
+  logical_type: logical,
+  repetition_type,
+}: SchemaElement): boolean {
+  if (type === undefined || repetition_type === 'REPEATED') return false
+  const meaning = logical?.type ?? (converted === undefined ? undefined : converted.replace(/^U?INT_\d+$/, 'INTEGER'))
+  return meaning === undefined ? NUMERIC.includes(type) : NUMERIC_MEANINGS.includes(meaning)
+}
+
+function kind({ type, converted_type: converted, logical_type: logical }: SchemaElement): string {
+  return logical?.type ?? converted ?? type ?? 'nested values'
+}
+
+/** Reads columns of a row group into rows of `into`, in the order of `columns`. */
+async function readGroup(
+  file: Opened,
+  group: number,
+  columns: readonly number[],
+  into: Float32Array,
+  convert: Convert,
+): Promise<void> {
+  const { name, buffer, metadata, starts, elements } = file
+  const rows = starts[group + 1] - starts[group]
+  const step = Math.max(1, Math.floor(DECODED_BYTES / (8 * rows)))
+  // A scan keeps what it has decoded, so each one is for a few columns.
+  for (let first = 0; first < columns.length && rows > 0; first += step) {
+    const some = columns.slice(first, first + step)
+    const names = some.map((at) => elements[at].name)
+    const only = { ...metadata, row_groups: [metadata.row_groups[group]], num_rows: BigInt(rows) }
+    const scan = await guarded(name, 'metadata', () =>
+      parquetScan({ file: buffer, metadata: only, columns: names, compressors, useOffsetIndex: false }),
+    )
+    for (const [i, at] of some.entries()) {
+      const column = elements[at].name
+      const values = await guarded(name, `column ${show(column)}`, async () => {
+        const found = await scan.readColumn({ column, rowStart: 0, rowEnd: rows })
+        if (found.length !== rows) throw new Error(`it has ${found.length} values in a row group of ${rows} rows`)
+        return found
+      })
+      for (let row = 0; row < rows; row++) {
+        into[row * columns.length + first + i] = convert(values[row], at, starts[group] + row)
+      }
+    }
+  }
+}
+
+function featureBlocks(
+  file: Opened,
+  chosen: readonly number[],
+  rows: number,
+  columns: number,
+): FeatureBlocks & Pick<Table, 'release'> {
+  const { name, starts, elements } = file
+  const convert: Convert = (value, at, row) => {
+    const number = Math.fround(Number(value))
+    if (value !== null && Number.isFinite(number)) return number
+    if (value === null || value === undefined) {
+      throw new Error(`${name}: feature ${show(elements[at].name)} must have a value, row ${row} has none`)
+    }
+    throw new Error(`${name}: feature ${show(elements[at].name)} must be finite, row ${row} has ${value}`)
+  }
+  // Rows are asked for in order, so the row group of the last ones is kept.
+  const nothing = { group: -1, values: new Float32Array(0) }
+  let kept = nothing
+  const load = async (group: number) => {
+    if (kept.group !== group) {
+      kept = nothing
+      const values = new Float32Array((starts[group + 1] - starts[group]) * columns)
+      await readGroup(file, group, chosen, values, convert)
+      kept = { group, values }
+    }
+    return kept.values
+  }
+  return {
+    name,
+    rows,
+    columns,
+    dtype: 'f32',
+    async read(firstRow, count) {
+      const out = new Float32Array(count * columns)
+      for (let row = firstRow; row < firstRow + count; ) {
+        const group = starts.findIndex((start, i) => i + 1 < starts.length && start <= row && row < starts[i + 1])
+        const values = await load(group)
+        const end = Math.min(starts[group + 1], firstRow + count)
+        const [from, to] = [row - starts[group], end - starts[group]]
+        out.set(values.subarray(from * columns, to * columns), (row - firstRow) * columns)
+        row = end
+      }
+      return out
+    },
+    release() {
+      kept = nothing
+    },
+  }
+}

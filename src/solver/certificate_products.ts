@@ -1,0 +1,29 @@
+// The products of a certificate on the solver's copy of the features, by kernels that the solvers do not use.
+import type { Products } from './certificate.ts'
+import type { Matrix } from './matrix.ts'
+
+/** Products with the features in memory; each call gives new arrays. */
+export function fastProducts(matrix: Matrix): Products {
+  const { arena } = matrix.team
+  return {
+    rows: matrix.rows,
+    scale: matrix.scale.values,
+    predict(weights, intercept) {
+      const mark = arena.mark()
+      const [w, out] = [arena.f64(matrix.stride), arena.f64(matrix.rows)]
+      w.values.set(weights)
+      w.values[matrix.columns] = intercept
+      matrix.predict(w, out)
+      arena.release(mark)
+      return out.values.slice()
+    },
+    correlate(perRow) {
+      const mark = arena.mark()
+      const [u, out] = [arena.f64(matrix.rows), arena.f64(matrix.stride)]
+      u.values.set(perRow)
+      matrix.correlate(u, out)
+      arena.release(mark)
+      return out.values.slice(0, matrix.columns)
+    },
+  }
+}

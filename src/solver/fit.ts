@@ -1,0 +1,424 @@
+// L1-penalised quantile regression, each level with a certificate of optimality.
+//
+//   minimise over w, b   mean over i of pinball_level(y_i - x_i.w - b) + alpha * |w|_1
+//
+// The objective is the one of scikit-learn's QuantileRegressor, the mean weighted if the labels are; the intercept b is
+// optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross.
+import { type Certificate, certifyWith, type Features, type Labels } from './certificate.ts'
+import { fastProducts } from './certificate_products.ts'
+import { interiorPoint } from './interior_point.ts'
+import { type LabelSet, MISSING, mergeLabels, weightedQuantile } from './labels.ts'
+import { Matrix } from './matrix.ts'
+import { Phases } from './phases.ts'
+import { proximalNewton } from './proximal_newton.ts'
+import type { Solution, Task } from './task.ts'
+import { Team } from './team.ts'
+
+export type { Features, Labels } from './certificate.ts'
+
+/** Features that are read block by block into the solver's memory, for files that are too large to be held twice. */
+export interface FeatureBlocks {
+  /** What an error message calls them. */
+  readonly name: string
+  readonly rows: number
+  readonly columns: number
+  readonly dtype: 'f32' | 'bf16'
+  /** Rows first .. first + count - 1, row-major; a Uint16Array of bits for bf16. */
+  read(first: number, count: number): Promise<Float32Array | Uint16Array>
+}
+
+/** How far a level has come. */
+export interface Progress {
+  /** Position in `levels`, their number, and the level itself. */
+  readonly index: number
+  readonly levels: number
+  readonly level: number
+  /** Relative gap as the solver sees it; 1 before it has a bound. */
+  readonly gap: number
+  readonly nonzeros: number
+  readonly iterations: number
+}
+
+/** A finished level, with its certified fit. */
+export interface FinishedLevel {
+  /** Position in `levels`. */
+  readonly index: number
+  readonly fit: LevelFit
+  /** [columns] */
+  readonly weights: Float32Array
+  readonly intercept: number | null
+}
+
+export interface FitOptions {
+  /** Quantile levels [K], each inside (0, 1). They are fitted in ascending order. */
+  readonly levels: readonly number[]
+  /** Penalty on |w|_1 beside the mean loss, 0 or more; default 0.003. */
+  readonly alpha?: number
+  /** Whether to fit an unpenalised constant; default false. */
+  readonly intercept?: boolean
+  /** Largest relative duality gap that counts as solved, in (0, 1); default 1e-4. */
+  readonly tolerance?: number
+  /** Whether to return the dual points of the certificates; default false. */
+  readonly duals?: boolean
+  /**
+   * Where the first level starts: weights [columns] of the level before, or of a larger alpha. A fit that goes on from the last
+   * finished level gives the same bits as one that was never interrupted.
+   */
+  readonly start?: Start
+  /** Called after each level. */
+  readonly onLevel?: (done: FinishedLevel) => void
+  /** Called a few times a second. */
+  readonly onProgress?: (state: Progress) => void
+  /** Aborts between and inside levels; the promise rejects with its reason. */
+  readonly signal?: AbortSignal
+}
+
+/** Weights [columns] to start from. */
+export interface Start {
+  readonly weights: Float32Array
+  readonly intercept: number | null
+}
+
+/** A gap this small, in units of the labels' mean size, is met whatever the objective. */
+const VANISHING = 1e-9
+/** The event loop runs, and `onProgress` is called, this often. */
+const PAUSE_MS = 50
+const PROGRESS_MS = 250
+/** Bytes that are read from a file at a time. */
+const READ_BYTES = 16 * 2 ** 20
+/** Problems with fewer elements are done before threads have started. */
+const WORTH_THREADS = 2 ** 19
+
+/** One level. `objective`, `dual` and `gap` are those of `certify`, evaluated at the returned f32 weights. */
+export interface LevelFit {
+  readonly level: number
+  readonly objective: number
+  readonly dual: number
+  readonly gap: number
+  /** 'optimal': gap within the tolerance, or met by the f64 weights and lost only to their rounding to f32. */
+  readonly status: 'optimal' | 'tolerance not reached'
+  readonly nonzeros: number
+  readonly iterations: number
+  readonly ms: number
+  readonly method: 'closed form' | 'proximal newton' | 'interior point'
+}
+
+export interface QuantileFit {
+  /** [K, columns], row-major, in the order of `levels`. */
+  readonly weights: Float32Array
+  /** [K]; null without an intercept. */
+  readonly intercepts: Float32Array | null
+  /** [K] */
+  readonly fits: LevelFit[]
+  /** With the option `duals`: [K, labels], row-major, the points from which `certify` makes the bounds; 0 for missing labels. */
+  readonly duals: Float64Array | null
+  /** Milliseconds by phase; they add up to the time of the fit. */
+  readonly phases: Record<string, number>
+}
+
+/** Features in the solver's memory, for fitting several attributes. */
+export interface Solver {
+  /** Number of threads that work on a fit. */
+  readonly threads: number
+  /** Throws for options out of range and labels that do not fit the rows; never for a problem that is merely hard. */
+  fit(labels: Float32Array | Labels, options: FitOptions): Promise<QuantileFit>
+  /** Ends the threads and frees the memory. */
+  close(): Promise<void>
+}
+
+/** Fits the levels of one attribute. See `openSolver` for several attributes over the same features. */
+export async function fitQuantiles(
+  features: Features | FeatureBlocks,
+  labels: Float32Array | Labels,
+  options: FitOptions & { readonly weights?: Float32Array; readonly threads?: number },
+): Promise<QuantileFit> {
+  const solver = await openSolver(features, options)
+  try {
+    const given = labels instanceof Float32Array ? { values: labels } : labels
+    return await solver.fit(options.weights ? { ...given, weights: options.weights } : given, options)
+  } finally {
+    await solver.close()
+  }
+}
+
+/**
+ * Copies features [rows, columns] once into the solver's memory, in their storage type.
+ *
+ * `threads`: 1 to 64, default all cores; results do not depend on it. Throws where the shape does not fit the data, a value is
+ * not finite, or the features do not fit into 4 GiB.
+ */
+export async function openSolver(
+  features: Features | FeatureBlocks,
+  options: { readonly threads?: number } = {},
+): Promise<Solver> {
+  const { rows, columns } = features
+  if (!Number.isInteger(rows) || rows < 1 || !Number.isInteger(columns) || columns < 1) {
+    throw new Error(`fit: features must have at least one row and one column, got ${rows} x ${columns}`)
+  }
+  const blocks = 'data' in features ? inMemory(features) : features
+  const small = rows * columns < WORTH_THREADS
+  const team = await Team.open(options.threads ?? (small ? 1 : undefined))
+  try {
+    const matrix = new Matrix(team, blocks.dtype, rows, columns)
+    const step = Math.max(1, Math.floor(READ_BYTES / (columns * 4)))
+    for (let first = 0; first < rows; first += step) {
+      const count = Math.min(step, rows - first)
+      const data = await blocks.read(first, count)
+      if (data.length !== count * columns) {
+        throw new Error(`${blocks.name}: rows ${first} to ${first + count - 1} must have ${count * columns} values, got ${data.length}`)
+      }
+      matrix.load(first, data)
+    }
+    matrix.measure()
+    return {
+      threads: team.threads,
+      fit: (labels, options) => fitLevels(matrix, labels instanceof Float32Array ? { values: labels } : labels, options),
+      close: () => team.close(),
+    }
+  } catch (error) {
+    await team.close()
+    throw error
+  }
+}
+
+function inMemory({ data, rows, columns }: Features): FeatureBlocks {
+  if (data.length !== rows * columns) {
+    throw new Error(`fit: features of ${rows} x ${columns} must have ${rows * columns} values, got ${data.length}`)
+  }
+  return {
+    name: 'fit',
+    rows,
+    columns,
+    dtype: data instanceof Uint16Array ? 'bf16' : 'f32',
+    read: async (first, count) => data.subarray(first * columns, (first + count) * columns),
+  }
+}
+
+async function fitLevels(matrix: Matrix, labels: Labels, options: FitOptions): Promise<QuantileFit> {
+  const { levels, alpha = 0.003, intercept = false, tolerance = 1e-4, onLevel, onProgress, signal } = options
+  const { columns } = matrix
+  const { arena } = matrix.team
+  checkOptions(levels, alpha, tolerance)
+  checkStart(options.start, columns, intercept)
+  const phases = new Phases('labels')
+  const mark = arena.mark()
+  try {
+    const set = mergeLabels(labels, matrix.rows)
+    const shift = intercept ? weightedQuantile(set.values, set.weights, 0.5) : 0
+    let size = 0
+    for (let i = 0; i < set.values.length; i++) size += set.weights[i] * Math.abs(set.values[i] - shift)
+    const base = arena.f64(matrix.stride)
+    sumRows(matrix, set, base)
+    const problem: Problem = {
+      labels,
+      matrix,
+      set,
+      base,
+      shift,
+      size,
+      y: set.values.map((value) => (size > 0 ? (value - shift) / size : 0)),
+      alpha,
+      intercept,
+      tolerance,
+      phases,
+      signal,
+    }
+    const weights = new Float32Array(levels.length * columns)
+    const intercepts = intercept ? new Float32Array(levels.length) : null
+    const points = options.duals ? new Float64Array(levels.length * labels.values.length) : null
+    const fits = new Array<LevelFit>(levels.length)
+    let start = options.start
+    const order = Array.from(levels.keys()).sort((a, b) => levels[a] - levels[b] || a - b)
+    for (const index of order) {
+      const tell = onProgress && everySoOften(PROGRESS_MS, onProgress)
+      const { fit, candidate } = await fitLevel(problem, levels[index], start, (state) =>
+        tell?.({ index, levels: levels.length, level: levels[index], ...state }),
+      )
+      signal?.throwIfAborted()
+      start = candidate
+      weights.set(candidate.weights, index * columns)
+      if (intercepts) intercepts[index] = candidate.intercept ?? 0
+      points?.set(candidate.dual, index * labels.values.length)
+      fits[index] = fit
+      onLevel?.({ index, fit, weights: candidate.weights, intercept: candidate.intercept })
+    }
+    phases.enter('end')
+    return { weights, intercepts, fits, duals: points, phases: phases.ms }
+  } finally {
+    arena.release(mark)
+  }
+}
+
+interface Problem {
+  readonly labels: Labels
+  readonly matrix: Matrix
+  readonly set: LabelSet
+  /** X'1 over the weighted labels. */
+  readonly base: ReturnType<Matrix['team']['arena']['f64']>
+  /** The solvers see y = (label - shift) / size, of mean size 1. */
+  readonly shift: number
+  readonly size: number
+  readonly y: Float64Array
+  readonly alpha: number
+  readonly intercept: boolean
+  readonly tolerance: number
+  readonly phases: Phases
+  readonly signal?: AbortSignal
+}
+
+type State = { readonly gap: number; readonly nonzeros: number; readonly iterations: number }
+
+async function fitLevel(
+  problem: Problem,
+  level: number,
+  start: Start | undefined,
+  tell: (state: State) => void,
+): Promise<{ fit: LevelFit; candidate: Candidate }> {
+  const started = performance.now()
+  const { set, matrix, tolerance, alpha, size, y, signal, phases, intercept, shift } = problem
+  const finish = (candidate: Candidate, method: LevelFit['method'], iterations: number) => ({
+    candidate,
+    fit: {
+      level,
+      objective: candidate.certificate.objective,
+      dual: candidate.certificate.dual,
+      gap: candidate.certificate.gap,
+      status: solved(candidate, tolerance) ? ('optimal' as const) : ('tolerance not reached' as const),
+      nonzeros: candidate.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0),
+      iterations,
+      ms: performance.now() - started,
+      method,
+    },
+  })
+  if (size === 0) {
+    const weights = new Float64Array(matrix.stride)
+    const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
+    return finish(check(problem, level, { weights, dual, objective: 0, bound: 0 }), 'closed form', 0)
+  }
+  let rested = performance.now()
+  const pause = async (state: State): Promise<void> => {
+    if (performance.now() - rested < PAUSE_MS) return
+    const before = phases.enter('pause')
+    tell(state)
+    await new Promise((resolve) => setTimeout(resolve, 0))
+    rested = performance.now()
+    phases.enter(before)
+  }
+  const task: Task = {
+    matrix,
+    labels: set,
+    y,
+    level,
+    penalty: alpha,
+    intercept,
+    tolerance: 0.7 * tolerance,
+    enough: 0.3 * tolerance,
+    floor: 1e-14,
+    phases,
+    signal,
+    pause,
+  }
+  let from: Float64Array | undefined
+  if (start) {
+    from = new Float64Array(matrix.stride)
+    for (let j = 0; j < matrix.columns; j++) from[j] = start.weights[j] / size
+    if (intercept) from[matrix.columns] = ((start.intercept ?? shift) - shift) / size
+  }
+  let first: { candidate: Candidate; iterations: number } | undefined
+  if (suitsNewton(problem)) {
+    const solution = await proximalNewton(task, problem.base, from)
+    const candidate = check(problem, level, solution)
+    if (solved(candidate, tolerance) || signal?.aborted) return finish(candidate, 'proximal newton', solution.iterations)
+    first = { candidate, iterations: solution.iterations }
+  }
+  const columns: number[] = []
+  for (let j = 0; j < matrix.columns; j++) if ((first?.candidate.weights[j] ?? from?.[j] ?? 0) !== 0) columns.push(j)
+  // The last digits cost one or two steps, and tell weights that are zero from weights that are small.
+  const solution = await interiorPoint({ ...task, tolerance: 1e-3 * tolerance }, columns)
+  const candidate = check(problem, level, solution)
+  const iterations = solution.iterations + (first?.iterations ?? 0)
+  if (first && first.candidate.certificate.gap < candidate.certificate.gap) {
+    return finish(first.candidate, 'proximal newton', iterations)
+  }
+  return finish(candidate, 'interior point', iterations)
+}
+
+// Proximal Newton needs a penalty, and pays only where a Gram matrix over all rows would be slow.
+function suitsNewton({ alpha, set, matrix }: Problem): boolean {
+  const rows = set.rows.length
+  return alpha > 0 && rows > 4 * Math.min(matrix.columns, 256) && rows * matrix.columns ** 2 > 2e7
+}
+
+interface Candidate {
+  readonly weights: Float32Array
+  readonly intercept: number | null
+  /** Dual point of each label as given. */
+  readonly dual: Float64Array
+  readonly certificate: Certificate
+  /** Whether the solver's f64 weights met the tolerance, so that only their rounding can be in the way. */
+  readonly met: boolean
+}
+
+// Weights in the units of the labels, rounded to f32, and what they are worth. Weights whose removal cannot cost more than 2 %
+// of the tolerance become exact zeros.
+function check(problem: Problem, level: number, solution: Omit<Solution, 'iterations'>): Candidate {
+  const { labels, set, alpha, matrix, tolerance, size, shift, phases } = problem
+  const before = phases.enter('certificate')
+  const scale = matrix.scale.values
+  const effect = (j: number) => Math.abs(solution.weights[j]) * scale[j]
+  const order = Array.from({ length: matrix.columns }, (_, j) => j).sort((a, b) => effect(a) - effect(b))
+  const weights = new Float32Array(matrix.columns)
+  const allowed = 0.02 * tolerance * solution.objective
+  let removed = 0
+  for (const j of order) {
+    removed += effect(j)
+    if (removed > allowed) weights[j] = solution.weights[j] * size
+  }
+  const intercept = problem.intercept ? Math.fround(solution.weights[matrix.columns] * size + shift) : null
+  const dual = new Float64Array(labels.values.length)
+  for (let i = 0; i < dual.length; i++) if (set.index[i] !== MISSING) dual[i] = solution.dual[set.index[i]]
+  const certificate = certifyWith(fastProducts(matrix), labels, { level, alpha, weights, intercept, dual })
+  const met = solution.objective - solution.bound <= Math.max(tolerance * solution.objective, VANISHING)
+  phases.enter(before)
+  return { weights, intercept, dual, certificate, met }
+}
+
+function solved({ certificate, met }: Candidate, tolerance: number): boolean {
+  const { objective, dual, gap, rounding } = certificate
+  return gap <= tolerance || (met && objective - dual <= rounding)
+}
+
+// base = X' (weights of the labels, by row).
+function sumRows(matrix: Matrix, set: LabelSet, base: Problem['base']): void {
+  const { arena } = matrix.team
+  const mark = arena.mark()
+  const [rows, sums] = [arena.u32(set.rows.length), arena.f64(set.rows.length)]
+  rows.values.set(set.rows)
+  for (let i = 0; i < set.rowOf.length; i++) sums.values[set.rowOf[i]] += set.weights[i]
+  matrix.addTransposed(rows, sums, set.rows.length, base)
+  arena.release(mark)
+}
+
+function everySoOften<T>(ms: number, call: (value: T) => void): (value: T) => void {
+  let last = 0
+  return (value) => {
+    if (performance.now() - last < ms) return
+    last = performance.now()
+    call(value)
+  }
+}
+
+function checkOptions(levels: readonly number[], alpha: number, tolerance: number): void {
+  if (levels.length === 0) throw new Error('fit: levels must have at least one entry, got none')
+  for (const level of levels) {
+    if (!(level > 0 && level < 1)) throw new Error(`fit: levels must lie between 0 and 1, got ${level}`)
+  }
+  if (!(alpha >= 0 && Number.isFinite(alpha))) throw new Error(`fit: alpha must be 0 or more, got ${alpha}`)
+  if (!(tolerance > 0 && tolerance < 1)) throw new Error(`fit: tolerance must lie between 0 and 1, got ${tolerance}`)
+}
+
+function checkStart(start: Start | undefined, columns: number, intercept: boolean): void {
+  if (!start) return
+  if (start.weights.length !== columns) throw new Error(`fit: start must have ${columns} weights, got ${start.weights.length}`)
+  if (intercept && start.intercept === null) throw new Error('fit: start must have an intercept, as the fit has one')
+}

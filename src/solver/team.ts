@@ -1,0 +1,151 @@
+// Threads that work for a caller who waits: the caller takes part in every task, and goes on when all have finished it.
+import { cores, spawn, type Thread, threadsSupported } from '#threads'
+import {
+  ARGUMENTS,
+  COUNT,
+  FAILED,
+  FINISHED,
+  HEADER,
+  KERNEL,
+  LEFT,
+  LENGTH,
+  NEXT,
+  PIECE,
+  POSTED,
+  QUEUE_BYTES,
+  QUIT,
+  READY,
+  SLOT,
+  SLOTS,
+} from '../device/wasm/queue.ts'
+import { solverSingleWasm } from '../generated/solver_single.ts'
+import { solverThreadsWasm } from '../generated/solver_threads.ts'
+import { workerText } from '../generated/worker.ts'
+import { Arena } from './arena.ts'
+
+const MAX_THREADS = 64
+
+/** Kernels that work on a range; the others are called directly. */
+const RANGED = [
+  'gather',
+  'times',
+  'add_transposed',
+  'add_squares',
+  'gram_pack',
+  'predict',
+  'correlate',
+].flatMap((name) => [`${name}_f32`, `${name}_bf16`])
+RANGED.push('gram_tiles', 'factor_copy', 'factor_rows', 'factor_update', 'mirror', 'pack')
+RANGED.push('panel_times', 'panel_times_wide', 'panel_transposed', 'syrk')
+const NUMBERS = new Map(RANGED.map((name, index) => [name, index]))
+
+/** Exported functions of assembly/solver; all arguments are addresses and whole numbers. */
+export type Kernels = Record<string, (...values: number[]) => number>
+
+/** One WebAssembly memory with the kernels of the solver on it, run by the caller and `threads` - 1 others. */
+export class Team {
+  readonly threads: number
+  readonly arena: Arena
+  readonly kernels: Kernels
+  readonly #words: Int32Array | null = null
+  readonly #others: Thread[] = []
+  #error: Error | null = null
+  #ready = false
+
+  private constructor(memory: WebAssembly.Memory, module: WebAssembly.Module, threads: number) {
+    const { exports } = new WebAssembly.Instance(module, { env: { memory, abort: () => {} } })
+    this.kernels = exports as unknown as Kernels
+    this.threads = threads
+    this.arena = new Arena(memory, this.kernels.heap_base())
+    const scratch = () => this.arena.take(this.kernels.scratch_bytes())
+    this.kernels.set_scratch(scratch())
+    if (threads === 1) return
+    const queue = this.arena.take(QUEUE_BYTES)
+    this.#words = new Int32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
+    const kernels = RANGED.map((name) => ({ name, floats: [] }))
+    for (let i = 1; i < threads; i++) {
+      const thread = spawn(workerText, (message) => this.#hear(message), (error) => this.#fail(error))
+      thread.start({ module, memory, queue, scratch: scratch(), kernels })
+      this.#others.push(thread)
+    }
+  }
+
+  /** Starts `threads` threads, or as many as there are cores; one where shared memory is missing. */
+  static async open(threads?: number): Promise<Team> {
+    if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS))
+      throw new RangeError(`threads: must be 1 to ${MAX_THREADS}, got ${threads}`)
+    const count = threadsSupported() ? (threads ?? Math.min(cores(), MAX_THREADS)) : 1
+    const shared = count > 1
+    const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared })
+    return new Team(memory, await compile(shared), count)
+  }
+
+  /**
+   * Runs a kernel over [0, length), in pieces of `piece` that the threads take as they come. Results do not depend on who took
+   * what. The other threads join once they have started.
+   */
+  run(name: string, args: readonly number[], length: number, piece: number): void {
+    const kernel = this.kernels[name]
+    if (length <= piece || !this.#join()) {
+      if (length > 0) kernel(...args, 0, length)
+      return
+    }
+    const words = this.#words as Int32Array
+    const task = Atomics.load(words, POSTED)
+    const slot = HEADER + ((task >>> 0) % SLOTS) * SLOT
+    words[slot + KERNEL] = NUMBERS.get(name) as number
+    words[slot + LENGTH] = length
+    words[slot + PIECE] = piece
+    words[slot + NEXT] = 0
+    words[slot + LEFT] = this.threads
+    words[slot + COUNT] = args.length
+    for (let i = 0; i < args.length; i++) words[slot + ARGUMENTS + i] = args[i]
+    Atomics.store(words, POSTED, (task + 1) | 0)
+    Atomics.notify(words, POSTED)
+    for (;;) {
+      const start = Atomics.add(words, slot + NEXT, piece) >>> 0
+      if (start >= length) break
+      kernel(...args, start, Math.min(length, start + piece))
+    }
+    if (Atomics.sub(words, slot + LEFT, 1) === 1) {
+      Atomics.store(words, FINISHED, (task + 1) | 0)
+      Atomics.notify(words, FINISHED)
+    } else while (Atomics.load(words, FINISHED) === task);
+    if (Atomics.load(words, FAILED) !== 0) throw this.#error ?? new Error(`fit: a thread failed in ${name}`)
+  }
+
+  /** Ends the threads. The memory must not be used afterwards. */
+  async close(): Promise<void> {
+    const words = this.#words
+    if (words === null || Atomics.load(words, QUIT) !== 0) return
+    Atomics.store(words, QUIT, 1)
+    Atomics.add(words, POSTED, 1)
+    Atomics.notify(words, POSTED)
+    await Promise.all(this.#others.map((thread) => thread.stop()))
+  }
+
+  // Threads take time to start; until all are there the caller works alone.
+  #join(): boolean {
+    if (this.#error) throw this.#error
+    if (!this.#ready && this.#words !== null) this.#ready = Atomics.load(this.#words, READY) === this.threads - 1
+    return this.#ready
+  }
+
+  #hear(message: { readonly finished: number } | { readonly error: string }): void {
+    if ('error' in message) this.#fail(new Error(`fit: ${message.error}`))
+  }
+
+  #fail(error: Error): void {
+    this.#error ??= error
+  }
+}
+
+const modules = new Map<boolean, Promise<WebAssembly.Module>>()
+
+function compile(shared: boolean): Promise<WebAssembly.Module> {
+  const known = modules.get(shared)
+  if (known) return known
+  const made = WebAssembly.compile(shared ? solverThreadsWasm() : solverSingleWasm())
+  modules.set(shared, made)
+  return made
+}
