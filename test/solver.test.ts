@@ -24,7 +24,7 @@ function bits({ weights, intercepts, duals, fits }: QuantileFit) {
 function problems(): (Problem & { tolerance: number })[] {
   const source = random(21)
   const wide = states(source, 2500, 96)
-  const many = states(source, 6000, 40)
+  const many = states(source, 9000, 60)
   const leverage = makeFeatures(source, 'gaussian', 900, 24)
   for (let i = 0; i < leverage.data.length; i++) if (Math.floor(i / 24) % 200 === 0) leverage.data[i] *= 50
   const common = { alpha: 0.003, levels: LEVELS, intercept: false, tolerance: 1e-4 }
@@ -100,7 +100,8 @@ test('a fit resumed from the weights of the level before goes on bit for bit', a
     const whole = bits(await fitQuantiles(features, labels, options))
     const { columns } = features
     for (const from of [1, 3, 4]) {
-      const start = Float32Array.from(whole.weights.slice((from - 1) * columns, from * columns))
+      const weights = Float32Array.from(whole.weights.slice((from - 1) * columns, from * columns))
+      const start = { weights, intercept: whole.intercepts?.[from - 1] ?? null }
       const rest = bits(await fitQuantiles(features, labels, { ...options, levels: levels.slice(from), start }))
       const where = `${name}, from level ${levels[from]}`
       assert.equal(rest.weights, whole.weights.slice(from * columns), where)
@@ -266,7 +267,7 @@ test('refuses what cannot be fitted, and says why', async () => {
   await fails({ values }, { alpha: -1 }, 'fit: alpha must be 0 or more, got -1')
   await fails({ values }, { tolerance: 0 }, 'fit: tolerance must lie between 0 and 1, got 0')
   const nan = new Float32Array(3).fill(Number.NaN)
-  await fails({ values: nan }, {}, 'fit: an attribute must have at least one label, found 3 missing ones')
+  await fails({ values: nan }, {}, 'fit: an attribute must have at least one label, found 3 missing or without weight')
   const infinite = Float32Array.of(1, Number.POSITIVE_INFINITY, 2)
   await fails({ values: infinite }, {}, 'fit: labels must be finite or NaN for missing, label 1 is Infinity')
   const short = values.subarray(1)
@@ -285,7 +286,10 @@ test('refuses what cannot be fitted, and says why', async () => {
     const promise = fitQuantiles(x, { values, weights: Float32Array.from(weights) }, { levels: [0.5] })
     await assertRejects(promise, /^fit: .*weight/)
   }
-  await assertRejects(fitQuantiles(x, { values }, { levels: [0.5], start: new Float32Array(3) }), /^fit: start .*2.*3/)
+  const start = (weights: number[]) => ({ weights: Float32Array.from(weights), intercept: null })
+  await fails({ values }, { start: start([1, 2, 3]) }, 'fit: start must have 2 weights, got 3')
+  const bare = { start: start([1, 2]), intercept: true }
+  await fails({ values }, bare, 'fit: start must have an intercept, as the fit has one')
   const open = (rows: number, columns: number, data: Float32Array | Uint16Array, message: string) =>
     rejects(openSolver({ rows, columns, data }), message)
   await open(0, 2, values, 'fit: features must have at least one row and one column, got 0 x 2')

@@ -3,8 +3,9 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Random, random } from './random.ts'
-import type { Labels } from './reference/quantile_regression.ts'
-import { checkedFit } from './solver_check.ts'
+import { linearProgram } from './reference/quantile_highs.ts'
+import { type Labels, objective } from './reference/quantile_regression.ts'
+import { type Checked, checkedFit } from './solver_check.ts'
 import {
   build,
   type DenseFeatures,
@@ -12,7 +13,9 @@ import {
   makeFeatures,
   makeLabels,
   matrix,
+  sampleProblem,
   states,
+  wildProblem,
 } from './solver_problems.ts'
 
 interface Hard {
@@ -264,11 +267,13 @@ async function excused({ fit, problems, name }: Checked, tolerance: number): Pro
 }
 
 /** Seeds on which some version of the solver failed, and the first few others. */
-const WILD = [...Array.from({ length: 50 }, (_, seed) => seed), 51, 88, 112, 128, 133, 266, 304, 375, 383, 390, 395]
+const FIRST = Array.from({ length: 50 }, (_, seed) => seed)
+const WILD = [51, 88, 112, 128, 133, 266, 304, 375, 383, 390, 395, 428, 534, 670, 716, 890, 1140, 1198]
+const SAMPLES = [518, 635, 1018]
 
 test('all of these at once, in small problems', async () => {
-  for (const seed of WILD) {
-    const { name, features, labels, alpha, intercept, levels } = wildProblem(seed)
+  const problems = [...[...FIRST, ...WILD].map(wildProblem), ...SAMPLES.map((seed) => sampleProblem(seed))]
+  for (const { name, features, labels, alpha, intercept, levels } of problems) {
     for (const tolerance of [1e-4, 1e-6]) {
       const options = { levels, alpha, intercept, tolerance }
       await excused(await checkedFit(name, features, labels, options, { hopeless: true }), tolerance)

@@ -25,8 +25,18 @@ export function predict<T>(x: usize, stride: u32, w: usize, out: usize, start: u
   }
 }
 
-/** out[j] = sum over rows of u[row] x[row, j], columns in [16 start, 16 end) as far as they exist; u is f64 [rows]. */
-export function correlate<T>(x: usize, stride: u32, rows: u32, u: usize, out: usize, start: u32, end: u32): void {
+/** out[j] = sum over rows of u[row] x[row, j], or of u[row] |x[row, j]| if `absolute`; columns in [16 start, 16 end) as far as they exist; u is f64 [rows]. */
+export function correlate<T>(
+  x: usize,
+  stride: u32,
+  rows: u32,
+  u: usize,
+  out: usize,
+  absolute: u32,
+  start: u32,
+  end: u32,
+): void {
+  const mask = i32x4.splat(absolute ? 0x7fffffff : -1)
   const width = <usize>stride
   const rowBytes = width * sizeof<T>()
   // A few strips at a time, so that each row gives whole cache lines.
@@ -39,8 +49,8 @@ export function correlate<T>(x: usize, stride: u32, rows: u32, u: usize, out: us
     const by = f64x2.splat(value)
     const from = x + row * rowBytes
     for (let j = first; j < last; j += 8) {
-      const v = load4<T>(from + j * sizeof<T>())
-      const z = load4<T>(from + (j + 4) * sizeof<T>())
+      const v = v128.and(mask, load4<T>(from + j * sizeof<T>()))
+      const z = v128.and(mask, load4<T>(from + (j + 4) * sizeof<T>()))
       const to = out + (j << 3)
       v128.store(to, f64x2.add(v128.load(to), f64x2.mul(by, f64x2.promote_low_f32x4(v))))
       const v1 = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3))

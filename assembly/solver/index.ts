@@ -182,10 +182,11 @@ export function correlate_f32(
   rows: u32,
   u: usize,
   out: usize,
+  absolute: u32,
   start: u32,
   end: u32,
 ): void {
-  correlate<f32>(x, stride, rows, u, out, start, end)
+  correlate<f32>(x, stride, rows, u, out, absolute, start, end)
 }
 
 export function correlate_bf16(
@@ -194,8 +195,9 @@ export function correlate_bf16(
   rows: u32,
   u: usize,
   out: usize,
+  absolute: u32,
   start: u32,
   end: u32,
 ): void {
-  correlate<bf16>(x, stride, rows, u, out, start, end)
+  correlate<bf16>(x, stride, rows, u, out, absolute, start, end)
 }

@@ -1,5 +1,5 @@
 // The parts that compare with others on one problem each: small, lasso, plot and references.
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fitQuantiles, openSolver } from '../../src/index.ts'
 import type { QuantileFit } from '../../src/solver/fit.ts'
@@ -179,52 +179,73 @@ export async function plot({ threads }: PartOptions): Promise<PartResult> {
     head: ['size', 'ms', '+-', 'gap'],
     lines,
     notes: ['npm run bench -- plot draws docs/solver.svg from the saved results'],
-    record: { points },
+    record: { level: LEVEL, points },
   }
 }
 
+export interface ReferencePoint extends PlotPoint, ReferenceFit {
+  readonly date: string
+  readonly machine: string
+}
+
+/** The references' points as kept; none where there is no file yet. */
+export function readReferences(): ReferencePoint[] {
+  if (!existsSync(REFERENCE_FILE)) return []
+  return (JSON.parse(readFileSync(REFERENCE_FILE, 'utf8')) as { points: ReferencePoint[] }).points
+}
+
+/** Keeps one point, in the place of an older one of its kind; the file is whole after every point. */
+function keepReference(point: ReferencePoint): void {
+  const same = ({ who, rows, columns }: PlotPoint): boolean =>
+    who === point.who && rows === point.rows && columns === point.columns
+  const points = [...readReferences().filter((old) => !same(old)), point]
+  points.sort((a, b) => b.who.localeCompare(a.who) || a.columns - b.columns || a.rows - b.rows)
+  const text = points.map((each) => `    ${JSON.stringify(each)}`).join(',\n')
+  mkdirSync('bench/results', { recursive: true })
+  writeFileSync(REFERENCE_FILE, `{\n  "level": ${LEVEL},\n  "alpha": ${ALPHA},\n  "points": [\n${text}\n  ]\n}\n`)
+}
+
 /**
- * The references' points of the plot, kept in REFERENCE_FILE. A size is left out when a smaller one tells that it must take longer
- * than the limit, even if time grew with no more than the number of values.
+ * The references' points of the plot, or those of `rows` and `columns` alone. A size is left out when a smaller one tells that it
+ * must take longer than the limit, even if time grew with no more than the number of values.
  */
 export async function references(options: PartOptions): Promise<PartResult> {
-  const points: (PlotPoint & ReferenceFit)[] = []
-  const lines: string[][] = []
+  const { rows: onlyRows, columns: onlyColumns, threads, limitMs } = options
+  const sizes = plotSizes().filter(
+    ({ rows, columns }) => rows === (onlyRows ?? rows) && columns === (onlyColumns ?? columns),
+  )
+  const points: ReferencePoint[] = []
   for (const who of ['scikit-learn', 'quantreg'] as const) {
     if (!options.programs()[who]) continue
-    const known: { rows: number; columns: number; ms: number }[] = []
-    for (const { rows, columns } of plotSizes()) {
+    const known: Omit<PlotPoint, 'who'>[] = []
+    for (const { rows, columns } of sizes) {
       const least = known
         .filter((size) => rows >= size.rows && columns >= size.columns)
         .map((size) => (size.ms * rows * columns) / (size.rows * size.columns))
-      if (Math.max(0, ...least) > options.limitMs) {
-        console.error(`${who}, ${rows} x ${columns}: left out, would take longer than ${seconds(options.limitMs)}`)
+      if (Math.max(0, ...least) > limitMs) {
+        console.error(`${who}, ${rows} x ${columns}: left out, would take longer than ${seconds(limitMs)}`)
         continue
       }
       const problem = await makeProblem(rows, columns, [LEVEL])
-      const theirs = runTheirs(who, problem, await timeOurs(problem, options.threads), options)
-      known.push({ rows, columns, ms: theirs ? theirs.ms : options.limitMs })
+      const theirs = runTheirs(who, problem, await timeOurs(problem, threads), options)
+      known.push({ rows, columns, ms: theirs ? theirs.ms : limitMs })
       if (!theirs) continue
-      points.push({ who, rows, columns, ...theirs })
-      lines.push([`${who}, ${rows} x ${columns}`, seconds(theirs.ms), String(theirs.runs), String(theirs.nonzeros)])
+      const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`
+      points.push({ who, rows, columns, ...theirs, date: new Date().toISOString().slice(0, 10), machine })
+      keepReference(points.at(-1)!)
       console.error(`${who}, ${rows} x ${columns}: ${seconds(theirs.ms)}`)
     }
-  }
-  if (points.length > 0) {
-    const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`
-    const date = new Date().toISOString().slice(0, 10)
-    const text = points.map((point) => `    ${JSON.stringify(point)}`).join(',\n')
-    const head = Object.entries({ date, machine, level: LEVEL, alpha: ALPHA })
-      .map(([name, value]) => `  ${JSON.stringify(name)}: ${JSON.stringify(value)},\n`)
-      .join('')
-    mkdirSync('bench/results', { recursive: true })
-    writeFileSync(REFERENCE_FILE, `{\n${head}  "points": [\n${text}\n  ]\n}\n`)
   }
   return {
     title: `one level of ${LEVEL} by the references, kept in ${REFERENCE_FILE}`,
     head: ['what', 'time', 'runs', 'nonzeros'],
-    lines,
-    notes: points.length === 0 ? ['no reference is installed: the file is as it was'] : [],
+    lines: points.map(({ who, rows, columns, ms, runs, nonzeros }) => [
+      `${who}, ${rows} x ${columns}`,
+      seconds(ms),
+      String(runs),
+      String(nonzeros),
+    ]),
+    notes: points.length === 0 ? ['nothing was measured: the file is as it was'] : [],
     record: { points },
   }
 }

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 export type Reference = 'scikit-learn' | 'quantreg'
 
 export interface ReferenceFit {
+  /** The smaller of wall and processor time, median of the runs. */
   readonly ms: number
   readonly runs: number
   /** The benchmark's objective at their weights. */
@@ -69,12 +70,12 @@ export function runReference(
       writeFileSync(`${prefix}.${name}.f32`, new Uint8Array(buffer, byteOffset, byteLength))
     const script = fileURLToPath(new URL(SCRIPTS[who], import.meta.url))
     const sizes = [problem.rows, problem.columns, problem.level, problem.alpha].map(String)
-    const { status, signal, stdout, stderr } = spawnSync(program, [script, prefix, ...sizes], {
+    const { status, error, stdout, stderr } = spawnSync(program, [script, prefix, ...sizes], {
       encoding: 'utf8',
       env: { ...process.env, ...ENVIRONMENT },
       timeout: limitMs,
     })
-    if (signal) {
+    if ((error as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT') {
       console.error(`${who}, ${problem.rows} x ${problem.columns}: stopped after ${limitMs / 1000} s`)
       return null
     }

@@ -22,8 +22,10 @@ import {
   parseAlpha,
   parseFeatures,
   parseLabelRows,
+  parseLabels,
   parseLevels,
   parseOut,
+  parseWeights,
   realNumber,
 } from './options.ts'
 import { note, print, printJson } from './output.ts'
@@ -79,9 +81,9 @@ export function addFit(program: Command): void {
     .description('fit quantile heads to features: L1-penalised quantile regression')
     .requiredOption('--features <file>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
-    .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file')
+    .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
     .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
-    .option('--weights <name>', 'column, or .npy file, with a weight for each label')
+    .option('--weights <name>', 'column, or .npy file, with a weight for each label', parseWeights)
     .option('--columns <names>', 'feature columns of a table, with commas (default: all that are left)')
     .option('--levels <levels>', 'number of levels, or the levels with commas', parseLevels, parseLevels('19'))
     .option('--alpha <number>', 'penalty on the absolute weights; auto: by cross-validation', parseAlpha, 0.003)
@@ -112,21 +114,18 @@ async function fit(options: FitCommand): Promise<void> {
 }
 
 async function fitProblem(problem: Problem, options: FitCommand): Promise<void> {
-  const { out } = options
+  const { out, tolerance } = options
   const settings = makeSettings(problem, options)
   const start = performance.now()
   const finished = await startOrResume(settings, options)
   const keeper = keepFinished(partialName(out), settings, finished)
-  if (!(await runLevels({ problem, settings, finished, keeper }, options))) return
-  const ms = performance.now() - start
-  await writeHeads(problem, settings, finished, out)
-  await keeper.remove()
-  await show(settings, finished, ms, options)
+  const task = { problem, settings, finished, keeper }
+  if (!(await interruptible((interrupt) => runLevels(task, options, interrupt)))) return
+  await show(settings, finished, performance.now() - start, options)
   const missed = finished.fits.filter((level) => level.status !== 'optimal').length
   if (missed === 0) return
-  note(
-    `fit: ${missed} of ${finished.fits.length} levels missed the tolerance ${options.tolerance}; they are written as far as they came`,
-  )
+  const so = `${missed} of ${finished.fits.length} levels missed the tolerance ${tolerance}`
+  note(`fit: ${so}; they are written as far as they came`)
   process.exitCode = MISSED
 }
 
@@ -140,58 +139,74 @@ async function startOrResume(settings: Settings, { out, resume = false }: FitCom
   const partial = partialName(out)
   const there = await isThere(partial)
   if (there && resume) return readFinished(partial, settings)
-  if (resume) note(`note: ${partial} is not there, so the fit begins with the first level`)
-  if (there)
-    note(`note: ${partial} has levels of an earlier fit; --resume would go on from them, without it they are lost`)
+  const name = printable(partial)
+  if (resume) note(`note: ${name} is not there, so the fit begins with the first level`)
+  if (there) note(`note: ${name} has levels of an earlier fit; --resume goes on from them, without it they are lost`)
   return nothingFinished(settings)
 }
 
-type Task = { problem: Problem; settings: Settings; finished: Finished; keeper: Keeper }
+interface Task {
+  readonly problem: Problem
+  readonly settings: Settings
+  readonly finished: Finished
+  readonly keeper: Keeper
+}
 
-/** Gives whether all levels are finished; otherwise it was interrupted, and the user has been told how to go on. */
-async function runLevels(task: Task, { out, threads, device }: FitCommand): Promise<boolean> {
-  const { settings, finished, keeper } = task
-  return interruptible(async (signal, code) => {
-    try {
-      await finishLevels({ ...task, threads, device, signal })
-      return true
-    } catch (error) {
-      const kept = await keeper.save()
-      const so = `${finished.fits.length} of ${settings.attributes.length * settings.levels.length} levels`
-      const hint = kept
-        ? `${so} are kept in ${partialName(out)}; the same command with --resume goes on from there`
-        : ''
-      if (!signal.aborted) {
-        if (kept) note(`fit: ${hint}`)
-        throw error
-      }
-      note(`fit: interrupted; ${hint || 'no level was finished'}`)
-      process.exitCode = code()
+/**
+ * Finishes the levels and writes them. Gives whether it did; otherwise it was interrupted, and the user has been told how to
+ * go on.
+ */
+async function runLevels(task: Task, { out, threads, device }: FitCommand, interrupt: Interrupt): Promise<boolean> {
+  const { problem, settings, finished, keeper } = task
+  const { signal } = interrupt
+  try {
+    await finishLevels({ ...task, threads, device, signal })
+    await writeHeads(problem, settings, finished, out)
+    await keeper.remove()
+    return true
+  } catch (error) {
+    const partial = printable(partialName(out))
+    const count = `${finished.fits.length} of ${settings.attributes.length * settings.levels.length} levels`
+    const kept = (await keeper.save())
+      ? `${count} are kept in ${partial}; the same command with --resume goes on from there`
+      : 'no level was finished'
+    if (signal.aborted) {
+      note(`fit: interrupted; ${kept}`)
+      process.exitCode = interrupt.code()
       return false
     }
-  })
+    const { message } = error as Error
+    throw finished.fits.length > 0 ? new Error(`${message} (${kept})`, { cause: error }) : error
+  }
 }
 
 const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const
 
-/** Runs work that an interrupt aborts by the signal; a second one ends the process at once. `code` is the exit code then. */
-function interruptible<T>(work: (signal: AbortSignal, code: () => number) => Promise<T>): Promise<T> {
+interface Interrupt {
+  readonly signal: AbortSignal
+  /** The exit code, once there was one. */
+  code(): number
+}
+
+/** Runs work that an interrupt aborts by the signal; a second one ends the process at once. */
+function interruptible<T>(work: (interrupt: Interrupt) => Promise<T>): Promise<T> {
   const controller = new AbortController()
+  const { signal } = controller
   let code = 0
-  const stop = (signal: NodeJS.Signals) => {
-    code = SIGNALS[signal as keyof typeof SIGNALS]
-    if (controller.signal.aborted) {
+  const stop = (name: NodeJS.Signals) => {
+    code = SIGNALS[name as keyof typeof SIGNALS]
+    if (signal.aborted) {
       discardUnfinished()
       process.exit(code)
     }
-    controller.abort(new Error(`fit: interrupted by ${signal}`))
+    controller.abort(new Error(`fit: interrupted by ${name}`))
   }
   return withoutInterruptHandler(async () => {
-    for (const signal of Object.keys(SIGNALS)) process.on(signal, stop)
+    for (const name of Object.keys(SIGNALS)) process.on(name, stop)
     try {
-      return await work(controller.signal, () => code)
+      return await work({ signal, code: () => code })
     } finally {
-      for (const signal of Object.keys(SIGNALS)) process.off(signal, stop)
+      for (const name of Object.keys(SIGNALS)) process.off(name, stop)
     }
   })
 }

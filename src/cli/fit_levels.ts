@@ -16,10 +16,15 @@ export interface Work {
 
 /** Finishes what is not finished yet, level after level. Throws the signal's reason where it is aborted. */
 export async function finishLevels(work: Work): Promise<void> {
-  const { problem, settings, finished, threads, device } = work
+  const { problem, settings, finished, threads, device, signal } = work
   const { attributes, levels } = settings
   if (finished.fits.length === attributes.length * levels.length) return
-  const solver = await openSolver(problem.features, { threads, device })
+  const { features } = problem
+  const read: typeof features.read = (firstRow, count) => {
+    signal.throwIfAborted()
+    return features.read(firstRow, count)
+  }
+  const solver = await openSolver({ ...features, read }, { threads, device })
   await problem.close()
   const progress = startLevels(attributes.length * levels.length, finished.fits.length)
   try {

@@ -1,5 +1,7 @@
 // The finished levels of a fit that is not done, kept in a file beside its target so that `--resume` can go on.
-import { stat, unlink } from 'node:fs/promises'
+import { readdir, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import about from '../../package.json' with { type: 'json' }
 import { openFile, writeFileAtomic } from '../files/disk.ts'
 import { isObject, parseJson, printable, show } from '../files/json.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32, type TensorData } from '../files/safetensors.ts'
@@ -101,9 +103,19 @@ export function keepFinished(path: string, settings: Settings, finished: Finishe
     async remove() {
       await writing
       await unlink(path).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'ENOENT') note(`note: ${path} cannot be removed (${error.code})`)
+        if (error.code !== 'ENOENT') note(`note: ${printable(path)} cannot be removed (${error.code})`)
       })
+      await removeTemporary(path)
     },
+  }
+}
+
+/** Removes what a process that was killed while it wrote the file has left beside it. */
+async function removeTemporary(path: string): Promise<void> {
+  const [folder, begin] = [dirname(path), `.${basename(path)}.`]
+  for (const name of await readdir(folder).catch(() => [])) {
+    const ours = name.startsWith(begin) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(begin.length))
+    if (ours) await unlink(join(folder, name)).catch(() => {})
   }
 }
 
@@ -113,7 +125,7 @@ function encode(settings: Settings, { weight, bias, fits, alphas }: Finished): U
     { name: 'weight', dtype: 'F32', shape: [count, columns], data: weight.subarray(0, count * columns) },
   ]
   if (bias) tensors.push({ name: 'bias', dtype: 'F32', shape: [count], data: bias.subarray(0, count) })
-  const metadata = { pinball: 'fit 1', settings, fits, alphas }
+  const metadata = { pinball: about.version, settings, fits, alphas }
   return encodeSafetensors(
     tensors,
     Object.fromEntries(Object.entries(metadata).map(([key, value]) => [key, JSON.stringify(value)])),
@@ -128,9 +140,12 @@ export async function readFinished(path: string, settings: Settings): Promise<Fi
     const parsed = (key: string) => parseJson(metadata[key] ?? 'null', `${path}: ${key}`)
     const damaged = (what: string) => new Error(`${path}: ${what}; remove the file or leave out --resume`)
     const [then, fits, alphas] = [parsed('settings'), parsed('fits'), parsed('alphas')]
-    if (parsed('pinball') !== 'fit 1' || !isObject(then) || !Array.isArray(fits) || !Array.isArray(alphas)) {
+    const version = parsed('pinball')
+    if (typeof version !== 'string' || !isObject(then) || !Array.isArray(fits) || !Array.isArray(alphas)) {
       throw damaged('is not what "pinball fit" keeps of a fit')
     }
+    // Another version may take other steps, and then the levels would not be those of one fit.
+    if (version !== about.version) throw damaged(`was begun by version ${show(version)}, this is ${about.version}`)
     compare(then, settings, path)
     const { attributes, levels, columns } = settings
     const inOrder = (fit: unknown, i: number) =>

@@ -294,16 +294,17 @@ function checkLabels(
 }
 
 // A file up to 16 MiB is hashed whole, of a larger one this many pieces, evenly spread, the first and the last among them.
-const PIECES = 4096
-const PIECE_BYTES = 4096
+const PIECES = 1024
+const PIECE_BYTES = 16384
 
 async function sampleHash(source: Source): Promise<string> {
   const hash = createHash('sha256')
   const { byteLength } = source
   if (byteLength <= PIECES * PIECE_BYTES) return hash.update(await source.read(0, byteLength)).digest('hex')
+  const piece = new Uint8Array(PIECE_BYTES)
   for (let i = 0; i < PIECES; i++) {
     const at = Math.floor(((byteLength - PIECE_BYTES) * i) / (PIECES - 1))
-    hash.update(await source.read(at, PIECE_BYTES))
+    hash.update(await source.read(at, PIECE_BYTES, piece))
   }
   return hash.digest('hex')
 }

@@ -47,6 +47,10 @@ const parseModel = fileName('--model', 'directory')
 export const parseInput = fileName('--input', 'file name or -')
 /** Parses --features. */
 export const parseFeatures = fileName('--features', 'file name')
+/** Parses --labels of a fit. */
+export const parseLabels = fileName('--labels', 'list of names or a file name')
+/** Parses --weights. */
+export const parseWeights = fileName('--weights', 'column or file name')
 /** Parses --label-rows. */
 export const parseLabelRows = fileName('--label-rows', 'file name')
 

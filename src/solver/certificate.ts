@@ -26,8 +26,8 @@ export interface Labels {
 export interface Products {
   /** Predictions of all rows for weights [columns] and an intercept. */
   predict(weights: Float32Array, intercept: number): Float64Array
-  /** Sum over rows of u_row x_row, for each column. */
-  correlate(u: Float64Array): Float64Array
+  /** Sum over rows of u_row x_row for each column, or of u_row |x_row|. */
+  correlate(u: Float64Array, absolute?: boolean): Float64Array
   readonly scale: ArrayLike<number>
   readonly rows: number
 }
@@ -104,7 +104,8 @@ function labelShares({ values, weights }: Labels): Float64Array {
 }
 
 function plainProducts({ data, rows, columns }: Features): Products {
-  const wide = data instanceof Uint16Array ? new Float32Array(Uint32Array.from(data, (bits) => bits << 16).buffer) : data
+  const wide =
+    data instanceof Uint16Array ? new Float32Array(Uint32Array.from(data, (bits) => bits << 16).buffer) : data
   const scale = new Float64Array(columns)
   for (let i = 0; i < wide.length; i++) scale[i % columns] += (wide[i] * wide[i]) / rows
   return {
@@ -119,9 +120,14 @@ function plainProducts({ data, rows, columns }: Features): Products {
       }
       return out
     },
-    correlate(u) {
+    correlate(u, absolute) {
       const out = new Float64Array(columns)
-      for (let n = 0; n < rows; n++) for (let d = 0; d < columns; d++) out[d] += wide[n * columns + d] * u[n]
+      for (let n = 0; n < rows; n++) {
+        for (let d = 0; d < columns; d++) {
+          const x = wide[n * columns + d]
+          out[d] += (absolute ? Math.abs(x) : x) * u[n]
+        }
+      }
       return out
     },
   }
@@ -144,28 +150,27 @@ function evaluatePrimal(products: Products, { values, rowIndex }: Labels, shares
 function evaluateDual(products: Products, labels: Labels, shares: Float64Array, claim: Claim): number {
   const { values, rowIndex } = labels
   const { alpha, weights, intercept } = claim
-  const { scale } = products
   const u = clip(shares, claim)
   if (intercept !== null && !balance(u, shares, claim.level)) return 0
   const perRow = new Float64Array(products.rows)
+  const sizes = new Float64Array(products.rows)
   let value = 0
   let sum = 0
   for (let i = 0; i < values.length; i++) {
     if (shares[i] === 0) continue
-    perRow[rowIndex ? rowIndex[i] : i] += shares[i] * u[i]
+    const row = rowIndex ? rowIndex[i] : i
+    perRow[row] += shares[i] * u[i]
+    sizes[row] += Math.abs(shares[i] * u[i])
     value += shares[i] * u[i] * values[i]
     sum += shares[i] * u[i]
   }
   const total = products.correlate(perRow)
   if (intercept !== null) value -= REACH * Math.abs(sum * intercept)
-  let square = 0
-  for (const u of perRow) square += u * u
-  // No sum of absolute terms |x_nd u_n| exceeds this times the column's root mean square.
-  const most = Math.sqrt(square * perRow.length)
+  const terms = alpha > 0 ? null : products.correlate(sizes, true)
   let largest = 0
   for (let d = 0; d < weights.length; d++) {
-    if (alpha > 0) largest = Math.max(largest, Math.abs(total[d]))
-    else if (Math.abs(total[d]) > BALANCED * most * scale[d]) return 0
+    if (terms === null) largest = Math.max(largest, Math.abs(total[d]))
+    else if (Math.abs(total[d]) > BALANCED * terms[d]) return 0
     else value -= REACH * Math.abs(total[d] * weights[d])
   }
   const bound = largest > alpha && alpha > 0 ? value * (alpha / largest) : value

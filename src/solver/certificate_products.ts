@@ -17,11 +17,11 @@ export function fastProducts(matrix: Matrix): Products {
       arena.release(mark)
       return out.values.slice()
     },
-    correlate(perRow) {
+    correlate(perRow, absolute = false) {
       const mark = arena.mark()
       const [u, out] = [arena.f64(matrix.rows), arena.f64(matrix.stride)]
       u.values.set(perRow)
-      matrix.correlate(u, out)
+      matrix.correlate(u, out, absolute)
       arena.release(mark)
       return out.values.slice(0, matrix.columns)
     },

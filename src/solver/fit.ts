@@ -6,7 +6,7 @@
 // optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross.
 import { type Certificate, certifyWith, type Features, type Labels } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
-import { interiorPoint } from './interior_point.ts'
+import { searchColumns } from './column_search.ts'
 import { type LabelSet, MISSING, mergeLabels, weightedQuantile } from './labels.ts'
 import { Matrix } from './matrix.ts'
 import { Phases } from './phases.ts'
@@ -165,14 +165,17 @@ export async function openSolver(
       const count = Math.min(step, rows - first)
       const data = await blocks.read(first, count)
       if (data.length !== count * columns) {
-        throw new Error(`${blocks.name}: rows ${first} to ${first + count - 1} must have ${count * columns} values, got ${data.length}`)
+        throw new Error(
+          `${blocks.name}: rows ${first} to ${first + count - 1} must have ${count * columns} values, got ${data.length}`,
+        )
       }
       matrix.load(first, data)
     }
     matrix.measure()
     return {
       threads: team.threads,
-      fit: (labels, options) => fitLevels(matrix, labels instanceof Float32Array ? { values: labels } : labels, options),
+      fit: (labels, options) =>
+        fitLevels(matrix, labels instanceof Float32Array ? { values: labels } : labels, options),
       close: () => team.close(),
     }
   } catch (error) {
@@ -328,13 +331,14 @@ async function fitLevel(
   if (suitsNewton(problem)) {
     const solution = await proximalNewton(task, problem.base, from)
     const candidate = check(problem, level, solution)
-    if (solved(candidate, tolerance) || signal?.aborted) return finish(candidate, 'proximal newton', solution.iterations)
+    if (solved(candidate, tolerance) || signal?.aborted)
+      return finish(candidate, 'proximal newton', solution.iterations)
     first = { candidate, iterations: solution.iterations }
   }
   const columns: number[] = []
   for (let j = 0; j < matrix.columns; j++) if ((first?.candidate.weights[j] ?? from?.[j] ?? 0) !== 0) columns.push(j)
   // The last digits cost one or two steps, and tell weights that are zero from weights that are small.
-  const solution = await interiorPoint({ ...task, tolerance: 1e-3 * tolerance }, columns)
+  const solution = await searchColumns({ ...task, tolerance: 1e-3 * tolerance }, columns)
   const candidate = check(problem, level, solution)
   const iterations = solution.iterations + (first?.iterations ?? 0)
   if (first && first.candidate.certificate.gap < candidate.certificate.gap) {
@@ -419,6 +423,7 @@ function checkOptions(levels: readonly number[], alpha: number, tolerance: numbe
 
 function checkStart(start: Start | undefined, columns: number, intercept: boolean): void {
   if (!start) return
-  if (start.weights.length !== columns) throw new Error(`fit: start must have ${columns} weights, got ${start.weights.length}`)
+  if (start.weights.length !== columns)
+    throw new Error(`fit: start must have ${columns} weights, got ${start.weights.length}`)
   if (intercept && start.intercept === null) throw new Error('fit: start must have an intercept, as the fit has one')
 }

@@ -11,93 +11,25 @@ const MAX_ITERATIONS = 100
 /** Iterations without progress in the gap before the best point is taken. */
 const PATIENCE = 12
 
+/** Dual values, of at most 1, are rounded to 0 below this. */
+const NOISE = 1e-13
 /** Rows of the Gram matrix that are packed at a time. */
 const BLOCK = 128
-/** Up to this many columns all are solved for at once; beyond, those that matter are found by pricing. */
-const WHOLE = 384
-/** At least this many columns join at a time. */
-const ADD_AT_ONCE = 128
-const ROUNDS = 30
-
 /**
- * Solves the task; never throws for a hard problem, but returns the best primal and dual points met. With many columns it works
- * on a growing set of them, which starts with `columns`.
+ * Solves the task on `columns`, those without penalty first. `before` counts earlier iterations for the progress report.
+ * Never throws for a hard problem, but returns the best primal and dual points met; the bound holds for these columns.
  */
-export async function interiorPoint(task: Task, columns: readonly number[] = []): Promise<Solution> {
-  const { matrix, penalty, intercept } = task
-  const { arena } = matrix.team
-  const scale = matrix.scale.values
-  const every: number[] = []
-  for (let j = 0; j < matrix.columns; j++) if (scale[j] > 0) every.push(j)
-  let iterations = 0
-  const solve = async (chosen: readonly number[]): Promise<Solution> => {
-    const mark = arena.mark()
-    try {
-      const sorted = [...chosen].sort((a, b) => a - b)
-      if (intercept) sorted.push(matrix.columns)
-      return await new InteriorPoint(task, Uint32Array.from(sorted), iterations).solve()
-    } finally {
-      arena.release(mark)
-    }
-  }
-  if (penalty === 0 || every.length <= WHOLE) return solve(every)
-  const mark = arena.mark()
-  try {
-    const price = pricer(task)
-    const set = new Set(columns)
-    let best: Solution | undefined
-    for (let round = 0; round < ROUNDS; round++) {
-      const solution = set.size > 0 ? await solve([...set]) : emptySolution(task)
-      iterations += solution.iterations
-      const u = price(solution.dual)
-      let largest = 0
-      for (const j of every) largest = Math.max(largest, Math.abs(u[j]))
-      const share = largest > penalty ? penalty / largest : 1
-      const bound = solution.bound * share
-      // The restricted optimum falls, the bound of all columns rises, but not in every round.
-      if (!best || bound > best.bound || solution.objective < best.objective) {
-        const keep = best && best.bound > bound ? best : { bound, dual: solution.dual.map((value) => value * share) }
-        best = { ...solution, bound: keep.bound, dual: keep.dual, iterations }
-      }
-      const gap = best.objective - best.bound
-      if (gap <= task.tolerance * best.objective || gap <= task.floor || task.signal?.aborted) break
-      const missing = every.filter((j) => !set.has(j) && Math.abs(u[j]) > penalty * (1 + 0.1 * task.tolerance))
-      if (missing.length === 0) break
-      missing.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
-      for (const j of missing.slice(0, Math.max(ADD_AT_ONCE, set.size >> 1))) set.add(j)
-    }
-    return { ...(best as Solution), iterations }
-  } finally {
-    arena.release(mark)
-  }
-}
-
-// Computes X'u of all columns from dual values per unit of weight.
-function pricer({ matrix, labels }: Task): (dual: Float64Array) => Float64Array {
-  const { arena } = matrix.team
-  const [rows, sums, out] = [arena.u32(labels.rows.length), arena.f64(labels.rows.length), arena.f64(matrix.stride)]
-  rows.values.set(labels.rows)
-  return (dual) => {
-    const values = sums.values.fill(0)
-    for (let i = 0; i < dual.length; i++) values[labels.rowOf[i]] += labels.weights[i] * dual[i]
-    out.values.fill(0)
-    matrix.addTransposed(rows, sums, labels.rows.length, out)
-    return out.values.slice()
-  }
-}
-
-// No weights, and the dual that belongs to them.
-function emptySolution({ matrix, labels, y, level }: Task): Solution {
-  const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
-  let objective = 0
-  for (let i = 0; i < y.length; i++) objective += labels.weights[i] * dual[i] * y[i]
-  return { weights: new Float64Array(matrix.stride), dual, objective, bound: objective, iterations: 0 }
+export async function interiorPoint(task: Task, columns: Uint32Array, before: number): Promise<Solution> {
+  return new InteriorPoint(task, columns, before).solve()
 }
 
 class InteriorPoint {
   readonly #task: Task
   readonly #labels: number
-  readonly #penalised: number
+  /** Columns without penalty come first: behind columns that span them, rounding would stop them. */
+  readonly #free: number
+  /** Column of each pseudo-label. */
+  readonly #penalised: Uint32Array
   readonly #size: number
   readonly #width: number
   // Per label and pseudo-label: distance to either bound (dual), and the two parts of the residual (primal).
@@ -137,8 +69,9 @@ class InteriorPoint {
     const n = labels.values.length
     this.#task = task
     this.#labels = n
-    this.#penalised = penalty > 0 ? columns.filter((j) => j < matrix.columns).length : 0
-    this.#size = n + this.#penalised
+    this.#penalised = columns.filter((j) => penalty > 0 && j < matrix.columns)
+    this.#free = columns.length - this.#penalised.length
+    this.#size = n + this.#penalised.length
     this.#width = (columns.length + 3) & ~3
     const vector = () => new Float64Array(this.#size)
     this.#target = vector()
@@ -220,13 +153,12 @@ class InteriorPoint {
   #start(): void {
     const { y, matrix } = this.#task
     const scale = matrix.scale.values
-    const columns = this.#columns
     const n = this.#labels
     let size = 0
     for (let i = 0; i < n; i++) size += this.#weight[i] * Math.abs(y[i])
     size = Math.max(size, 1e-6)
     for (let i = 0; i < this.#size; i++) {
-      const unit = i < n ? size : size / scale[columns[i - n]]
+      const unit = i < n ? size : size / scale[this.#penalised[i - n]]
       this.#q[i] = (this.#up[i] * this.#down[i]) / (unit * (this.#up[i] + this.#down[i]))
     }
     this.#factor()
@@ -249,7 +181,6 @@ class InteriorPoint {
   // fit = target - A w for labels and pseudo-labels; returns the objective at w.
   #residuals(): number {
     const { matrix, labels, level } = this.#task
-    const columns = this.#columns
     const n = this.#labels
     const { weights, rowValue, rows } = this.#v
     matrix.times(rows, labels.rows.length, weights.values, rowValue)
@@ -262,32 +193,34 @@ class InteriorPoint {
       objective += this.#weight[i] * r * (r > 0 ? level : level - 1)
     }
     for (let i = n; i < this.#size; i++) {
-      const w = weights.values[columns[i - n]]
+      const w = weights.values[this.#penalised[i - n]]
       this.#fit[i] = -w
       objective += 0.5 * this.#weight[i] * Math.abs(w)
     }
     return objective
   }
 
-  // dual = X'z; the bound is y'z scaled until no column exceeds its penalty.
+  // The bound is y'z scaled until no column exceeds its penalty.
   #bound(): { value: number; share: number } {
-    const { matrix, labels, penalty, y } = this.#task
-    const columns = this.#columns
-    const { rowValue, dual, rows } = this.#v
-    const rowOf = labels.rowOf
-    rowValue.values.fill(0)
+    const { penalty, y } = this.#task
+    const dual = this.#v.dual.values
+    this.#correlate()
+    let largest = 0
+    for (const j of this.#penalised) largest = Math.max(largest, Math.abs(dual[j]))
+    const share = largest > penalty && penalty > 0 ? penalty / largest : 1
     let value = 0
-    for (let i = 0; i < this.#labels; i++) {
-      const z = this.#dual(i)
-      rowValue.values[rowOf[i]] += z
-      value += z * y[i]
-    }
+    for (let i = 0; i < this.#labels; i++) value += this.#dual(i) * y[i]
+    return { value: value * share, share }
+  }
+
+  // dual = X'z.
+  #correlate(): void {
+    const { matrix, labels } = this.#task
+    const { rowValue, dual, rows } = this.#v
+    rowValue.values.fill(0)
+    for (let i = 0; i < this.#labels; i++) rowValue.values[labels.rowOf[i]] += this.#dual(i)
     dual.values.fill(0)
     matrix.addTransposed(rows, rowValue, labels.rows.length, dual)
-    let largest = 0
-    for (let c = 0; c < this.#penalised; c++) largest = Math.max(largest, Math.abs(dual.values[columns[c]]))
-    const share = largest > penalty && penalty > 0 ? penalty / largest : 1
-    return { value: value * share, share }
   }
 
   // One predictor-corrector step; false where no step is possible any more.
@@ -326,7 +259,6 @@ class InteriorPoint {
   // Newton direction for centring `mu`, with the second-order terms of the previous direction if `correct`.
   #newton(mu: number, correct: boolean): void {
     const n = this.#size
-    const columns = this.#columns
     for (let i = 0; i < n; i++) {
       const second = correct ? this.#dz[i] : 0
       const a = (mu + second * this.#dAbove[i]) / this.#up[i]
@@ -344,7 +276,7 @@ class InteriorPoint {
     matrix.times(rows, labels.rows.length, wide.values, rowValue)
     const rowOf = labels.rowOf
     for (let i = 0; i < n; i++) {
-      const moved = i < this.#labels ? rowValue.values[rowOf[i]] : wide.values[columns[i - this.#labels]]
+      const moved = i < this.#labels ? rowValue.values[rowOf[i]] : wide.values[this.#penalised[i - this.#labels]]
       const dz = this.#rhs[i] - this.#q[i] * moved
       this.#dz[i] = dz
       this.#dAbove[i] += (this.#above[i] / this.#up[i]) * dz
@@ -363,9 +295,10 @@ class InteriorPoint {
     for (let i = 0; i < n; i++) rowValue.values[rowOf[i]] += this.#rhs[i]
     wide.values.fill(0)
     matrix.addTransposed(rows, rowValue, labels.rows.length, wide)
+    const free = this.#free
     for (let c = 0; c < columns.length; c++) {
       let sum = wide.values[columns[c]] + dual.values[columns[c]]
-      if (c < this.#penalised) sum += this.#rhs[n + c] + this.#dual(n + c)
+      if (c >= free) sum += this.#rhs[n + c - free] + this.#dual(n + c - free)
       step.values[c] = sum
     }
     matrix.team.kernels.solve(gram.at, columns.length, this.#width, step.at)
@@ -385,8 +318,9 @@ class InteriorPoint {
       matrix.gramPack(rows.at + 4 * from, rowQ.at + 8 * from, block, cols, left, right, width)
       matrix.team.run('gram_tiles', [left, right, block, width, gram.at], width / 4, width > 64 ? 4 : width)
     }
+    const free = this.#free
     for (let c = 0; c < columns.length; c++) {
-      if (c < this.#penalised) gram.values[c * this.#width + c] += this.#q[this.#labels + c]
+      if (c >= free) gram.values[c * this.#width + c] += this.#q[this.#labels + c - free]
     }
     matrix.team.kernels.cholesky(gram.at, columns.length, width)
   }
@@ -422,7 +356,11 @@ class InteriorPoint {
 
   #unitDual(share: number): Float64Array<ArrayBuffer> {
     const out = new Float64Array(this.#labels)
-    for (let i = 0; i < out.length; i++) out[i] = (share * this.#dual(i)) / this.#weight[i]
+    for (let i = 0; i < out.length; i++) {
+      const value = (share * this.#dual(i)) / this.#weight[i]
+      // What is 0 but for rounding must be 0, or an unpenalised column that has no other label never balances.
+      if (Math.abs(value) > NOISE) out[i] = value
+    }
     return out
   }
 }

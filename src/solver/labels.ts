@@ -92,8 +92,7 @@ function sortedLabels({ values, rowIndex, weights }: Labels, featureRows: number
     const value = values[i]
     if (Number.isNaN(value)) continue
     const weight = weights ? weights[i] : 1
-    if (!(weight >= 0 && weight < Infinity))
-      throw new Error(`fit: weights must be 0 or more, label ${i} has ${weight}`)
+    if (!(weight >= 0 && weight < Infinity)) throw new Error(`fit: weights must be 0 or more, label ${i} has ${weight}`)
     if (weight === 0) continue
     if (!Number.isFinite(value))
       throw new Error(`fit: labels must be finite or NaN for missing, label ${i} is ${value}`)

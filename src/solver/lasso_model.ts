@@ -92,16 +92,7 @@ export class LassoModel {
 
   #sweep({ at, ld, size }: Symmetric): void {
     const { ridge, penalty, weight } = this
-    this.#team.kernels.sweep(
-      at,
-      ld,
-      size,
-      ridge.at,
-      penalty.at,
-      weight.at,
-      this.#p.at,
-      this.#gradient.at,
-    )
+    this.#team.kernels.sweep(at, ld, size, ridge.at, penalty.at, weight.at, this.#p.at, this.#gradient.at)
   }
 
   // Solves for the values on the support with signs held; a full step whose sign changes are cut to zero is taken where it

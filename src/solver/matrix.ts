@@ -63,7 +63,9 @@ export class Matrix {
     const from = this.#at + first * stride * this.#size
     const one = this.dtype === 'f32' ? 1 : ONE_BF16
     const to =
-      this.dtype === 'f32' ? new Float32Array(buffer, from, count * stride) : new Uint16Array(buffer, from, count * stride)
+      this.dtype === 'f32'
+        ? new Float32Array(buffer, from, count * stride)
+        : new Uint16Array(buffer, from, count * stride)
     for (let n = 0; n < count; n++) {
       to.set(data.subarray(n * columns, (n + 1) * columns), n * stride)
       to[n * stride + columns] = one
@@ -152,9 +154,14 @@ export class Matrix {
     this.team.run(`predict_${this.dtype}`, args, this.rows, this.#rowsAPiece(this.stride))
   }
 
-  /** out = X'u for a certificate; u has one element per row, out has `stride`. */
-  correlate(u: F64, out: F64): void {
-    const args = [this.#at, this.stride, this.rows, u.at, out.at]
-    this.team.run(`correlate_${this.dtype}`, args, Math.ceil(this.stride / CORRELATE_GROUP), this.#groups(this.rows, CORRELATE_GROUP))
+  /** out = X'u, or |X|'u if `absolute`, for a certificate; u has one element per row, out has `stride`. */
+  correlate(u: F64, out: F64, absolute: boolean): void {
+    const args = [this.#at, this.stride, this.rows, u.at, out.at, absolute ? 1 : 0]
+    this.team.run(
+      `correlate_${this.dtype}`,
+      args,
+      Math.ceil(this.stride / CORRELATE_GROUP),
+      this.#groups(this.rows, CORRELATE_GROUP),
+    )
   }
 }

@@ -1,7 +1,7 @@
 // The matrix of the Newton model, X_KC' diag(curvature) X_KC in f32, kept up to date as rows and columns come and go.
 import type { F32, U32 } from './arena.ts'
-import type { WorkingSet } from './working_set.ts'
 import type { Team } from './team.ts'
+import type { WorkingSet } from './working_set.ts'
 
 /** Rows that are packed at a time: both panels of a thousand columns fit the second-level caches. */
 const DEPTH = 256
@@ -124,7 +124,8 @@ export class NewtonMatrix {
     }
     const wanted = Math.max(SAMPLE_ROWS, SAMPLE_PER_COLUMN * columns)
     if (all <= wanted) this.#share = 1
-    else if (this.#share * all > SLACK * wanted || this.#share * all < wanted) this.#share = Math.min(1, (1.2 * wanted) / all)
+    else if (this.#share * all > SLACK * wanted || this.#share * all < wanted)
+      this.#share = Math.min(1, (1.2 * wanted) / all)
     if (this.#share === 1) return { factor: 1, total }
     const limit = this.#share * 2 ** 32
     let taken = 0
@@ -155,7 +156,11 @@ export class NewtonMatrix {
       values[i] = slot ?? NONE
       if (slot !== undefined) this.positionOf[slot] = i
     }
-    new Uint8Array(this.#team.arena.memory.buffer, this.at + this.size * this.ld * 4, (size - this.size) * this.ld * 4).fill(0)
+    new Uint8Array(
+      this.#team.arena.memory.buffer,
+      this.at + this.size * this.ld * 4,
+      (size - this.size) * this.ld * 4,
+    ).fill(0)
     this.size = size
   }
 

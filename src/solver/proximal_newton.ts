@@ -134,8 +134,7 @@ class ProximalNewton {
     this.#price()
     const u = this.#correlations(this.#ga.values)
     const free: number[] = []
-    for (let j = 0; j < matrix.columns; j++)
-      if (!start?.[j] && Math.abs(u[j]) > NEAR * penalty) free.push(j)
+    for (let j = 0; j < matrix.columns; j++) if (!start?.[j] && Math.abs(u[j]) > NEAR * penalty) free.push(j)
     free.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
     this.#add([...support, ...free.slice(0, Math.max(ADD_AT_ONCE, support.length))])
     if (start) for (const j of support) this.#w[this.#set.slotOf[j]] = start[j] / this.#set.scaleOf[this.#set.slotOf[j]]
@@ -264,7 +263,8 @@ class ProximalNewton {
     phases.enter('line')
     const t = inner.advance((length) => this.#penaltyAlong(moved, length), decrease)
     if (!(t > 0)) return false
-    for (const slot of moved) this.#w[slot] = step[slot] === -this.#w[slot] && t === 1 ? 0 : this.#w[slot] + t * step[slot]
+    for (const slot of moved)
+      this.#w[slot] = step[slot] === -this.#w[slot] && t === 1 ? 0 : this.#w[slot] + t * step[slot]
     this.#damping = t < 0.2 ? Math.max(10 * this.#damping, 1e-4) : t === 1 ? this.#damping / 4 : this.#damping
     return true
   }

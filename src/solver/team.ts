@@ -26,15 +26,9 @@ import { Arena } from './arena.ts'
 const MAX_THREADS = 64
 
 /** Kernels that work on a range; the others are called directly. */
-const RANGED = [
-  'gather',
-  'times',
-  'add_transposed',
-  'add_squares',
-  'gram_pack',
-  'predict',
-  'correlate',
-].flatMap((name) => [`${name}_f32`, `${name}_bf16`])
+const RANGED = ['gather', 'times', 'add_transposed', 'add_squares', 'gram_pack', 'predict', 'correlate'].flatMap(
+  (name) => [`${name}_f32`, `${name}_bf16`],
+)
 RANGED.push('gram_tiles', 'factor_copy', 'factor_rows', 'factor_update', 'mirror', 'pack')
 RANGED.push('panel_times', 'panel_times_wide', 'panel_transposed', 'syrk')
 const NUMBERS = new Map(RANGED.map((name, index) => [name, index]))
@@ -64,7 +58,11 @@ export class Team {
     this.#words = new Int32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
     const kernels = RANGED.map((name) => ({ name, floats: [] }))
     for (let i = 1; i < threads; i++) {
-      const thread = spawn(workerText, (message) => this.#hear(message), (error) => this.#fail(error))
+      const thread = spawn(
+        workerText,
+        (message) => this.#hear(message),
+        (error) => this.#fail(error),
+      )
       thread.start({ module, memory, queue, scratch: scratch(), kernels })
       this.#others.push(thread)
     }

@@ -23,6 +23,9 @@ export async function linearProgram(problem: Regression): Promise<Optimum> {
   loaded ??= loadHighs()
   const highs = await loaded
   const total = v.reduce((sum, value) => sum + value, 0)
+  // Its tolerances are absolute, so labels are brought to a mean size of 1.
+  const size = y.reduce((sum, value) => sum + Math.abs(value), 0) / count || 1
+  const targets = y.map((value) => value / size)
   const half = columns
   const free = intercept ? 1 : 0
   const first = 2 * half + free
@@ -58,8 +61,8 @@ export async function linearProgram(problem: Regression): Promise<Optimum> {
     colCost,
     colLower,
     colUpper,
-    rowLower: y,
-    rowUpper: y,
+    rowLower: targets,
+    rowUpper: targets,
     matrix: {
       format: 'csr',
       numRows: count,
@@ -75,8 +78,12 @@ export async function linearProgram(problem: Regression): Promise<Optimum> {
     const status = model.getModelStatus()
     if (status !== highs.constants.modelStatus.optimal) throw new Error(`highs: must end optimal, ended with ${status}`)
     const { colValue } = model.getSolution()
-    const weights = Float64Array.from({ length: columns }, (_, j) => colValue[j] - colValue[half + j])
-    return { objective: model.getObjectiveValue(), weights, intercept: intercept ? colValue[2 * half] : 0 }
+    const weights = Float64Array.from({ length: columns }, (_, j) => size * (colValue[j] - colValue[half + j]))
+    return {
+      objective: size * model.getObjectiveValue(),
+      weights,
+      intercept: intercept ? size * colValue[2 * half] : 0,
+    }
   } finally {
     model.dispose()
   }
