@@ -2,7 +2,8 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { parseArgs } from 'node:util'
-import { type PlotPoint, REFERENCE_FILE, readReferences } from './solver/compare.ts'
+import { PLOT_COLUMNS, PLOT_ROWS, type PlotPoint, REFERENCE_FILE, readReferences } from './solver/compare.ts'
+import { TOLERANCE } from './solver/fits.ts'
 
 const HELP = `usage: npm run bench -- plot [--results FILE] [--out FILE]
 
@@ -11,28 +12,32 @@ const HELP = `usage: npm run bench -- plot [--results FILE] [--out FILE]
 The points of scikit-learn and R come from ${REFERENCE_FILE}.`
 
 const WIDTH = 880
-const HEIGHT = 400
+const HEIGHT = 404
 /** Frame of each panel: left edge and size. */
-const PANELS = [{ left: 62 }, { left: 478 }] as const
-const FRAME = { top: 62, width: 270, height: 270 }
+const PANELS = [{ left: 66 }, { left: 500 }] as const
+const FRAME = { top: 90, width: 262, height: 246 }
 
 /** Colours keep their contrast on the light and on the dark card; each series also has a mark and a label of its own. */
 const SERIES = [
-  { who: 'scikit-learn', label: 'scikit-learn', mark: 'square' },
-  { who: 'quantreg', label: 'R rq.fit.lasso', mark: 'triangle' },
-  { who: 'pinball', label: 'Pinball', mark: 'circle' },
+  { who: 'scikit-learn', label: 'scikit-learn', mark: 'square', light: '#b4520a', dark: '#f0924a' },
+  { who: 'quantreg', label: 'R rq.fit.lasso', mark: 'triangle', light: '#1d7f4e', dark: '#4cc38a' },
+  { who: 'pinball', label: 'Pinball', mark: 'circle', light: '#0b62c4', dark: '#5aa9ff' },
 ] as const
 
+const colours = (scheme: 'light' | 'dark'): string =>
+  SERIES.map(
+    ({ who, [scheme]: colour }) => `.${who} .line { stroke: ${colour} } .${who} .full { fill: ${colour} }`,
+  ).join(' ')
+
 const STYLE = `
+  text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif }
+  .title { font-size: 14px; font-weight: 600 } .name { font-weight: 600 } .line { fill: none; stroke-width: 2 }
   .card { fill: #ffffff; stroke: #d5dae0 } .text { fill: #1f2830 } .soft { fill: #59636e } .grid { stroke: #e4e8ec }
-  .pinball { --c: #0b62c4 } .quantreg { --c: #1d7f4e } .scikit-learn { --c: #b4520a }
+  ${colours('light')}
   @media (prefers-color-scheme: dark) {
     .card { fill: #12171d; stroke: #2f3841 } .text { fill: #e6ebf0 } .soft { fill: #9aa5b1 } .grid { stroke: #28303a }
-    .pinball { --c: #5aa9ff } .quantreg { --c: #4cc38a } .scikit-learn { --c: #f0924a }
-  }
-  text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif }
-  .title { font-size: 14px; font-weight: 600 } .line { fill: none; stroke: var(--c); stroke-width: 2 } .mark, .name { fill: var(--c) }
-  .name { font-weight: 600 }`
+    ${colours('dark')}
+  }`
 
 interface Axis {
   /** Position of a value in pixels. */
@@ -53,9 +58,9 @@ function duration(ms: number): string {
 }
 
 function mark(shape: (typeof SERIES)[number]['mark'], x: number, y: number): string {
-  if (shape === 'circle') return `<circle class="mark" cx="${round(x)}" cy="${round(y)}" r="4"/>`
-  if (shape === 'square') return `<rect class="mark" x="${round(x - 3.5)}" y="${round(y - 3.5)}" width="7" height="7"/>`
-  return `<path class="mark" d="M${round(x)} ${round(y - 4.6)}l4.6 8h-9.2z"/>`
+  if (shape === 'circle') return `<circle class="full" cx="${round(x)}" cy="${round(y)}" r="4"/>`
+  if (shape === 'square') return `<rect class="full" x="${round(x - 3.5)}" y="${round(y - 3.5)}" width="7" height="7"/>`
+  return `<path class="full" d="M${round(x)} ${round(y - 4.6)}l4.6 8h-9.2z"/>`
 }
 
 /** One panel: points of all series against `key`, where the other size is `fixed`. */
@@ -95,42 +100,38 @@ function panel(points: readonly PlotPoint[], key: 'rows' | 'columns', fixed: num
     labels.push({ text: label, who, x: lastX + 10, y: lastY + 4 })
   }
   labels.sort((a, b) => a.y - b.y)
-  for (let i = 1; i < labels.length; i++) labels[i].y = Math.max(labels[i].y, labels[i - 1].y + 15)
+  for (let i = 1; i < labels.length; i++)
+    if (labels[i].x === labels[i - 1].x) labels[i].y = Math.max(labels[i].y, labels[i - 1].y + 15)
   for (const label of labels)
     parts.push(
-      `<g class="${label.who}"><text class="name" x="${round(label.x)}" y="${round(label.y)}">${label.text}</text></g>`,
+      `<g class="${label.who}"><text class="full name" x="${round(label.x)}" y="${round(label.y)}">${label.text}</text></g>`,
     )
   return parts.join('\n')
 }
 
-/** The whole picture, of points in milliseconds. `threads` and `level` are for its title. */
-export function drawPlot(points: readonly PlotPoint[], level: number): string {
+/** The whole picture, of points in milliseconds; `threads` are ours. */
+export function drawPlot(points: readonly PlotPoint[], level: number, threads: number): string {
   const times = points.map(({ ms }) => ms)
   const bottom = FRAME.top + FRAME.height
   const decades = Array.from({ length: 9 }, (_, i) => 10 ** (i - 1))
   const y = logAxis(0.8 * Math.min(...times), 1.25 * Math.max(...times), bottom, FRAME.top, decades)
-  // The size that most points of a panel share is what the other panel varies.
-  const most = (key: 'rows' | 'columns'): number => {
-    const counts = new Map<number, number>()
-    for (const point of points) counts.set(point[key], (counts.get(point[key]) ?? 0) + 1)
-    return [...counts].sort((a, b) => b[1] - a[1])[0][0]
-  }
   const title = `One quantile regression with an L1 penalty, level ${level}`
-  const ratio = summary(points)
+  const ours = `Pinball, gap proven below ${TOLERANCE}, on ${threads === 1 ? '1 thread' : `up to ${threads} threads`}`
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}" role="img" aria-labelledby="t d">
 <title id="t">${title}: time of Pinball, scikit-learn and R</title>
-<desc id="d">${ratio}</desc>
+<desc id="d">${summary(points)}</desc>
 <style>${STYLE}
 </style>
 <rect class="card" x="0.5" y="0.5" width="${WIDTH - 1}" height="${HEIGHT - 1}" rx="8"/>
-<text class="text title" x="16" y="26">${title}; the lower, the faster</text>
-${panel(points, 'rows', most('columns'), PANELS[0].left, y)}
-${panel(points, 'columns', most('rows'), PANELS[1].left, y)}
+<text class="text title" x="18" y="28">${title}</text>
+<text class="soft" x="18" y="47">${ours}; scikit-learn (HiGHS) and R (quantreg) on the one thread they use</text>
+${panel(points, 'rows', PLOT_COLUMNS, PANELS[0].left, y)}
+${panel(points, 'columns', PLOT_ROWS, PANELS[1].left, y)}
 </svg>
 `
 }
 
-/** What the picture shows, in words: how many times faster at the largest size that both did. */
+/** What the picture shows, in words. */
 function summary(points: readonly PlotPoint[]): string {
   const ours = new Map(
     points.filter(({ who }) => who === 'pinball').map((point) => [`${point.rows} x ${point.columns}`, point.ms]),
@@ -161,16 +162,17 @@ export async function main(args: string[]): Promise<void> {
     return
   }
   const lines = readFileSync(values.results, 'utf8').trim().split('\n')
-  const results = lines.map((line) => JSON.parse(line) as { part?: string; level?: number; points?: PlotPoint[] })
-  const last = results.filter(({ part }) => part === 'plot').at(-1)
-  if (!last?.points || !last.level) {
-    throw new Error(
-      `bench: ${values.results} has no line of the part plot; npm run bench -- solver --part plot --save NAME`,
-    )
+  const last = lines
+    .map((line) => JSON.parse(line) as { part?: string })
+    .filter(({ part }) => part === 'plot')
+    .at(-1) as { level: number; threads: number; points: PlotPoint[] } | undefined
+  if (!last) {
+    const command = 'npm run bench -- solver --part plot --save NAME'
+    throw new Error(`bench: ${values.results} has no line of the part plot; ${command} adds one`)
   }
   const points = [...last.points, ...readReferences()]
   mkdirSync(dirname(values.out), { recursive: true })
-  writeFileSync(values.out, drawPlot(points, last.level))
+  writeFileSync(values.out, drawPlot(points, last.level, last.threads))
   console.log(summary(points))
   console.log(JSON.stringify({ out: values.out, points: points.length }))
 }

@@ -2,13 +2,13 @@
 // held, beside scikit-learn and R where they are installed. Every part is a process of its own, so that its peak memory is its own.
 import { spawn } from 'node:child_process'
 import { appendFileSync, mkdirSync } from 'node:fs'
-import { cpus } from 'node:os'
+import { cpus, loadavg } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { table } from './measure.ts'
 import { lasso, plot, references, small } from './solver/compare.ts'
 import type { PartOptions, PartResult } from './solver/parts.ts'
-import { findPrograms, type Programs } from './solver/references.ts'
+import { programFinder } from './solver/references.ts'
 import { attributes, gram, scale, states } from './solver/scale.ts'
 
 const PARTS = { small, lasso, gram, scale, attributes, plot, references, states }
@@ -19,7 +19,7 @@ const HELP = `usage: npm run bench -- solver [--part PART[,PART]] [options]
   --part PART       small       10,000 x 128: one level against scikit-learn, 19 levels against one
                     lasso       20,000 x 512: one level against R's rq.fit.lasso
                     gram        20,000 x 2,048: speed of the Gram panels, time by phase
-                    scale       60,000 x 4,096 in bf16, 19 levels: time, peak memory (needs 1.7 GB)
+                    scale       60,000 x 4,096 in bf16, 19 levels: time, peak memory (0.5 GB of disk, 2 GB of memory)
                     attributes  the paper's 19 attributes at its sizes: minutes
                     plot        our points of docs/solver.svg; npm run bench -- plot draws it
                     references  the others' points, kept in bench/results: many minutes
@@ -72,7 +72,6 @@ export async function main(args: string[]): Promise<void> {
     if (!/^[1-9]\d*$/.test(text)) throw new Error(`bench: --${name} must be a whole number above 0, got ${text}`)
     return Number(text)
   }
-  let programs: Programs | undefined
   const options: PartOptions = {
     threads: whole('threads'),
     rows: whole('rows'),
@@ -81,24 +80,29 @@ export async function main(args: string[]): Promise<void> {
     attributes: whole('attributes')!,
     checkAll: values['check-all'],
     limitMs: 1000 * whole('limit')!,
-    programs: () => {
-      programs ??= findPrograms(values)
-      return programs
-    },
+    findProgram: programFinder(values),
   }
   const [part] = parts as [Part]
+  const load = loadavg()[0]
   const begin = performance.now()
   const result = await PARTS[part](options)
-  print(part, result, performance.now() - begin, values.save)
+  print(part, result, load, performance.now() - begin, values.save)
 }
 
-function print(part: Part, { title, head, lines, notes, record }: PartResult, ms: number, save?: string): void {
+/** `load`: average number of running processes in the minute before. */
+function print(
+  part: Part,
+  { title, head, lines, notes, record }: PartResult,
+  load: number,
+  ms: number,
+  save?: string,
+): void {
   const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node ${process.versions.node}`
   console.log(`${part}: ${title}; ${machine}`)
   console.log(table(head, lines))
   for (const note of notes) console.log(note)
-  console.log(`part ${part}: ${(ms / 1000).toFixed(0)} s in all\n`)
-  const line = JSON.stringify({ date: new Date().toISOString().slice(0, 10), machine, part, ...record })
+  console.log(`part ${part}: ${(ms / 1000).toFixed(0)} s in all, load of the machine before ${load.toFixed(1)}\n`)
+  const line = JSON.stringify({ date: new Date().toISOString().slice(0, 10), machine, load, part, ...record })
   if (save) {
     mkdirSync('bench/results', { recursive: true })
     appendFileSync(`bench/results/${save}.jsonl`, `${line}\n`)

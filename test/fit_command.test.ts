@@ -115,6 +115,17 @@ test('the same problem as safetensors, .npy, CSV and TSV gives the same heads', 
   assert.equal([some.metadata.columns, some.report.columns], ['["d","b"]', 2])
 })
 
+test('a table prints the coefficients of its few columns by name', async () => {
+  const args = ['fit', '--features', 't.csv', '--labels', 'dull', '--columns', 'd,a', '--out', 'h.safetensors', ...SOME]
+  const { code, out, err } = await place.pinball(args)
+  assert.equal([code, err], [0, ''])
+  const { weight, bias } = await heads('h.safetensors')
+  const [, printed] = /\nattribute +level +\(intercept\) +d +a\n([\s\S]+)\n\nh\.safetensors: 2 heads over 2/.exec(out)!
+  const numbers = printed.split('\n').map((line) => line.split(/ +/).slice(1).map(Number))
+  const expected = [0, 1].map((k) => [[0.2, 0.5][k], bias![k], weight[2 * k], weight[2 * k + 1]])
+  close(numbers.flat(), expected.flat(), 1e-5, 'coefficients')
+})
+
 test('--labels chooses attributes of a safetensors file', async () => {
   const all = await fit('--features', 'f.safetensors', ...SOME)
   const one = await fit('--features', 'f.safetensors', '--labels', 'kind', ...SOME)

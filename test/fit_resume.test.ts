@@ -3,10 +3,18 @@ import { copyFile, readdir, readFile, rm, stat, writeFile } from 'node:fs/promis
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { partialName } from '../src/cli/fit_partial.ts'
+import { finishLevels } from '../src/cli/fit_levels.ts'
+import {
+  type Finished,
+  keepFinished,
+  nothingFinished,
+  partialName,
+  readFinished,
+  type Settings,
+} from '../src/cli/fit_partial.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
-import { openWorkplace, type Workplace } from './command.ts'
+import { finish, openWorkplace, type Workplace } from './command.ts'
 import { random } from './random.ts'
 
 let place: Workplace
@@ -29,6 +37,61 @@ const tensor = (name: string, shape: readonly number[], data: ArrayBufferView, d
 async function save(name: string, tensors: TensorData[], metadata: Record<string, string> = {}): Promise<void> {
   await writeFile(at(name), Buffer.concat(encodeSafetensors(tensors, metadata)))
 }
+
+// Every place where a fit can be cut, in this process
+
+async function inProcess(settings: Settings, x: Float32Array, y: Float32Array, cut: number, path: string) {
+  const { rows, columns, attributes } = settings
+  const features = {
+    name: 'x',
+    rows,
+    columns,
+    dtype: 'f32' as const,
+    read: async (first: number, count: number) => x.subarray(first * columns, (first + count) * columns),
+  }
+  const fingerprint = { bytes: 0, features: '', labels: '' }
+  const problem = { features, columns: null, attributes: [...attributes], labels: y, metadata: {}, fingerprint }
+  const close = async () => {}
+  const run = async (finished: Finished, stopAfter: number) => {
+    const controller = new AbortController()
+    const keeper = keepFinished(path, settings, finished)
+    const touch = () => {
+      if (finished.fits.length === stopAfter) controller.abort(new Error('cut'))
+    }
+    const work = { problem: { ...problem, close }, settings, finished, device: 'wasm', signal: controller.signal }
+    await finishLevels({ ...work, keeper: { ...keeper, touch } }).catch((error: Error) =>
+      assert.is(error.message, 'cut'),
+    )
+    await keeper.save()
+    return finished
+  }
+  const first = await run(nothingFinished(settings), cut)
+  assert.is(first.fits.length, cut)
+  const whole = await run(await readFinished(path, settings), -1)
+  return { weight: whole.weight, bias: whole.bias, fits: whole.fits.map(({ ms, ...fit }) => fit) }
+}
+
+test('a fit that is cut after any level goes on to the same bits', async () => {
+  const draw = random(8)
+  // The first is for the interior point method, the second for the proximal Newton method.
+  for (const [rows, columns, method] of [
+    [60, 5, 'interior point'],
+    [2000, 110, 'proximal newton'],
+  ] as const) {
+    const x = draw.normal(rows * columns)
+    const y = draw.normal(rows * 2).map((noise, i) => noise + x[(i >> 1) * columns + (i % 2)])
+    const levels = [0.1, 0.3, 0.5, 0.9]
+    const penalty = { levels, alpha: 0.01, tolerance: 1e-4, monotone: false }
+    const shape = { rows, columns, names: null, bytes: 0, features: '', labels: '' }
+    for (const intercept of [false, true]) {
+      const settings: Settings = { attributes: ['one', 'two'], intercept, ...penalty, ...shape }
+      const path = at('cut.partial')
+      const expected = await inProcess(settings, x, y, 8, path)
+      assert.ok(expected.fits.every((fit) => fit.method === method))
+      for (let cut = 1; cut < 8; cut++) assert.equal(await inProcess(settings, x, y, cut, path), expected, `cut ${cut}`)
+    }
+  }
+})
 
 // It takes a few seconds, so that levels are kept while it works.
 
@@ -75,26 +138,33 @@ async function leftovers(): Promise<string[]> {
   return (await readdir(place.folder)).filter((name) => name.includes('long-h')).sort()
 }
 
+/** Interrupts a fit while it works, sooner or later where it was done or had nothing finished; gives what it said. */
+async function interrupt(args: readonly string[], signal: NodeJS.Signals): Promise<{ code: unknown; err: string }> {
+  let delay = 1000
+  for (let tries = 0; tries < 8; tries++) {
+    const child = place.launch(args)
+    const timer = setTimeout(() => child.kill(signal), delay)
+    const { code, err } = await finish(child)
+    clearTimeout(timer)
+    if (code !== 0 && !err.includes('no level was finished')) return { code, err }
+    if (code === 0) await rm(at('long-h.safetensors'))
+    delay *= code === 0 ? 0.6 : 1.5
+  }
+  throw new Error(`${signal} was always too early or too late, at last after ${delay} ms`)
+}
+
 test('an interrupt saves the finished levels; --resume gives the same file, bit for bit', async () => {
-  let resumed = 0
   for (const [signal, expected] of [
-    ['SIGINT', 130],
     ['SIGTERM', 143],
+    ['SIGINT', 130],
   ] as const) {
-    const child = place.launch([...LONG, ...(resumed > 0 ? ['--resume'] : [])])
-    let err = ''
-    child.stderr?.on('data', (bytes) => (err += bytes))
-    setTimeout(() => child.kill(signal), 0.35 * totalMs)
-    const code = await new Promise((resolve) => child.on('close', resolve))
+    const { code, err } = await interrupt(LONG, signal)
     assert.is(code, expected, err)
-    assert.match(
-      err,
-      /^pinball: fit: interrupted; \d+ of 298 levels are kept in long-h\.safetensors\.partial; the same command with --resume goes on from there\n$/,
-    )
+    const kept = 'levels are kept in long-h\\.safetensors\\.partial; the same command with --resume goes on from there'
+    // The second one finds what the first one has left.
+    assert.match(err, new RegExp(`pinball: fit: interrupted; \\d+ of 298 ${kept}\n$`))
+    assert.is(err.startsWith('pinball: note: long-h.safetensors.partial has levels'), signal === 'SIGINT')
     assert.equal(await leftovers(), [KEPT])
-    const count = Number(/(\d+) of 298/.exec(err)![1])
-    assert.ok(count > resumed, `${count} levels after ${resumed}`)
-    resumed = count
   }
   await copyFile(at(KEPT), at('kept.partial'))
   const { code, out, err } = await place.pinball([...LONG, '--resume', '--json'])
@@ -107,29 +177,24 @@ test('an interrupt saves the finished levels; --resume gives the same file, bit 
 
 test('a fit that is killed at any moment goes on, and ends with the same file', async () => {
   const draw = random(Date.now() & 0xffff)
-  let kept = 0
-  for (let round = 0; round < 3; round++) {
+  for (const early of [true, false]) {
     const child = place.launch([...LONG, '--resume', '--threads', '2'])
     const ended = new Promise((resolve) => child.on('close', resolve))
-    // Once before anything can be kept, then after the first time that it is.
-    const killed = (async () => {
-      if (round === 0) await sleep(300)
-      else {
-        const before = await lastKept()
-        while (child.exitCode === null && (await lastKept()) === before) await sleep(10)
-        await sleep(0.25 * totalMs * draw.next())
-      }
-      child.kill('SIGKILL')
-    })()
-    const code = await ended
-    await killed
-    if (code === 0) break
-    if ((await lastKept()) > 0) kept++
+    // Once before anything can be kept, then some time after it was.
+    if (early) await sleep(500 * draw.next())
+    else {
+      while (child.exitCode === null && (await lastKept()) === 0) await sleep(10)
+      await sleep(0.3 * totalMs * draw.next())
+    }
+    child.kill('SIGKILL')
+    await ended
   }
-  if (kept === 0) console.log('  not tested: the fit was too fast to keep levels before it was done')
-  const { code, err } = await place.pinball([...LONG, '--resume'])
-  assert.is(code, 0)
-  assert.match(err, kept > 0 ? /^$/ : /^pinball: note: long-h.safetensors.partial is not there, so the fit begins with/)
+  // A file that is there is whole, and the kept levels go only after it has come.
+  if ((await lastKept()) === 0) console.log('  not tested: the fit was done before it was killed')
+  else {
+    const { code, err } = await place.pinball([...LONG, '--resume'])
+    assert.equal([code, err], [0, ''])
+  }
   assert.ok(Buffer.compare(await readFile(at('long-h.safetensors')), uninterrupted) === 0, 'the files differ')
   for (const name of await leftovers()) await rm(at(name))
 })

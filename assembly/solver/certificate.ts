@@ -3,9 +3,6 @@
 
 import { load4 } from '../widen'
 
-/** Columns whose sums stay in registers: eight vectors of two. */
-const STRIP: usize = 16
-
 /** out[row] = sum over j of x[row, j] w[j], rows in [start, end); w is f64 [stride]. */
 export function predict<T>(x: usize, stride: u32, w: usize, out: usize, start: u32, end: u32): void {
   const width = <usize>stride
@@ -25,39 +22,42 @@ export function predict<T>(x: usize, stride: u32, w: usize, out: usize, start: u
   }
 }
 
-/** out[j] = sum over rows of u[row] x[row, j], or of u[row] |x[row, j]| if `absolute`; columns in [16 start, 16 end) as far as they exist; u is f64 [rows]. */
+/**
+ * partial[b, j] = sum over the rows of block b of u[row] x[row, j], or of u[row] |x[row, j]| if `absolute`, for the blocks of
+ * `size` rows in [start, end). u is f64 [rows], partial f64 [blocks, stride].
+ */
 export function correlate<T>(
   x: usize,
   stride: u32,
   rows: u32,
   u: usize,
-  out: usize,
+  size: u32,
+  partial: usize,
   absolute: u32,
   start: u32,
   end: u32,
 ): void {
   const mask = i32x4.splat(absolute ? 0x7fffffff : -1)
   const width = <usize>stride
-  const rowBytes = width * sizeof<T>()
-  // A few strips at a time, so that each row gives whole cache lines.
-  const first = <usize>start * STRIP
-  const last = min(<usize>end * STRIP, width)
-  memory.fill(out + (first << 3), 0, (last - first) << 3)
-  for (let row: usize = 0; row < <usize>rows; row++) {
-    const value = load<f64>(u + (row << 3))
-    if (value == 0) continue
-    const by = f64x2.splat(value)
-    const from = x + row * rowBytes
-    for (let j = first; j < last; j += 8) {
-      const v = v128.and(mask, load4<T>(from + j * sizeof<T>()))
-      const z = v128.and(mask, load4<T>(from + (j + 4) * sizeof<T>()))
-      const to = out + (j << 3)
-      v128.store(to, f64x2.add(v128.load(to), f64x2.mul(by, f64x2.promote_low_f32x4(v))))
-      const v1 = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3))
-      v128.store(to, f64x2.add(v128.load(to, 16), f64x2.mul(by, v1)), 16)
-      v128.store(to, f64x2.add(v128.load(to, 32), f64x2.mul(by, f64x2.promote_low_f32x4(z))), 32)
-      const z1 = f64x2.promote_low_f32x4(v128.shuffle<f32>(z, z, 2, 3, 2, 3))
-      v128.store(to, f64x2.add(v128.load(to, 48), f64x2.mul(by, z1)), 48)
+  for (let b = start; b < end; b++) {
+    const out = partial + ((<usize>b * width) << 3)
+    memory.fill(out, 0, width << 3)
+    const last = min((b + 1) * size, rows)
+    for (let row = b * size; row < last; row++) {
+      const value = load<f64>(u + ((<usize>row) << 3))
+      if (value == 0) continue
+      const by = f64x2.splat(value)
+      let from = x + <usize>row * width * sizeof<T>()
+      for (let to = out; to < out + (width << 3); to += 64, from += 8 * sizeof<T>()) {
+        const v = v128.and(mask, load4<T>(from))
+        const z = v128.and(mask, load4<T>(from + 4 * sizeof<T>()))
+        v128.store(to, f64x2.add(v128.load(to), f64x2.mul(by, f64x2.promote_low_f32x4(v))))
+        const v1 = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3))
+        v128.store(to, f64x2.add(v128.load(to, 16), f64x2.mul(by, v1)), 16)
+        v128.store(to, f64x2.add(v128.load(to, 32), f64x2.mul(by, f64x2.promote_low_f32x4(z))), 32)
+        const z1 = f64x2.promote_low_f32x4(v128.shuffle<f32>(z, z, 2, 3, 2, 3))
+        v128.store(to, f64x2.add(v128.load(to, 48), f64x2.mul(by, z1)), 48)
+      }
     }
   }
 }

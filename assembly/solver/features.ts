@@ -15,12 +15,11 @@ function load1<T>(from: usize): f32 {
 }
 
 /**
- * panel[b, k, lane] = x[rows[k], columns[16 b + lane]] * scale[16 b + lane] for k in [start, end), `blocks` blocks of 16.
+ * panel[b, k, lane] = x[rows[k], columns[16 b + lane]] for k in [start, end), `blocks` blocks of 16, in the storage type.
  *
  * rows     u32 [count]
  * columns  u32 [16 blocks]
- * scale    f32 [16 blocks]
- * panel    f32 [blocks, count, 16]
+ * panel    T [blocks, count, 16]
  */
 export function gather<T>(
   x: usize,
@@ -28,7 +27,6 @@ export function gather<T>(
   rows: usize,
   count: u32,
   columns: usize,
-  scale: usize,
   blocks: u32,
   panel: usize,
   start: u32,
@@ -38,12 +36,14 @@ export function gather<T>(
     const until = min(from + TILE, end)
     for (let b: u32 = 0; b < blocks; b++) {
       const at = columns + ((<usize>b) << 6)
-      const by = scale + ((<usize>b) << 6)
-      let to = panel + ((<usize>b * count + from) << 6)
-      for (let k = from; k < until; k++, to += 64) {
+      let to = panel + (<usize>b * count + from) * 16 * sizeof<T>()
+      for (let k = from; k < until; k++) {
         const row = x + <usize>load<u32>(rows + ((<usize>k) << 2)) * stride * sizeof<T>()
-        for (let lane: usize = 0; lane < 64; lane += 4) {
-          store<f32>(to + lane, load1<T>(row + <usize>load<u32>(at + lane) * sizeof<T>()) * load<f32>(by + lane))
+        for (let lane: usize = 0; lane < 64; lane += 16, to += 4 * sizeof<T>()) {
+          store<T>(to, load<T>(row + <usize>load<u32>(at + lane) * sizeof<T>()))
+          store<T>(to, load<T>(row + <usize>load<u32>(at + lane, 4) * sizeof<T>()), sizeof<T>())
+          store<T>(to, load<T>(row + <usize>load<u32>(at + lane, 8) * sizeof<T>()), 2 * sizeof<T>())
+          store<T>(to, load<T>(row + <usize>load<u32>(at + lane, 12) * sizeof<T>()), 3 * sizeof<T>())
         }
       }
     }
@@ -92,39 +92,57 @@ export function times<T>(
 }
 
 /**
- * Adds sum over k of s[k] * x[rows[k], j] to g[j] for the columns j in [8 start, 8 end).
+ * partial[b, j] = sum over k in block b of s[k] * x[rows[k], j], for the blocks of `size` entries in [start, end).
  *
- * rows  u32 [count]
- * s     f64 [count]
- * g     f64 [stride]
+ * rows     u32 [count]
+ * s        f64 [count]
+ * partial  f64 [blocks, stride]
  */
-export function add_transposed<T>(
+export function transposed<T>(
   x: usize,
   stride: u32,
   rows: usize,
   s: usize,
   count: u32,
-  g: usize,
+  size: u32,
+  partial: usize,
   start: u32,
   end: u32,
 ): void {
+  for (let b = start; b < end; b++) {
+    const to = partial + ((<usize>b * stride) << 3)
+    memory.fill(to, 0, (<usize>stride) << 3)
+    addRows<T>(x, stride, rows, s, b * size, min((b + 1) * size, count), to)
+  }
+}
+
+/** Adds the partial sums f64 [blocks, stride] to g, f64 [stride], in the order of the blocks, for columns in [8 start, 8 end). */
+export function add_partials(partial: usize, blocks: u32, stride: u32, g: usize, start: u32, end: u32): void {
+  const rowBytes = (<usize>stride) << 3
+  for (let at = (<usize>start) << 6; at < (<usize>end) << 6; at += 16) {
+    let sum = v128.load(g + at)
+    let from = partial + at
+    for (let b: u32 = 0; b < blocks; b++, from += rowBytes) sum = f64x2.add(sum, v128.load(from))
+    v128.store(g + at, sum)
+  }
+}
+
+function addRows<T>(x: usize, stride: u32, rows: usize, s: usize, begin: u32, count: u32, g: usize): void {
   const rowBytes = <usize>stride * sizeof<T>()
-  const first = x + <usize>start * 8 * sizeof<T>()
-  const from = g + ((<usize>start) << 6)
-  const stop = g + ((<usize>end) << 6)
-  let k: u32 = 0
+  const stop = g + ((<usize>stride) << 3)
+  let k = begin
   for (; k + 4 <= count; k += 4) {
     const at = rows + ((<usize>k) << 2)
     const by = s + ((<usize>k) << 3)
-    let x0 = first + load<u32>(at) * rowBytes
-    let x1 = first + load<u32>(at, 4) * rowBytes
-    let x2 = first + load<u32>(at, 8) * rowBytes
-    let x3 = first + load<u32>(at, 12) * rowBytes
+    let x0 = x + load<u32>(at) * rowBytes
+    let x1 = x + load<u32>(at, 4) * rowBytes
+    let x2 = x + load<u32>(at, 8) * rowBytes
+    let x3 = x + load<u32>(at, 12) * rowBytes
     const s0 = v128.load_splat<f64>(by)
     const s1 = v128.load_splat<f64>(by, 8)
     const s2 = v128.load_splat<f64>(by, 16)
     const s3 = v128.load_splat<f64>(by, 24)
-    for (let to = from; to < stop; to += 32) {
+    for (let to = g; to < stop; to += 32) {
       const v0 = load4<T>(x0)
       const v1 = load4<T>(x1)
       const v2 = load4<T>(x2)
@@ -146,9 +164,9 @@ export function add_transposed<T>(
     }
   }
   for (; k < count; k++) {
-    let x0 = first + load<u32>(rows + ((<usize>k) << 2)) * rowBytes
+    let x0 = x + load<u32>(rows + ((<usize>k) << 2)) * rowBytes
     const s0 = v128.load_splat<f64>(s + ((<usize>k) << 3))
-    for (let to = from; to < stop; to += 32, x0 += 4 * sizeof<T>()) {
+    for (let to = g; to < stop; to += 32, x0 += 4 * sizeof<T>()) {
       const v = load4<T>(x0)
       v128.store(to, f64x2.add(v128.load(to), f64x2.mul(f64x2.promote_low_f32x4(v), s0)))
       v128.store(to, f64x2.add(v128.load(to, 16), f64x2.mul(promoteHigh(v), s0)), 16)
@@ -156,17 +174,22 @@ export function add_transposed<T>(
   }
 }
 
-/** Adds sum over the rows in [from, to) of x[row, j]^2 to squares[j], f64 [stride], for the columns j in [8 start, 8 end). */
-export function add_squares<T>(x: usize, stride: u32, from: u32, to: u32, squares: usize, start: u32, end: u32): void {
-  for (let row = from; row < to; row++) {
-    const at = x + <usize>row * stride * sizeof<T>()
-    for (let j = <usize>start * 8; j < <usize>end * 8; j += 4) {
-      const v = load4<T>(at + j * sizeof<T>())
-      const low = f64x2.promote_low_f32x4(v)
-      const high = promoteHigh(v)
-      const sum = squares + (j << 3)
-      v128.store(sum, f64x2.add(v128.load(sum), f64x2.mul(low, low)))
-      v128.store(sum, f64x2.add(v128.load(sum, 16), f64x2.mul(high, high)), 16)
+/** partial[b, j] = sum over the rows of block b of x[row, j]^2, for the blocks of `size` rows in [start, end). */
+export function squares<T>(x: usize, stride: u32, rows: u32, size: u32, partial: usize, start: u32, end: u32): void {
+  for (let b = start; b < end; b++) {
+    const to = partial + ((<usize>b * stride) << 3)
+    memory.fill(to, 0, (<usize>stride) << 3)
+    const last = min((b + 1) * size, rows)
+    for (let row = b * size; row < last; row++) {
+      const at = x + <usize>row * stride * sizeof<T>()
+      for (let j: usize = 0; j < <usize>stride; j += 4) {
+        const v = load4<T>(at + j * sizeof<T>())
+        const low = f64x2.promote_low_f32x4(v)
+        const high = promoteHigh(v)
+        const sum = to + (j << 3)
+        v128.store(sum, f64x2.add(v128.load(sum), f64x2.mul(low, low)))
+        v128.store(sum, f64x2.add(v128.load(sum, 16), f64x2.mul(high, high)), 16)
+      }
     }
   }
 }

@@ -4,17 +4,19 @@
 // may run on several threads at once; each element of a result depends on its operands alone, not on the ranges.
 
 import { correlate, predict } from './certificate'
-import { add_squares, add_transposed, gather, times } from './features'
+import { gather, squares, times, transposed } from './features'
 import { gram_pack } from './gram'
+import { pack, panel_times, panel_times_wide, panel_transposed } from './panel'
 import { bf16 } from '../widen'
 
 export { heap_base, scratch_bytes, set_scratch } from '../scratch'
 export { cholesky, solve } from './cholesky'
+export { add_partials } from './features'
 export { gram_panel_bytes, gram_tiles } from './gram'
 export { factor_block, factor_copy, factor_rows, factor_solve, factor_update, factor_width } from './factor'
 export { advance, along, scores } from './labels'
 export { model_times, sweep } from './model'
-export { mirror, pack, panel_times, panel_times_wide, panel_transposed, syrk } from './panel'
+export { mirror, syrk } from './panel'
 
 export function gather_f32(
   x: usize,
@@ -22,13 +24,12 @@ export function gather_f32(
   rows: usize,
   count: u32,
   columns: usize,
-  scale: usize,
   blocks: u32,
   panel: usize,
   start: u32,
   end: u32,
 ): void {
-  gather<f32>(x, stride, rows, count, columns, scale, blocks, panel, start, end)
+  gather<f32>(x, stride, rows, count, columns, blocks, panel, start, end)
 }
 
 export function gather_bf16(
@@ -37,13 +38,122 @@ export function gather_bf16(
   rows: usize,
   count: u32,
   columns: usize,
-  scale: usize,
   blocks: u32,
   panel: usize,
   start: u32,
   end: u32,
 ): void {
-  gather<bf16>(x, stride, rows, count, columns, scale, blocks, panel, start, end)
+  gather<bf16>(x, stride, rows, count, columns, blocks, panel, start, end)
+}
+
+export function panel_times_f32(
+  panel: usize,
+  rows: u32,
+  blocks: u32,
+  marks: usize,
+  p: usize,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  panel_times<f32>(panel, rows, blocks, marks, p, out, start, end)
+}
+
+export function panel_times_bf16(
+  panel: usize,
+  rows: u32,
+  blocks: u32,
+  marks: usize,
+  p: usize,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  panel_times<bf16>(panel, rows, blocks, marks, p, out, start, end)
+}
+
+export function panel_times_wide_f32(
+  panel: usize,
+  rows: u32,
+  blocks: u32,
+  marks: usize,
+  p: usize,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  panel_times_wide<f32>(panel, rows, blocks, marks, p, out, start, end)
+}
+
+export function panel_times_wide_bf16(
+  panel: usize,
+  rows: u32,
+  blocks: u32,
+  marks: usize,
+  p: usize,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  panel_times_wide<bf16>(panel, rows, blocks, marks, p, out, start, end)
+}
+
+export function panel_transposed_f32(
+  panel: usize,
+  rows: u32,
+  rowsOf: usize,
+  s: usize,
+  count: u32,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  panel_transposed<f32>(panel, rows, rowsOf, s, count, out, start, end)
+}
+
+export function panel_transposed_bf16(
+  panel: usize,
+  rows: u32,
+  rowsOf: usize,
+  s: usize,
+  count: u32,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  panel_transposed<bf16>(panel, rows, rowsOf, s, count, out, start, end)
+}
+
+export function pack_f32(
+  panel: usize,
+  rows: u32,
+  slots: usize,
+  scale: usize,
+  rowsOf: usize,
+  weight: usize,
+  depth: u32,
+  left: usize,
+  right: usize,
+  start: u32,
+  end: u32,
+): void {
+  pack<f32>(panel, rows, slots, scale, rowsOf, weight, depth, left, right, start, end)
+}
+
+export function pack_bf16(
+  panel: usize,
+  rows: u32,
+  slots: usize,
+  scale: usize,
+  rowsOf: usize,
+  weight: usize,
+  depth: u32,
+  left: usize,
+  right: usize,
+  start: u32,
+  end: u32,
+): void {
+  pack<bf16>(panel, rows, slots, scale, rowsOf, weight, depth, left, right, start, end)
 }
 
 export function times_f32(
@@ -74,54 +184,40 @@ export function times_bf16(
   times<bf16>(x, stride, columns, w, count, rows, out, start, end)
 }
 
-export function add_transposed_f32(
+export function transposed_f32(
   x: usize,
   stride: u32,
   rows: usize,
   s: usize,
   count: u32,
-  g: usize,
+  size: u32,
+  partial: usize,
   start: u32,
   end: u32,
 ): void {
-  add_transposed<f32>(x, stride, rows, s, count, g, start, end)
+  transposed<f32>(x, stride, rows, s, count, size, partial, start, end)
 }
 
-export function add_transposed_bf16(
+export function transposed_bf16(
   x: usize,
   stride: u32,
   rows: usize,
   s: usize,
   count: u32,
-  g: usize,
+  size: u32,
+  partial: usize,
   start: u32,
   end: u32,
 ): void {
-  add_transposed<bf16>(x, stride, rows, s, count, g, start, end)
+  transposed<bf16>(x, stride, rows, s, count, size, partial, start, end)
 }
 
-export function add_squares_f32(
-  x: usize,
-  stride: u32,
-  from: u32,
-  to: u32,
-  squares: usize,
-  start: u32,
-  end: u32,
-): void {
-  add_squares<f32>(x, stride, from, to, squares, start, end)
+export function squares_f32(x: usize, stride: u32, rows: u32, size: u32, partial: usize, start: u32, end: u32): void {
+  squares<f32>(x, stride, rows, size, partial, start, end)
 }
 
-export function add_squares_bf16(
-  x: usize,
-  stride: u32,
-  from: u32,
-  to: u32,
-  squares: usize,
-  start: u32,
-  end: u32,
-): void {
-  add_squares<bf16>(x, stride, from, to, squares, start, end)
+export function squares_bf16(x: usize, stride: u32, rows: u32, size: u32, partial: usize, start: u32, end: u32): void {
+  squares<bf16>(x, stride, rows, size, partial, start, end)
 }
 
 export function gram_pack_f32(
@@ -154,25 +250,11 @@ export function gram_pack_bf16(
   gram_pack<bf16>(x, stride, rows, q, count, cols, left, right, start, end)
 }
 
-export function predict_f32(
-  x: usize,
-  stride: u32,
-  w: usize,
-  out: usize,
-  start: u32,
-  end: u32,
-): void {
+export function predict_f32(x: usize, stride: u32, w: usize, out: usize, start: u32, end: u32): void {
   predict<f32>(x, stride, w, out, start, end)
 }
 
-export function predict_bf16(
-  x: usize,
-  stride: u32,
-  w: usize,
-  out: usize,
-  start: u32,
-  end: u32,
-): void {
+export function predict_bf16(x: usize, stride: u32, w: usize, out: usize, start: u32, end: u32): void {
   predict<bf16>(x, stride, w, out, start, end)
 }
 
@@ -181,12 +263,13 @@ export function correlate_f32(
   stride: u32,
   rows: u32,
   u: usize,
-  out: usize,
+  size: u32,
+  partial: usize,
   absolute: u32,
   start: u32,
   end: u32,
 ): void {
-  correlate<f32>(x, stride, rows, u, out, absolute, start, end)
+  correlate<f32>(x, stride, rows, u, size, partial, absolute, start, end)
 }
 
 export function correlate_bf16(
@@ -194,10 +277,11 @@ export function correlate_bf16(
   stride: u32,
   rows: u32,
   u: usize,
-  out: usize,
+  size: u32,
+  partial: usize,
   absolute: u32,
   start: u32,
   end: u32,
 ): void {
-  correlate<bf16>(x, stride, rows, u, out, absolute, start, end)
+  correlate<bf16>(x, stride, rows, u, size, partial, absolute, start, end)
 }

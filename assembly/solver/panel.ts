@@ -1,8 +1,9 @@
-// The working set: its columns, gathered from the features as f32 in blocks of 16, [block, row, 16].
+// The working set: its columns, gathered from the features in their storage type, in blocks of 16, [block, row, 16].
 
 import { madd } from '../math'
 import { scratch } from '../scratch'
 import { COLUMNS, ROWS, tile } from '../tile'
+import { load4 } from '../widen'
 
 /** Rows whose partial sums stay in the first-level cache while the blocks stream by. */
 const TILE: u32 = 256
@@ -16,7 +17,7 @@ const NONE: u32 = 0xffffffff
  * p      f32 [blocks, 16]
  * out    f64 [rows]
  */
-export function panel_times(
+export function panel_times<T>(
   panel: usize,
   rows: u32,
   blocks: u32,
@@ -37,12 +38,12 @@ export function panel_times(
       const p1 = v128.load(at, 16)
       const p2 = v128.load(at, 32)
       const p3 = v128.load(at, 48)
-      let x = panel + ((<usize>b * rows + from) << 6)
-      const stop = x + ((<usize>count) << 6)
+      let x = panel + (<usize>b * rows + from) * 16 * sizeof<T>()
+      const stop = x + <usize>count * 16 * sizeof<T>()
       let to = sums
-      for (; x < stop; x += 64, to += 16) {
-        const s = madd(madd(v128.load(to), v128.load(x), p0), v128.load(x, 16), p1)
-        v128.store(to, madd(madd(s, v128.load(x, 32), p2), v128.load(x, 48), p3))
+      for (; x < stop; x += 16 * sizeof<T>(), to += 16) {
+        const s = madd(madd(v128.load(to), load4<T>(x), p0), load4<T>(x + 4 * sizeof<T>()), p1)
+        v128.store(to, madd(madd(s, load4<T>(x + 8 * sizeof<T>()), p2), load4<T>(x + 12 * sizeof<T>()), p3))
       }
     }
     for (let k: u32 = 0; k < count; k++) {
@@ -54,7 +55,7 @@ export function panel_times(
 }
 
 /** The same with every product and sum in f64; p is f64 [blocks, 16]. */
-export function panel_times_wide(
+export function panel_times_wide<T>(
   panel: usize,
   rows: u32,
   blocks: u32,
@@ -70,15 +71,15 @@ export function panel_times_wide(
     for (let b: u32 = 0; b < blocks; b++) {
       if (load<u32>(marks + ((<usize>b) << 2)) == 0) continue
       const at = p + ((<usize>b) << 7)
-      let x = panel + ((<usize>b * rows + from) << 6)
+      let x = panel + (<usize>b * rows + from) * 16 * sizeof<T>()
       let to = out + ((<usize>from) << 3)
-      for (let k: u32 = 0; k < count; k++, x += 64, to += 8) {
+      for (let k: u32 = 0; k < count; k++, to += 8) {
         let s = f64x2.splat(0)
         let t = s
-        for (let c: usize = 0; c < 64; c += 16) {
-          const v = v128.load(x + c)
-          s = f64x2.add(s, f64x2.mul(f64x2.promote_low_f32x4(v), v128.load(at + 2 * c)))
-          t = f64x2.add(t, f64x2.mul(high(v), v128.load(at + 2 * c, 16)))
+        for (let c: usize = 0; c < 128; c += 32, x += 4 * sizeof<T>()) {
+          const v = load4<T>(x)
+          s = f64x2.add(s, f64x2.mul(f64x2.promote_low_f32x4(v), v128.load(at + c)))
+          t = f64x2.add(t, f64x2.mul(high(v), v128.load(at + c, 16)))
         }
         s = f64x2.add(s, t)
         store<f64>(to, load<f64>(to) + f64x2.extract_lane(s, 0) + f64x2.extract_lane(s, 1))
@@ -94,7 +95,7 @@ export function panel_times_wide(
  * s       f64 [count]
  * out     f64 [blocks, 16]
  */
-export function panel_transposed(
+export function panel_transposed<T>(
   panel: usize,
   rows: u32,
   rowsOf: usize,
@@ -105,7 +106,7 @@ export function panel_transposed(
   end: u32,
 ): void {
   for (let b = start; b < end; b++) {
-    const x = panel + ((<usize>b * rows) << 6)
+    const x = panel + <usize>b * rows * 16 * sizeof<T>()
     const to = out + ((<usize>b) << 7)
     let a0 = v128.load(to)
     let a1 = v128.load(to, 16)
@@ -116,18 +117,18 @@ export function panel_transposed(
     let a6 = v128.load(to, 96)
     let a7 = v128.load(to, 112)
     for (let k: u32 = 0; k < count; k++) {
-      const from = x + ((<usize>load<u32>(rowsOf + ((<usize>k) << 2))) << 6)
+      const from = x + <usize>load<u32>(rowsOf + ((<usize>k) << 2)) * 16 * sizeof<T>()
       const by = v128.load_splat<f64>(s + ((<usize>k) << 3))
-      let v = v128.load(from)
+      let v = load4<T>(from)
       a0 = f64x2.add(a0, f64x2.mul(f64x2.promote_low_f32x4(v), by))
       a1 = f64x2.add(a1, f64x2.mul(high(v), by))
-      v = v128.load(from, 16)
+      v = load4<T>(from + 4 * sizeof<T>())
       a2 = f64x2.add(a2, f64x2.mul(f64x2.promote_low_f32x4(v), by))
       a3 = f64x2.add(a3, f64x2.mul(high(v), by))
-      v = v128.load(from, 32)
+      v = load4<T>(from + 8 * sizeof<T>())
       a4 = f64x2.add(a4, f64x2.mul(f64x2.promote_low_f32x4(v), by))
       a5 = f64x2.add(a5, f64x2.mul(high(v), by))
-      v = v128.load(from, 48)
+      v = load4<T>(from + 12 * sizeof<T>())
       a6 = f64x2.add(a6, f64x2.mul(f64x2.promote_low_f32x4(v), by))
       a7 = f64x2.add(a7, f64x2.mul(high(v), by))
     }
@@ -146,15 +147,17 @@ export function panel_transposed(
  * Packs selected rows of selected columns for `syrk`, eight columns at a time, strips in [start, end).
  *
  * slots   u32 [8 strips]          block * 16 + lane of each column; NONE is a column of zeros
+ * scale   f32 [slots]             factor of each slot
  * rowsOf  u32 [depth]
  * weight  f32 [depth]
  * left    f32 [8 strips, depth]   values times weight
  * right   f32 [strips, depth, 8]  values
  */
-export function pack(
+export function pack<T>(
   panel: usize,
   rows: u32,
   slots: usize,
+  scale: usize,
   rowsOf: usize,
   weight: usize,
   depth: u32,
@@ -175,21 +178,29 @@ export function pack(
       let put = right + <usize>strip * line * 8 + half * 4
       // Columns that stand side by side come in one load.
       const aligned = (c0 & 3) == 0 && c1 == c0 + 1 && c2 == c0 + 2 && c3 == c0 + 3
-      const x0 = address(panel, rows, c0)
-      const x1 = address(panel, rows, c1)
-      const x2 = address(panel, rows, c2)
-      const x3 = address(panel, rows, c3)
+      const x0 = address<T>(panel, rows, c0)
+      const x1 = address<T>(panel, rows, c1)
+      const x2 = address<T>(panel, rows, c2)
+      const x3 = address<T>(panel, rows, c3)
+      const factor = f32x4(factorOf(scale, c0), factorOf(scale, c1), factorOf(scale, c2), factorOf(scale, c3))
       for (let k: usize = 0; k < line; k += 4, put += 32) {
-        const row = (<usize>load<u32>(rowsOf + k)) << 6
+        const row = <usize>load<u32>(rowsOf + k) * 16 * sizeof<T>()
         const by = load<f32>(weight + k)
         let v: v128
-        if (aligned) v = v128.load(x0 + row)
-        else {
-          v = c0 == NONE ? f32x4.splat(0) : v128.load32_zero(x0 + row)
-          if (c1 != NONE) v = v128.load_lane<f32>(x1 + row, v, 1)
-          if (c2 != NONE) v = v128.load_lane<f32>(x2 + row, v, 2)
-          if (c3 != NONE) v = v128.load_lane<f32>(x3 + row, v, 3)
+        if (aligned) v = load4<T>(x0 + row)
+        else if (isFloat<T>()) {
+          v = v128.load32_zero(x0 + row)
+          v = v128.load_lane<f32>(x1 + row, v, 1)
+          v = v128.load_lane<f32>(x2 + row, v, 2)
+          v = v128.load_lane<f32>(x3 + row, v, 3)
+        } else {
+          // The bits of a bf16 value are the upper half of those of the f32.
+          v = v128.load_lane<u16>(x0 + row, i32x4.splat(0), 1)
+          v = v128.load_lane<u16>(x1 + row, v, 3)
+          v = v128.load_lane<u16>(x2 + row, v, 5)
+          v = v128.load_lane<u16>(x3 + row, v, 7)
         }
+        v = f32x4.mul(v, factor)
         v128.store(put, v)
         v = f32x4.mul(v, f32x4.splat(by))
         v128.store_lane<f32>(to + k, v, 0)
@@ -201,9 +212,16 @@ export function pack(
   }
 }
 
+// A column that is not there is read from slot 0 and multiplied by zero.
 @inline
-function address(panel: usize, rows: u32, slot: u32): usize {
-  return panel + ((<usize>(slot >> 4) * rows) << 6) + ((<usize>(slot & 15)) << 2)
+function address<T>(panel: usize, rows: u32, slot: u32): usize {
+  const real = slot == NONE ? 0 : slot
+  return panel + (<usize>(real >> 4) * rows * 16 + (real & 15)) * sizeof<T>()
+}
+
+@inline
+function factorOf(scale: usize, slot: u32): f32 {
+  return slot == NONE ? 0 : load<f32>(scale + ((<usize>slot) << 2))
 }
 
 /**

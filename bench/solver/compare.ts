@@ -13,8 +13,8 @@ import { makeRatings, makeStates, widen } from './states.ts'
 export const REFERENCE_FILE = 'bench/results/solver_reference.json'
 
 /** Points of the plot: rows at PLOT_COLUMNS columns, columns at PLOT_ROWS rows. */
-const PLOT_COLUMNS = 128
-const PLOT_ROWS = 5000
+export const PLOT_COLUMNS = 128
+export const PLOT_ROWS = 5000
 const ROWS = [1000, 2000, 5000, 10_000, 20_000, 50_000]
 const COLUMNS = [32, 64, 128, 256, 512, 1024]
 
@@ -60,7 +60,7 @@ function runTheirs(who: Reference, problem: CheckedProblem, ours: OwnFit, option
   const { rows, columns } = features
   const x = features.data as Float32Array
   const task = { x, y: labels.values, rows, columns, level: LEVEL, alpha: ALPHA }
-  const theirs = runReference(who, options.programs(), task, options.limitMs)
+  const theirs = runReference(who, options.findProgram, task, options.limitMs)
   const { dual } = ours.result.fits[0]
   if (theirs && !(theirs.objective >= dual * (1 - 1e-9)))
     throw new Error(`bench: ${who} has objective ${theirs.objective}, below our proven bound of ${dual}`)
@@ -75,6 +75,9 @@ function excess(theirs: ReferenceFit, ours: OwnFit): string {
 export async function small(options: PartOptions): Promise<PartResult> {
   const { rows = 10_000, columns = 128, threads } = options
   const problem = await makeProblem(rows, columns, [LEVEL])
+  const begin = performance.now()
+  await fitQuantiles(problem.features, problem.labels, { levels: problem.levels, alpha: ALPHA, threads })
+  const firstMs = performance.now() - begin
   const one = await timeOurs(problem, threads)
   const single = await timeOurs(problem, 1)
   const all = await timeOurs({ ...problem, levels: LEVELS }, threads)
@@ -96,6 +99,7 @@ export async function small(options: PartOptions): Promise<PartResult> {
     lines,
     notes: [
       `19 levels take ${levelsRatio.toFixed(1)} x the time of one (of the fit alone: ${(all.fit.ms / one.fit.ms).toFixed(1)} x)`,
+      `the first fit of the process, with all compilation: ${seconds(firstMs)}`,
       theirs ? `${theirs.software}: ${excess(theirs, one)}` : 'scikit-learn did not run: no ratio',
     ],
     record: {
@@ -105,6 +109,7 @@ export async function small(options: PartOptions): Promise<PartResult> {
       single: timing(single),
       all: timing(all),
       levelsRatio,
+      firstMs,
       scikitLearn: theirs,
       ratio: theirs && theirs.ms / one.whole.ms,
       ratioFit: theirs && theirs.ms / one.fit.ms,
@@ -179,7 +184,7 @@ export async function plot({ threads }: PartOptions): Promise<PartResult> {
     head: ['size', 'ms', '+-', 'gap'],
     lines,
     notes: ['npm run bench -- plot draws docs/solver.svg from the saved results'],
-    record: { level: LEVEL, points },
+    record: { level: LEVEL, threads: threads ?? cpus().length, points },
   }
 }
 
@@ -216,7 +221,7 @@ export async function references(options: PartOptions): Promise<PartResult> {
   )
   const points: ReferencePoint[] = []
   for (const who of ['scikit-learn', 'quantreg'] as const) {
-    if (!options.programs()[who]) continue
+    if (!options.findProgram(who)) continue
     const known: Omit<PlotPoint, 'who'>[] = []
     for (const { rows, columns } of sizes) {
       const least = known

@@ -1,11 +1,8 @@
 // Fits with their checks: no fit has a time before its certificates hold.
 
-import { openDevice } from '../../src/device/open.ts'
 import { certify } from '../../src/index.ts'
 import type { FeatureBlocks, Features, Labels, QuantileFit } from '../../src/solver/fit.ts'
-import { random } from '../../test/random.ts'
-import { measure } from '../measure.ts'
-import { cachePath, readRows } from './states.ts'
+import { cachePath, readRows, widen } from './states.ts'
 
 export const ALPHA = 0.003
 export const TOLERANCE = 1e-4
@@ -73,27 +70,12 @@ export function cachedBlocks(file: { rows: number; columns: number }, rows = fil
   }
 }
 
-/** GFLOP/s of the linear map [512, 2048] x [2048, 2048] in f32 on the CPU. */
-export async function linearRate(threads?: number): Promise<number> {
-  const [N, D, O] = [512, 2048, 2048]
-  const device = await openDevice('wasm', { threads })
-  const x = device.tensor([N, D], { data: random(1).normal(N * D) })
-  const weight = device.tensor([O, D], { data: random(2).normal(O * D) })
-  const y = device.tensor([N, O])
-  const { ms } = await measure(async () => {
-    device.run('linear', { x, weight, y })
-    await device.done()
-  })
-  await device.destroy()
-  return (2 * N * D * O) / ms / 1e6
+/** All of the cached states as f32, for `certify`. */
+export function cachedFeatures({ rows, columns }: { rows: number; columns: number }): Features {
+  return { data: widen(readRows(cachePath({ rows, columns }), columns, 0, rows)), rows, columns }
 }
 
 /** Peak memory of the process so far, in MiB. */
 export function peakMiB(): number {
   return process.resourceUsage().maxRSS / 1024
-}
-
-/** FLOPs by phase, where the solver counts them; the keys are those of `phases`. */
-export function workOf(fit: QuantileFit): Record<string, number> {
-  return 'work' in fit ? (fit.work as Record<string, number>) : {}
 }

@@ -1,5 +1,5 @@
 // What every part of the solver's benchmark gets and gives.
-import type { Programs } from './references.ts'
+import type { FindProgram } from './references.ts'
 
 export interface PartOptions {
   /** Overrides of the part's own size, for a quick look. */
@@ -14,8 +14,7 @@ export interface PartOptions {
   readonly checkAll: boolean
   /** Longest time for one fit by a reference, in milliseconds. */
   readonly limitMs: number
-  /** Looks for the references at its first call. */
-  readonly programs: () => Programs
+  readonly findProgram: FindProgram
 }
 
 export interface PartResult {

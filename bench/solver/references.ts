@@ -18,8 +18,8 @@ export interface ReferenceFit {
   readonly blas: string
 }
 
-/** Programs that run the references; null where one is not there. */
-export type Programs = Record<Reference, string | null>
+/** Gives the program that runs a reference, null where it is not there. */
+export type FindProgram = (who: Reference) => string | null
 
 export interface ReferenceProblem {
   /** f32 [rows, columns]. */
@@ -42,26 +42,35 @@ const OPTION: Record<Reference, string> = { 'scikit-learn': '--python', quantreg
 /** One thread for the linear algebra of both, as their solvers have no threads of their own. */
 const ENVIRONMENT = { OMP_NUM_THREADS: '1', OPENBLAS_NUM_THREADS: '1', MKL_NUM_THREADS: '1' }
 
-/** The programs given, else those on the path. Throws where a given one does not work, says on stderr where none is found. */
-export function findPrograms(given: { readonly python?: string; readonly rscript?: string }): Programs {
-  const find = (who: Reference, path: string | undefined): string | null => {
-    const probe = spawnSync(path ?? USUAL[who], PROBES[who], { encoding: 'utf8' })
-    if (probe.status === 0) return path ?? USUAL[who]
-    if (path) throw new Error(`bench: ${path} cannot load ${who}: ${probe.stderr?.trim().split('\n').at(-1) ?? ''}`)
+/**
+ * Finds the interpreter of a reference, the one given or the usual one, each once. Throws where a given one does not work; says on
+ * stderr where there is none.
+ */
+export function programFinder(given: { readonly python?: string; readonly rscript?: string }): FindProgram {
+  const paths: Record<Reference, string | undefined> = { 'scikit-learn': given.python, quantreg: given.rscript }
+  const found = new Map<Reference, string | null>()
+  const find = (who: Reference): string | null => {
+    const program = paths[who] ?? USUAL[who]
+    const { status, stderr } = spawnSync(program, PROBES[who], { encoding: 'utf8' })
+    if (status === 0) return program
+    if (paths[who]) throw new Error(`bench: ${program} cannot load ${who}: ${stderr?.trim().split('\n').at(-1) ?? ''}`)
     console.error(`not here: ${who}; give its interpreter by ${OPTION[who]} PATH`)
     return null
   }
-  return { 'scikit-learn': find('scikit-learn', given.python), quantreg: find('quantreg', given.rscript) }
+  return (who) => {
+    if (!found.has(who)) found.set(who, find(who))
+    return found.get(who)!
+  }
 }
 
 /** Times a reference; null where it is not installed or takes longer than `limitMs`, which is said on stderr. */
 export function runReference(
   who: Reference,
-  programs: Programs,
+  findProgram: FindProgram,
   problem: ReferenceProblem,
   limitMs: number,
 ): ReferenceFit | null {
-  const program = programs[who]
+  const program = findProgram(who)
   if (!program) return null
   const folder = mkdtempSync(join(tmpdir(), 'pinball-bench-'))
   try {

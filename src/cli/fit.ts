@@ -1,5 +1,5 @@
 // pinball fit: linear quantile heads from a file of features, each level with the gap to its certified optimum.
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { checkTarget, discardUnfinished, writeFileAtomic } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
@@ -85,7 +85,11 @@ export function addFit(program: Command): void {
     .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
     .option('--weights <name>', 'column, or .npy file, with a weight for each label', parseWeights)
     .option('--columns <names>', 'feature columns of a table, with commas (default: all that are left)')
-    .option('--levels <levels>', 'number of levels, or the levels with commas', parseLevels, parseLevels('19'))
+    .addOption(
+      new Option('--levels <levels>', 'number of levels, or the levels with commas')
+        .argParser(parseLevels)
+        .default(parseLevels('19'), '19'),
+    )
     .option('--alpha <number>', 'penalty on the absolute weights; auto: by cross-validation', parseAlpha, 0.003)
     .option('--intercept', 'also fit a constant, without penalty')
     .option('--monotone', 'keep the levels in order on the rows they are fitted to')
@@ -254,7 +258,7 @@ async function show(settings: Settings, finished: Finished, ms: number, { out, j
     typeof alpha === 'object' ? Object.entries(alpha).map(([name, value]) => `${name} ${figure(value)}`) : []
   const choice = chosen.length > 0 ? `alpha by cross-validation: ${chosen.join(', ')}\n` : ''
   const outputs = `${finished.fits.length} heads over ${columns} columns from ${rows} rows`
-  return print(`${report(finished.fits)}\n${choice}${printable(out)}: ${outputs}\n`)
+  return print(`${report(finished.fits)}\n${coefficients(settings, finished)}${choice}${printable(out)}: ${outputs}\n`)
 }
 
 function fields({ attribute, level, objective, dual, gap, status, nonzeros, iterations, ms, method }: AttributeFit) {
@@ -274,4 +278,20 @@ function report(fits: readonly AttributeFit[]): string {
     level.status === 'optimal' ? level.method : `${level.method}, ${level.status}`,
   ])
   return table([head, ...lines], [1, 2, 3, 4, 5, 6])
+}
+
+const COLUMNS_SHOWN = 10
+
+/** A line of coefficients for each level, where the columns have names and are few. */
+function coefficients({ names, columns }: Settings, { weight, bias, fits }: Finished): string {
+  if (names === null || columns > COLUMNS_SHOWN) return ''
+  const digits = (value: number) => String(Number(value.toPrecision(6)))
+  const lines = fits.map(({ attribute, level }, row) => [
+    attribute,
+    figure(level),
+    ...(bias ? [digits(bias[row])] : []),
+    ...Array.from(weight.subarray(row * columns, (row + 1) * columns), digits),
+  ])
+  const head = ['attribute', 'level', ...(bias ? ['(intercept)'] : []), ...names]
+  return `${table([head, ...lines], [...head.keys()].slice(1))}\n`
 }

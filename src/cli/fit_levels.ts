@@ -1,7 +1,7 @@
 // The work of `pinball fit`: all levels of all attributes, on from what is finished, with progress and an end on interrupt.
 import type { Finished, Keeper, Settings } from './fit_partial.ts'
 import type { Problem } from './fit_problem.ts'
-import { chooseAlpha, type FitOptions, openSolver, type Progress, type Solver } from './fit_solver.ts'
+import { chooseAlpha, type FitOptions, type LevelFit, openSolver, type Progress, type Solver } from './fit_solver.ts'
 import { duration, startStatus } from './progress.ts'
 
 export interface Work {
@@ -24,8 +24,7 @@ export async function finishLevels(work: Work): Promise<void> {
     signal.throwIfAborted()
     return features.read(firstRow, count)
   }
-  const solver = await openSolver({ ...features, read }, { threads, device })
-  await problem.close()
+  const solver = await openSolver({ ...features, read }, { threads, device }).finally(() => problem.close())
   const progress = startLevels(attributes.length * levels.length, finished.fits.length)
   try {
     for (let m = Math.floor(finished.fits.length / levels.length); m < attributes.length; m++) {
@@ -60,7 +59,7 @@ async function finishAttribute(
     finished.weight.set(weights, row * columns)
     if (finished.bias && constant !== null) finished.bias[row] = constant
     finished.fits.push({ attribute, ...fit })
-    progress.done()
+    progress.done(attribute, fit)
     keeper.touch()
   }
   await solver.fit(labels, {
@@ -90,7 +89,7 @@ interface LevelProgress {
   update(attribute: string, state: Progress): void
   /** For the search of an attribute's alpha. */
   choose(attribute: string): (state: unknown) => void
-  done(): void
+  done(attribute: string, fit: LevelFit): void
   end(): void
 }
 
@@ -103,16 +102,17 @@ function startLevels(total: number, before: number): LevelProgress {
     const left = done > before ? `, ${duration(each * (total - done))} left` : ''
     return `${done} of ${total} levels${left}`
   }
+  const show = (attribute: string, { level, gap, nonzeros, iterations }: Progress | LevelFit) =>
+    status.show(() => {
+      const steps = `${iterations} ${iterations === 1 ? 'step' : 'steps'}`
+      return `${attribute} ${level}: gap ${gap.toExponential(1)}, ${nonzeros} nonzeros, ${steps}; ${overall()}`
+    })
   return {
-    update(attribute, { level, gap, nonzeros, iterations }) {
-      status.show(() => {
-        const steps = `${iterations} ${iterations === 1 ? 'step' : 'steps'}`
-        return `${attribute} ${level}: gap ${gap.toExponential(1)}, ${nonzeros} nonzeros, ${steps}; ${overall()}`
-      })
-    },
+    update: show,
     choose: (attribute) => () => status.show(() => `${attribute}: choosing alpha; ${overall()}`),
-    done() {
+    done(attribute, fit) {
       done++
+      show(attribute, fit)
     },
     end: status.end,
   }

@@ -4,7 +4,7 @@ import { basename, extname } from 'node:path'
 import { CommanderError } from 'commander'
 import { readCsv } from '../files/csv.ts'
 import { openFile } from '../files/disk.ts'
-import { parseJson, show } from '../files/json.ts'
+import { parseJson, printable, show } from '../files/json.ts'
 import { openNpy } from '../files/npy.ts'
 import { openParquet } from '../files/parquet.ts'
 import { openSafetensors, type Safetensors, type TensorInfo } from '../files/safetensors.ts'
@@ -21,6 +21,7 @@ import {
 } from '../files/table.ts'
 import { attributeNames, isName } from '../reward/manifest.ts'
 import { parseNames, usageError } from './options.ts'
+import { startStatus } from './progress.ts'
 
 /** The options that say what to read. */
 export interface ProblemOptions {
@@ -92,8 +93,9 @@ export async function openProblem(options: ProblemOptions): Promise<Problem> {
   const file = options.features
   const kind = kindOf(file)
   const source = await openFile(file)
+  const progress = readingProgress(source)
   try {
-    const { release, ...parts } = await READERS[kind](source, options)
+    const { release, ...parts } = await READERS[kind](progress.source, options)
     checkLabels(parts, options.labels !== undefined && kind === 'npy' ? options.labels : file)
     const fingerprint = {
       bytes: source.byteLength,
@@ -101,13 +103,34 @@ export async function openProblem(options: ProblemOptions): Promise<Problem> {
       labels: labelHash(parts),
     }
     const close = () => {
+      progress.end()
       release?.()
       return source.close()
     }
     return { ...parts, fingerprint, close }
   } catch (error) {
+    progress.end()
     await source.close()
     throw error
+  }
+}
+
+/** The source, with a status line that says how much of it has been read. */
+function readingProgress(source: Source): { source: Source; end(): void } {
+  const status = startStatus()
+  let bytes = 0
+  return {
+    source: {
+      ...source,
+      read(offset, length, into) {
+        bytes += length
+        status.show(
+          () => `${printable(source.name)}: ${Math.min(100, Math.floor((100 * bytes) / source.byteLength))} % read`,
+        )
+        return source.read(offset, length, into)
+      },
+    },
+    end: status.end,
   }
 }
 

@@ -314,7 +314,7 @@ async function fitLevel(
     level,
     penalty: alpha,
     intercept,
-    tolerance: 0.7 * tolerance,
+    tolerance: 0.9 * tolerance,
     enough: 0.3 * tolerance,
     floor: 1e-14,
     phases,

@@ -76,7 +76,7 @@ export class InnerProblem {
     }
     this.centre.values.fill(0.5)
     const sorted = Float64Array.from(residual, Math.abs).sort()
-    const share = nonzeros > 1 ? Math.min(0.5, (8 * nonzeros) / this.rows) : 0.9
+    const share = nonzeros > 1 ? Math.min(0.5, (4 * nonzeros) / this.rows) : 0.9
     // The floor keeps ties (0/1 labels around w = 0) from collapsing the bandwidth to nothing.
     this.bandwidth = Math.max(2 * sorted[Math.floor(share * (this.#n - 1))], 0.2 * mean, 1e-9)
   }

@@ -1,15 +1,14 @@
 // The features in the solver's memory, in their storage type, with the products that the solvers need.
-import type { F32, F64, U32 } from './arena.ts'
-import { LIMIT_BYTES } from './arena.ts'
+import { type F64, LIMIT_BYTES, type U32 } from './arena.ts'
 import type { Team } from './team.ts'
 
 export type StorageType = 'f32' | 'bf16'
 
 /** Elements that a thread handles at a time; a task much smaller than this is not worth sharing. */
 const PIECE = 1 << 17
-/** Columns that `add_transposed` and `add_squares` take together, and `correlate`. */
-const COLUMN_GROUP = 8
-const CORRELATE_GROUP = 16
+/** Sums over rows come in this many blocks at most, of at least MIN_BLOCK rows. */
+const BLOCKS = 16
+const MIN_BLOCK = 256
 const ONE_BF16 = 0x3f80
 
 /** Features [rows, columns], followed by a column of ones (the intercept) and zeros up to `stride`, a multiple of 8. */
@@ -22,6 +21,7 @@ export class Matrix {
   readonly #at: number
   readonly #index: U32
   readonly #weights: F64
+  readonly #partial: F64
   /** Root mean square of each column over all rows [stride]; 1 for the intercept, 0 for columns without values. */
   readonly scale: F64
 
@@ -31,8 +31,8 @@ export class Matrix {
     this.dtype = dtype
     this.rows = rows
     this.columns = columns
-    this.stride = (columns + COLUMN_GROUP) & ~(COLUMN_GROUP - 1)
-    const bytes = rows * this.stride * this.#size
+    this.stride = (columns + 8) & ~7
+    const bytes = rows * this.stride * this.size
     if (bytes > LIMIT_BYTES) {
       throw new RangeError(
         `fit: features of ${rows} x ${columns} take ${(bytes / 2 ** 30).toFixed(2)} GiB as ${dtype}, at most 4 GiB can be ` +
@@ -43,16 +43,18 @@ export class Matrix {
     this.#at = arena.take(bytes)
     this.#index = arena.u32(this.stride)
     this.#weights = arena.f64(this.stride)
+    this.#partial = arena.f64(BLOCKS * this.stride)
     this.scale = arena.f64(this.stride)
   }
 
-  get #size(): number {
+  /** Bytes of a value. */
+  get size(): number {
     return this.dtype === 'f32' ? 4 : 2
   }
 
   /** Bytes of the features in memory. */
   get byteLength(): number {
-    return this.rows * this.stride * this.#size
+    return this.rows * this.stride * this.size
   }
 
   /** Copies rows from `first` on; `data` holds whole rows of `columns` values. */
@@ -60,7 +62,7 @@ export class Matrix {
     const { columns, stride } = this
     const { buffer } = this.team.arena.memory
     const count = data.length / columns
-    const from = this.#at + first * stride * this.#size
+    const from = this.#at + first * stride * this.size
     const one = this.dtype === 'f32' ? 1 : ONE_BF16
     const to =
       this.dtype === 'f32'
@@ -75,9 +77,9 @@ export class Matrix {
 
   /** Computes `scale` once everything is loaded; throws, naming the place, where a value is not finite. */
   measure(): void {
-    const { team, rows, columns, stride, dtype } = this
+    const { rows, columns } = this
     const { scale } = this
-    team.run(`add_squares_${dtype}`, [this.#at, stride, 0, rows, scale.at], stride / 8, this.#groups(rows))
+    this.#sumRows('squares', [rows], rows, scale)
     const values = scale.values
     for (let j = 0; j < columns; j++) {
       if (!Number.isFinite(values[j])) this.#explain(j)
@@ -97,18 +99,22 @@ export class Matrix {
   }
 
   value(row: number, column: number): number {
-    const at = this.#at + (row * this.stride + column) * this.#size
+    const at = this.#at + (row * this.stride + column) * this.size
     const view = new DataView(this.team.arena.memory.buffer)
     return this.dtype === 'f32'
       ? view.getFloat32(at, true)
       : new Float32Array(Uint32Array.of(view.getUint16(at, true) << 16).buffer)[0]
   }
 
-  // Columns come in groups; wide pieces read whole cache lines of each row.
-  #groups(rows: number, group = COLUMN_GROUP): number {
-    const all = Math.ceil(this.stride / group)
-    if (rows * this.stride < PIECE / 8) return all
-    return Math.max(2, Math.min(512 / group, Math.ceil(all / (4 * this.team.threads))))
+  // Sums over rows are made of partial sums over blocks, so that threads can share them. Blocks depend on the number of rows
+  // alone, and so do the bits of the sum.
+  #sumRows(kernel: string, args: readonly number[], count: number, out: F64, rest: readonly number[] = []): void {
+    const size = Math.max(MIN_BLOCK, Math.ceil(count / BLOCKS))
+    const blocks = Math.ceil(count / size)
+    const partial = this.#partial
+    this.team.run(`${kernel}_${this.dtype}`, [this.#at, this.stride, ...args, size, partial.at, ...rest], blocks, 1)
+    const groups = this.stride / 8
+    this.team.run('add_partials', [partial.at, blocks, this.stride, out.at], groups, Math.max(64, groups >> 2))
   }
 
   #rowsAPiece(width: number): number {
@@ -131,14 +137,12 @@ export class Matrix {
   /** Adds sum over k of s[k] * x[rows[k], j] to g[j]; g has `stride` elements. */
   addTransposed(rows: U32, s: F64, count: number, g: F64): void {
     if (count === 0) return
-    const args = [this.#at, this.stride, rows.at, s.at, count, g.at]
-    this.team.run(`add_transposed_${this.dtype}`, args, this.stride / COLUMN_GROUP, this.#groups(count))
+    this.#sumRows('transposed', [rows.at, s.at, count], count, g)
   }
 
-  /** Gathers columns of `count` rows, times scale, into blocks of 16 (see assembly/solver/features.ts). */
-  gather(rows: U32, count: number, columns: U32, scale: F32, first: number, blocks: number, panel: number): void {
-    const skip = 16 * 4 * first
-    const args = [this.#at, this.stride, rows.at, count, columns.at + skip, scale.at + skip, blocks, panel]
+  /** Gathers columns of `count` rows into blocks of 16 (see assembly/solver/features.ts). */
+  gather(rows: U32, count: number, columns: U32, first: number, blocks: number, panel: number): void {
+    const args = [this.#at, this.stride, rows.at, count, columns.at + 16 * 4 * first, blocks, panel]
     this.team.run(`gather_${this.dtype}`, args, count, this.#rowsAPiece(16 * blocks))
   }
 
@@ -156,12 +160,7 @@ export class Matrix {
 
   /** out = X'u, or |X|'u if `absolute`, for a certificate; u has one element per row, out has `stride`. */
   correlate(u: F64, out: F64, absolute: boolean): void {
-    const args = [this.#at, this.stride, this.rows, u.at, out.at, absolute ? 1 : 0]
-    this.team.run(
-      `correlate_${this.dtype}`,
-      args,
-      Math.ceil(this.stride / CORRELATE_GROUP),
-      this.#groups(this.rows, CORRELATE_GROUP),
-    )
+    out.values.fill(0)
+    this.#sumRows('correlate', [this.rows, u.at], this.rows, out, [absolute ? 1 : 0])
   }
 }

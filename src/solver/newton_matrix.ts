@@ -169,9 +169,8 @@ export class NewtonMatrix {
     const strips = this.size / 8
     for (let from = 0; from < count; from += DEPTH) {
       const depth = Math.min(DEPTH, count - from)
-      const packing = [this.#set.panel, this.#rows, this.slots.at, this.#rowIndex.at + 4 * from]
-      packing.push(this.#rowWeight.at + 4 * from, depth, this.#left, this.#right)
-      this.#team.run('pack', packing, strips, 4)
+      const [rows, weights] = [this.#rowIndex.at + 4 * from, this.#rowWeight.at + 4 * from]
+      this.#set.pack(this.slots, strips, rows, weights, depth, this.#left, this.#right)
       this.#team.run('syrk', [this.#left, this.#right, depth, this.at, this.ld, this.size, first], strips, 1)
     }
   }

@@ -12,7 +12,7 @@ import { InnerProblem } from './inner_problem.ts'
 import { LassoModel } from './lasso_model.ts'
 import { NewtonMatrix } from './newton_matrix.ts'
 import type { Solution, Task } from './task.ts'
-import { NO_COLUMN, WorkingSet } from './working_set.ts'
+import { LANES, NO_COLUMN, WorkingSet } from './working_set.ts'
 
 /** Columns whose correlation exceeds this share of the penalty enter the Newton model beside the non-zero ones. */
 const NEAR = 0.8
@@ -60,6 +60,8 @@ class ProximalNewton {
   /** Weights by slot, in the units of the scaled columns. */
   readonly #w: Float64Array
   readonly #penalty: Float64Array
+  /** Columns that the last pricing added. */
+  #fresh: ReadonlySet<number> = new Set()
   #damping = 0
   #steps = 0
 
@@ -94,8 +96,8 @@ class ProximalNewton {
     let best = this.#weights()
     let dual = new Float64Array(this.#n)
     let since = 0
+    let gap = 1
     for (let outer = 0; outer < OUTER_STEPS; outer++) {
-      const gap = Number.isFinite(objective) ? Math.max(0, objective - bound) / objective : 1
       const before = this.#steps
       const solved = await this.#solveInner(Math.max(Math.min(0.3, 0.2 * gap), 0.3 * tolerance), gap)
       phases.enter('bound')
@@ -110,10 +112,38 @@ class ProximalNewton {
         dual = lower.dual
       }
       const reached = objective - bound
+      if (process.env.DBG)
+        console.log(
+          'outer',
+          'R',
+          ((objective - lower.restricted) / objective).toExponential(2),
+          outer,
+          'steps',
+          this.#steps - before,
+          solved,
+          'gap',
+          (reached / objective).toExponential(2),
+          'P',
+          primal.toFixed(7),
+          'D',
+          lower.value.toFixed(7),
+          'h',
+          this.#inner.bandwidth.toExponential(2),
+          'K',
+          this.#inner.kinks(),
+          'nnz',
+          this.#nonzeros(),
+          'A',
+          this.#set.slots,
+        )
       if (reached <= tolerance * objective || reached <= floor) break
-      since = reached < 0.9 * gap * objective || outer === 0 ? 0 : since + 1
+      // What the gap would be without the columns that were found missing just now.
+      const restricted = Math.max(0, objective - lower.restricted) / objective
+      since = restricted < 0.9 * gap || outer === 0 ? 0 : since + 1
+      gap = Math.min(gap, restricted)
       if (since > PATIENCE || this.#steps > this.#budget || signal?.aborted) break
       await pause({ gap: reached / objective, nonzeros: this.#nonzeros(), iterations: this.#steps })
+      if (solved && restricted <= tolerance) continue
       this.#inner.recentre(0.7 * this.#nonzeros())
       if (!solved) this.#inner.bandwidth *= 4
       else if (this.#steps - before <= 12 && this.#hasKinksToSpare()) this.#inner.bandwidth *= 0.5
@@ -137,7 +167,8 @@ class ProximalNewton {
     for (let j = 0; j < matrix.columns; j++) if (!start?.[j] && Math.abs(u[j]) > NEAR * penalty) free.push(j)
     free.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
     this.#add([...support, ...free.slice(0, Math.max(ADD_AT_ONCE, support.length))])
-    if (start) for (const j of support) this.#w[this.#set.slotOf[j]] = start[j] / this.#set.scaleOf[this.#set.slotOf[j]]
+    if (start)
+      for (const j of support) this.#w[this.#set.slotOf[j]] = start[j] / this.#set.scale.values[this.#set.slotOf[j]]
   }
 
   #add(columns: readonly number[]): void {
@@ -147,12 +178,12 @@ class ProximalNewton {
     const set = this.#set
     const first = set.slots
     set.add(columns)
-    const [gradient, ga] = [set.gradient.values, this.#ga.values]
+    const [gradient, ga, scale] = [set.gradient.values, this.#ga.values, set.scale.values]
     for (let slot = first; slot < set.slots; slot++) {
       const column = set.columnOf[slot]
       if (column === NO_COLUMN) continue
-      gradient[slot] = ga[column] * set.scaleOf[slot]
-      this.#penalty[slot] = column === matrix.columns ? 0 : penalty * set.scaleOf[slot]
+      gradient[slot] = ga[column]
+      this.#penalty[slot] = column === matrix.columns ? 0 : penalty * scale[slot]
     }
     phases.enter(before)
   }
@@ -164,8 +195,9 @@ class ProximalNewton {
     for (let addition = 0; addition <= ADDITIONS; addition++) {
       solved = await this.#newtonSteps(tolerance, gap)
       this.#price()
-      const missing = this.#violators(1 + 0.3 * wanted)
-      this.#add(missing)
+      const { missing, more } = this.#violators(1 + 0.3 * wanted)
+      this.#fresh = new Set(missing)
+      this.#add([...missing, ...more])
       if (missing.length <= 0.02 * this.#set.slots || !solved) break
     }
     return solved
@@ -202,12 +234,12 @@ class ProximalNewton {
   // X'u of the slots, in their scaled units.
   #gradient(): Float64Array {
     const set = this.#set
-    const gradient = set.gradient.values
+    const [gradient, scale] = [set.gradient.values, set.scale.values]
     const rest = 1 - this.#task.level
     const g = new Float64Array(set.slots)
     for (let slot = 0; slot < g.length; slot++) {
       const column = set.columnOf[slot]
-      if (column !== NO_COLUMN) g[slot] = gradient[slot] - rest * this.#base[column] * set.scaleOf[slot]
+      if (column !== NO_COLUMN) g[slot] = (gradient[slot] - rest * this.#base[column]) * scale[slot]
     }
     return g
   }
@@ -301,15 +333,20 @@ class ProximalNewton {
   }
 
   // Columns outside the working set whose correlation exceeds the penalty by this factor, the largest first.
-  #violators(factor: number): number[] {
+  #violators(factor: number): { missing: number[]; more: number[] } {
     const { matrix, penalty } = this.#task
     const u = this.#correlations(this.#ga.values)
-    const found: number[] = []
+    const others: number[] = []
+    let found = 0
     for (let j = 0; j < matrix.columns; j++) {
-      if (this.#set.slotOf[j] < 0 && Math.abs(u[j]) > factor * penalty) found.push(j)
+      if (this.#set.slotOf[j] >= 0 || Math.abs(u[j]) <= NEAR * penalty) continue
+      others.push(j)
+      if (Math.abs(u[j]) > factor * penalty) found++
     }
-    found.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
-    return found.slice(0, Math.max(ADD_AT_ONCE, this.#set.slots))
+    others.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
+    const count = Math.min(found, Math.max(ADD_AT_ONCE, this.#set.slots))
+    // Columns come in blocks: what is left of the last one goes to those that are nearest to being missed.
+    return { missing: others.slice(0, count), more: others.slice(count, Math.ceil(count / LANES) * LANES) }
   }
 
   #primal(): number {
@@ -319,7 +356,7 @@ class ProximalNewton {
   }
 
   // A feasible dual from the scores: interior ones take up what an intercept needs, the rest is scaling.
-  #bound(): { value: number; dual: Float64Array<ArrayBuffer> } {
+  #bound(): { value: number; restricted: number; dual: Float64Array<ArrayBuffer> } {
     const { labels, level, matrix, penalty, y, intercept } = this.#task
     const { weights, rowOf } = labels
     const score = this.#inner.score.values
@@ -351,15 +388,19 @@ class ProximalNewton {
       matrix.addTransposed(this.#some, this.#someBy, moved, wide)
     }
     const u = this.#correlations(wide.values)
-    let largest = 0
-    for (let j = 0; j < matrix.columns; j++) largest = Math.max(largest, Math.abs(u[j]))
-    const share = largest > penalty ? penalty / largest : 1
-    let value = 0
-    for (let i = 0; i < this.#n; i++) {
-      dual[i] *= share
-      value += weights[i] * dual[i] * y[i]
+    let all = penalty
+    let inSet = penalty
+    for (let j = 0; j < matrix.columns; j++) {
+      const size = Math.abs(u[j])
+      if (size > all) all = size
+      if (size > inSet && this.#set.slotOf[j] >= 0 && !this.#fresh.has(j)) inSet = size
     }
-    return { value, dual }
+    let sum = 0
+    for (let i = 0; i < this.#n; i++) {
+      sum += weights[i] * dual[i] * y[i]
+      dual[i] *= penalty / all
+    }
+    return { value: (sum * penalty) / all, restricted: (sum * penalty) / inSet, dual }
   }
 
   // With fewer kinks than non-zero weights the Newton model is singular, so the bandwidth must not shrink that far.
@@ -376,9 +417,10 @@ class ProximalNewton {
   // Weights by column, in the units of the features.
   #weights(): Float64Array {
     const out = new Float64Array(this.#task.matrix.stride)
+    const scale = this.#set.scale.values
     for (let slot = 0; slot < this.#set.slots; slot++) {
       const column = this.#set.columnOf[slot]
-      if (column !== NO_COLUMN) out[column] = this.#w[slot] * this.#set.scaleOf[slot]
+      if (column !== NO_COLUMN) out[column] = this.#w[slot] * scale[slot]
     }
     return out
   }

@@ -25,14 +25,6 @@ import { Arena } from './arena.ts'
 
 const MAX_THREADS = 64
 
-/** Kernels that work on a range; the others are called directly. */
-const RANGED = ['gather', 'times', 'add_transposed', 'add_squares', 'gram_pack', 'predict', 'correlate'].flatMap(
-  (name) => [`${name}_f32`, `${name}_bf16`],
-)
-RANGED.push('gram_tiles', 'factor_copy', 'factor_rows', 'factor_update', 'mirror', 'pack')
-RANGED.push('panel_times', 'panel_times_wide', 'panel_transposed', 'syrk')
-const NUMBERS = new Map(RANGED.map((name, index) => [name, index]))
-
 /** Exported functions of assembly/solver; all arguments are addresses and whole numbers. */
 export type Kernels = Record<string, (...values: number[]) => number>
 
@@ -41,6 +33,7 @@ export class Team {
   readonly threads: number
   readonly arena: Arena
   readonly kernels: Kernels
+  readonly #numbers: Map<string, number>
   readonly #words: Int32Array | null = null
   readonly #others: Thread[] = []
   #error: Error | null = null
@@ -49,6 +42,8 @@ export class Team {
   private constructor(memory: WebAssembly.Memory, module: WebAssembly.Module, threads: number) {
     const { exports } = new WebAssembly.Instance(module, { env: { memory, abort: () => {} } })
     this.kernels = exports as unknown as Kernels
+    const names = WebAssembly.Module.exports(module).map(({ name }) => name)
+    this.#numbers = new Map(names.map((name, index) => [name, index]))
     this.threads = threads
     this.arena = new Arena(memory, this.kernels.heap_base())
     const scratch = () => this.arena.take(this.kernels.scratch_bytes())
@@ -56,7 +51,7 @@ export class Team {
     if (threads === 1) return
     const queue = this.arena.take(QUEUE_BYTES)
     this.#words = new Int32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
-    const kernels = RANGED.map((name) => ({ name, floats: [] }))
+    const kernels = names.map((name) => ({ name, floats: [] }))
     for (let i = 1; i < threads; i++) {
       const thread = spawn(
         workerText,
@@ -91,7 +86,7 @@ export class Team {
     const words = this.#words as Int32Array
     const task = Atomics.load(words, POSTED)
     const slot = HEADER + ((task >>> 0) % SLOTS) * SLOT
-    words[slot + KERNEL] = NUMBERS.get(name) as number
+    words[slot + KERNEL] = this.#numbers.get(name) as number
     words[slot + LENGTH] = length
     words[slot + PIECE] = piece
     words[slot + NEXT] = 0

@@ -1,9 +1,9 @@
-// The columns that may be non-zero, gathered from the features in blocks of 16 and scaled by powers of two to a size near 1.
+// The columns that may be non-zero, gathered from the features in blocks of 16, each with a power of two that brings it to a
+// size near 1.
 import type { F32, F64, U32 } from './arena.ts'
 import type { Matrix } from './matrix.ts'
 
-const LANES = 16
-const BLOCK_BYTES = LANES * 4
+export const LANES = 16
 /** Rows a thread takes at a time. */
 const ROWS_PIECE = 2048
 
@@ -16,7 +16,8 @@ export class WorkingSet {
   /** Rows with labels [R]. */
   readonly #rows: U32
   readonly #columns: U32
-  readonly #scale: F32
+  /** Scale of each slot: the solver's column is the stored one times this, its weight is divided by it. */
+  readonly scale: F32
   readonly #marks: U32
   readonly #narrow: F32
   #panel = 0
@@ -25,11 +26,11 @@ export class WorkingSet {
   readonly columnOf: Int32Array
   /** Slot of each column, or -1 [stride]. */
   readonly slotOf: Int32Array
-  /** Scale of each slot: the panel holds columns times this, so that weights are divided by it. */
-  readonly scaleOf: Float64Array
-  /** Sum over rows of s_k x_k by slot; see `addTransposed`. */
+  /** Sum over rows of s_k x_k by slot, unscaled; see `addTransposed`. */
   readonly gradient: F64
+  /** A direction by slot, in scaled units. */
   readonly step: F64
+  readonly #unscaled: F64
   slots = 0
 
   constructor(matrix: Matrix, rows: U32, count: number) {
@@ -40,14 +41,14 @@ export class WorkingSet {
     this.#rows = rows
     this.#count = count
     this.#columns = arena.u32(capacity)
-    this.#scale = arena.f32(capacity)
+    this.scale = arena.f32(capacity)
     this.#marks = arena.u32(capacity / LANES)
     this.#narrow = arena.f32(capacity)
     this.gradient = arena.f64(capacity)
     this.step = arena.f64(capacity)
+    this.#unscaled = arena.f64(capacity)
     this.columnOf = new Int32Array(capacity).fill(NO_COLUMN)
     this.slotOf = new Int32Array(matrix.stride).fill(NO_COLUMN)
-    this.scaleOf = new Float64Array(capacity)
   }
 
   get blocks(): number {
@@ -64,49 +65,58 @@ export class WorkingSet {
 
   /** Adds columns that are not in the set. */
   add(columns: readonly number[]): void {
-    const { team, scale } = this.#matrix
+    const { team } = this.#matrix
+    const sizes = this.#matrix.scale.values
     const blocks = Math.ceil(columns.length / LANES)
     const first = this.blocks
     if (first === 0) this.#panel = team.arena.take(0)
-    const at = team.arena.take(blocks * BLOCK_BYTES * this.#count)
+    const at = team.arena.take(blocks * LANES * this.#matrix.size * this.#count)
+    const [names, scale] = [this.#columns.values, this.scale.values]
     for (let i = 0; i < blocks * LANES; i++) {
       const slot = this.slots + i
       const column = columns[i] ?? NO_COLUMN
       this.columnOf[slot] = column
-      this.#columns.values[slot] = Math.max(0, column)
-      if (column === NO_COLUMN) {
-        this.#scale.values[slot] = 0
-        continue
-      }
+      names[slot] = Math.max(0, column)
+      scale[slot] = 0
+      if (column === NO_COLUMN) continue
       this.slotOf[column] = slot
-      const size = scale.values[column]
-      this.scaleOf[slot] = size > 0 ? 2 ** -Math.round(Math.log2(size)) : 1
-      this.#scale.values[slot] = this.scaleOf[slot]
+      scale[slot] = sizes[column] > 0 ? 2 ** -Math.round(Math.log2(sizes[column])) : 1
     }
-    this.#matrix.gather(this.#rows, this.#count, this.#columns, this.#scale, first, blocks, at)
+    this.#matrix.gather(this.#rows, this.#count, this.#columns, first, blocks, at)
     this.slots += blocks * LANES
   }
 
   /** out[k] = panel row k times `step`, for all rows; in f64 if `wide`. */
   times(out: F64, wide: boolean): void {
+    const { team, dtype } = this.#matrix
     const [step, marks, narrow] = [this.step.values, this.#marks.values, this.#narrow.values]
+    const [scale, unscaled] = [this.scale.values, this.#unscaled.values]
     for (let b = 0; b < this.blocks; b++) {
       let any = 0
       for (let slot = b * LANES; slot < (b + 1) * LANES; slot++) {
-        narrow[slot] = step[slot]
+        unscaled[slot] = step[slot] * scale[slot]
+        narrow[slot] = unscaled[slot]
         if (step[slot] !== 0) any = 1
       }
       marks[b] = any
     }
-    const p = wide ? this.step.at : this.#narrow.at
+    const p = wide ? this.#unscaled.at : this.#narrow.at
     const args = [this.#panel, this.#count, this.blocks, this.#marks.at, p, out.at]
-    this.#matrix.team.run(wide ? 'panel_times_wide' : 'panel_times', args, this.#count, ROWS_PIECE)
+    team.run(`panel_times${wide ? '_wide' : ''}_${dtype}`, args, this.#count, ROWS_PIECE)
   }
 
   /** gradient += sum over k of s[k] * panel row rows[k]. */
   addTransposed(rows: U32, s: F64, count: number): void {
     if (count === 0) return
+    const { team, dtype } = this.#matrix
     const args = [this.#panel, this.#count, rows.at, s.at, count, this.gradient.at]
-    this.#matrix.team.run('panel_transposed', args, this.blocks, count > 256 ? 1 : this.blocks)
+    team.run(`panel_transposed_${dtype}`, args, this.blocks, count > 256 ? 1 : this.blocks)
+  }
+
+  /** Packs rows of the slots in `slots` for the Gram matrix (see assembly/solver/panel.ts). */
+  pack(slots: U32, strips: number, rows: number, weights: number, depth: number, left: number, right: number): void {
+    const { team, dtype } = this.#matrix
+    const args = [this.#panel, this.#count, slots.at, this.scale.at, rows, weights, depth, left, right]
+    team.run(`pack_${dtype}`, args, strips, 4)
   }
 }

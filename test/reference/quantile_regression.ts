@@ -146,7 +146,8 @@ function balance(problem: Regression, u: Float64Array): boolean {
   const free = unpenalised(problem)
   let best = Number.POSITIVE_INFINITY
   const kept = new Float64Array(count)
-  for (let round = 0; round < 60; round++) {
+  // A few rounds settle it; clipping may need more, but not without progress.
+  for (let round = 0, idle = 0; round < 60 && idle < 4; round++, idle++) {
     const sums = free.map((z) => {
       let sum = 0
       let absolute = 0
@@ -158,6 +159,7 @@ function balance(problem: Regression, u: Float64Array): boolean {
     })
     const worst = Math.max(0, ...sums.map(({ sum, absolute }) => (sum === 0 ? 0 : Math.abs(sum) / absolute)))
     if (worst < best) {
+      if (worst < best / 2) idle = 0
       best = worst
       kept.set(u)
     }
