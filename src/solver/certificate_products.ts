@@ -7,7 +7,7 @@ export function fastProducts(matrix: Matrix): Products {
   const { arena } = matrix.team
   return {
     rows: matrix.rows,
-    scale: matrix.scale.values,
+    scale: matrix.scale.values.slice(),
     predict(weights, intercept) {
       const mark = arena.mark()
       const [w, out] = [arena.f64(matrix.stride), arena.f64(matrix.rows)]

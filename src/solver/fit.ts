@@ -172,15 +172,33 @@ export async function openSolver(
       matrix.load(first, data)
     }
     matrix.measure()
-    return {
-      threads: team.threads,
-      fit: (labels, options) =>
-        fitLevels(matrix, labels instanceof Float32Array ? { values: labels } : labels, options),
-      close: () => team.close(),
-    }
+    return solverOf(matrix, blocks.name)
   } catch (error) {
     await team.close()
     throw error
+  }
+}
+
+// Fits share the memory, so that one begins when the one before has ended.
+function solverOf(matrix: Matrix, name: string): Solver {
+  let last: Promise<unknown> = Promise.resolve()
+  let closed = false
+  return {
+    threads: matrix.team.threads,
+    fit(labels, options) {
+      const given = labels instanceof Float32Array ? { values: labels } : labels
+      const fit = last.then(() => {
+        if (closed) throw new Error(`${name}: the solver has been closed; open it again`)
+        return fitLevels(matrix, given, options)
+      })
+      last = fit.catch(() => {})
+      return fit
+    },
+    async close() {
+      closed = true
+      await last
+      await matrix.team.close()
+    },
   }
 }
 

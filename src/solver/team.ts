@@ -1,22 +1,17 @@
 // Threads that work for a caller who waits: the caller takes part in every task, and goes on when all have finished it.
 import { cores, spawn, type Thread, threadsSupported } from '#threads'
 import {
-  ARGUMENTS,
-  COUNT,
   FAILED,
   FINISHED,
   HEADER,
-  KERNEL,
-  LEFT,
-  LENGTH,
-  NEXT,
-  PIECE,
   POSTED,
+  postTask,
   QUEUE_BYTES,
   QUIT,
   READY,
   SLOT,
   SLOTS,
+  takePieces,
 } from '../device/wasm/queue.ts'
 import { solverSingleWasm } from '../generated/solver_single.ts'
 import { solverThreadsWasm } from '../generated/solver_threads.ts'
@@ -24,6 +19,9 @@ import { workerText } from '../generated/worker.ts'
 import { Arena } from './arena.ts'
 
 const MAX_THREADS = 64
+/** Looks at a counter before the caller goes to sleep: about 200 microseconds. */
+const SPINS = 20_000
+const maySleep = !('document' in globalThis)
 
 /** Exported functions of assembly/solver; all arguments are addresses and whole numbers. */
 export type Kernels = Record<string, (...values: number[]) => number>
@@ -85,25 +83,8 @@ export class Team {
     }
     const words = this.#words as Int32Array
     const task = Atomics.load(words, POSTED)
-    const slot = HEADER + ((task >>> 0) % SLOTS) * SLOT
-    words[slot + KERNEL] = this.#numbers.get(name) as number
-    words[slot + LENGTH] = length
-    words[slot + PIECE] = piece
-    words[slot + NEXT] = 0
-    words[slot + LEFT] = this.threads
-    words[slot + COUNT] = args.length
-    for (let i = 0; i < args.length; i++) words[slot + ARGUMENTS + i] = args[i]
-    Atomics.store(words, POSTED, (task + 1) | 0)
-    Atomics.notify(words, POSTED)
-    for (;;) {
-      const start = Atomics.add(words, slot + NEXT, piece) >>> 0
-      if (start >= length) break
-      kernel(...args, start, Math.min(length, start + piece))
-    }
-    if (Atomics.sub(words, slot + LEFT, 1) === 1) {
-      Atomics.store(words, FINISHED, (task + 1) | 0)
-      Atomics.notify(words, FINISHED)
-    } else while (Atomics.load(words, FINISHED) === task);
+    postTask(words, this.#numbers.get(name) as number, args, length, piece)
+    if (!takePieces(words, task, (start, end) => kernel(...args, start, end))) this.#await(words, task)
     if (Atomics.load(words, FAILED) !== 0) throw this.#error ?? new Error(`fit: a thread failed in ${name}`)
   }
 
@@ -115,6 +96,13 @@ export class Team {
     Atomics.add(words, POSTED, 1)
     Atomics.notify(words, POSTED)
     await Promise.all(this.#others.map((thread) => thread.stop()))
+  }
+
+  // The pieces that others took are about to be finished, unless the system runs something else on their cores.
+  #await(words: Int32Array, task: number): void {
+    for (let i = 0; i < SPINS; i++) if (Atomics.load(words, FINISHED) !== task) return
+    // The main thread of a page is not allowed to sleep.
+    while (Atomics.load(words, FINISHED) === task) if (maySleep) Atomics.wait(words, FINISHED, task)
   }
 
   // Threads take time to start; until all are there the caller works alone.

@@ -66,12 +66,11 @@ export class WorkingSet {
   /** Adds columns that are not in the set. */
   add(columns: readonly number[]): void {
     const { team } = this.#matrix
-    const sizes = this.#matrix.scale.values
     const blocks = Math.ceil(columns.length / LANES)
     const first = this.blocks
     if (first === 0) this.#panel = team.arena.take(0)
     const at = team.arena.take(blocks * LANES * this.#matrix.size * this.#count)
-    const [names, scale] = [this.#columns.values, this.scale.values]
+    const [names, scale, sizes] = [this.#columns.values, this.scale.values, this.#matrix.scale.values]
     for (let i = 0; i < blocks * LANES; i++) {
       const slot = this.slots + i
       const column = columns[i] ?? NO_COLUMN

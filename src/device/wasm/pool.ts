@@ -2,18 +2,12 @@
 import { spawn, type Thread } from '#threads'
 import { workerText } from '../../generated/worker.ts'
 import {
-  ARGUMENTS,
-  COUNT,
   FAILED,
   FINISHED,
   HEADER,
-  KERNEL,
-  LEFT,
-  LENGTH,
   type Message,
-  NEXT,
-  PIECE,
   POSTED,
+  postTask,
   QUIT,
   SLOT,
   SLOTS,
@@ -107,16 +101,7 @@ export class Pool {
   #put({ kernel, words, length, piece }: Task): boolean {
     const posted = this.#inRing()
     if (((posted - Atomics.load(this.#words, FINISHED)) | 0) >= SLOTS) return false
-    const slot = HEADER + ((posted >>> 0) % SLOTS) * SLOT
-    this.#words[slot + KERNEL] = kernel
-    this.#words[slot + LENGTH] = length
-    this.#words[slot + PIECE] = piece
-    this.#words[slot + NEXT] = 0
-    this.#words[slot + LEFT] = this.threads
-    this.#words[slot + COUNT] = words.length
-    this.#words.set(words, slot + ARGUMENTS)
-    Atomics.add(this.#words, POSTED, 1)
-    Atomics.notify(this.#words, POSTED)
+    postTask(this.#words, kernel, words, length, piece)
     return true
   }
 

@@ -1,7 +1,8 @@
 // Layout of the task queue in shared memory, known to the host (pool.ts) and to the threads (worker.ts).
 //
-// One host posts; all threads take every task in order, divide its range in pieces, and wait for each other before the next,
-// so a task may use what the one before it wrote.
+// One host posts; the threads take tasks in order, divide the range of each in pieces, and go on to the next when all pieces are
+// finished, so a task may use what the one before it wrote. A thread that is late, because the system runs something else on its
+// core, finds the pieces taken and holds nobody up.
 
 /** Words of the header, in 32-bit units from the queue's address. */
 export const POSTED = 0
@@ -23,10 +24,14 @@ export const SLOT = 32
 export const KERNEL = 0
 export const LENGTH = 1
 export const PIECE = 2
+/** The next piece, in the lower 16 bits; the upper ones count the uses of the slot, so that no late thread takes a piece of a later task. */
 export const NEXT = 3
+/** Pieces that are not finished. */
 export const LEFT = 4
 export const COUNT = 5
 export const ARGUMENTS = 6
+
+const MAX_PIECES = 0xffff
 
 export const QUEUE_BYTES = 4 * (HEADER + SLOTS * SLOT)
 
@@ -42,3 +47,63 @@ export interface Start {
 
 /** What a thread says: a count of finished tasks, or an error. */
 export type Message = { readonly finished: number } | { readonly error: string }
+
+/** Index of the slot of a task. */
+export function slotOf(task: number): number {
+  return HEADER + ((task >>> 0) % SLOTS) * SLOT
+}
+
+function useOf(task: number): number {
+  return Math.floor((task >>> 0) / SLOTS) & 0xffff
+}
+
+/** Writes a task into its slot, which must be free, and announces it. */
+export function postTask(
+  words: Int32Array,
+  kernel: number,
+  args: ArrayLike<number>,
+  length: number,
+  piece: number,
+): void {
+  const task = Atomics.load(words, POSTED)
+  const slot = slotOf(task)
+  const use = useOf(task) << 16
+  // While the slot is being written, nobody may take a piece.
+  Atomics.store(words, slot + NEXT, use | MAX_PIECES)
+  const size = Math.max(1, piece, Math.ceil(length / (MAX_PIECES - 1)))
+  words[slot + KERNEL] = kernel
+  words[slot + LENGTH] = length
+  words[slot + PIECE] = size
+  words[slot + COUNT] = args.length
+  for (let i = 0; i < args.length; i++) words[slot + ARGUMENTS + i] = args[i]
+  Atomics.store(words, slot + LEFT, Math.max(1, Math.ceil(length / size)))
+  Atomics.store(words, slot + NEXT, use)
+  Atomics.store(words, POSTED, (task + 1) | 0)
+  Atomics.notify(words, POSTED)
+}
+
+/** Takes pieces of a task until none is left. Returns true if this thread finished the last one, and so the task. */
+export function takePieces(words: Int32Array, task: number, run: (start: number, end: number) => void): boolean {
+  const slot = slotOf(task)
+  const use = useOf(task)
+  const length = words[slot + LENGTH] >>> 0
+  const size = words[slot + PIECE] >>> 0
+  const count = Math.max(1, Math.ceil(length / size))
+  let next = Atomics.load(words, slot + NEXT)
+  while (next >>> 16 === use && (next & MAX_PIECES) < count) {
+    const seen = Atomics.compareExchange(words, slot + NEXT, next, next + 1)
+    if (seen !== next) {
+      next = seen
+      continue
+    }
+    const start = (next & MAX_PIECES) * size
+    run(start, Math.min(length, start + size))
+    if (Atomics.sub(words, slot + LEFT, 1) === 1) {
+      Atomics.store(words, FINISHED, (task + 1) | 0)
+      Atomics.notify(words, FINISHED)
+      return true
+    }
+    next = Atomics.load(words, slot + NEXT)
+  }
+  return false
+}

@@ -6,17 +6,15 @@ import {
   FINISHED,
   HEADER,
   KERNEL,
-  LEFT,
-  LENGTH,
   type Message,
-  NEXT,
-  PIECE,
   POSTED,
   QUIT,
   READY,
   SLOT,
   SLOTS,
   type Start,
+  slotOf,
+  takePieces,
   WANTED,
 } from './queue.ts'
 
@@ -43,38 +41,36 @@ function work({ module, memory, queue, scratch, kernels }: Start, post: (message
   for (let task = 0; ; task = (task + 1) | 0) {
     waitForChange(words, POSTED, task)
     if (Atomics.load(words, QUIT) !== 0) return
-    const slot = HEADER + ((task >>> 0) % SLOTS) * SLOT
-    if (Atomics.load(words, FAILED) === 0) {
+    // What this thread slept through is over.
+    const finished = Atomics.load(words, FINISHED)
+    if (((finished - task) | 0) > 0) {
+      task = (finished - 1) | 0
+      continue
+    }
+    const slot = slotOf(task)
+    const kernel = words[slot + KERNEL]!
+    const count = words[slot + COUNT]!
+    const values: number[] = []
+    for (let i = 0; i < count; i++) {
+      const at = slot + ARGUMENTS + i
+      values.push(kernels[kernel]?.floats[i] ? floats[at]! : words[at]!)
+    }
+    const last = takePieces(words, task, (start, end) => {
+      if (Atomics.load(words, FAILED) !== 0) return
+      values[count] = start
+      values[count + 1] = end
       try {
-        const kernel = words[slot + KERNEL]!
-        const count = words[slot + COUNT]!
-        const values: number[] = []
-        for (let i = 0; i < count; i++) {
-          const at = slot + ARGUMENTS + i
-          values.push(kernels[kernel]!.floats[i] ? floats[at]! : words[at]!)
-        }
-        const length = words[slot + LENGTH]! >>> 0
-        const piece = words[slot + PIECE]! >>> 0
-        for (;;) {
-          const start = Atomics.add(words, slot + NEXT, piece) >>> 0
-          if (start >= length) break
-          values[count] = start
-          values[count + 1] = Math.min(length, start + piece)
-          functions[kernel]!(...values)
-        }
+        functions[kernel]!(...values)
       } catch (error) {
         Atomics.store(words, FAILED, 1)
-        post({ error: `${kernels[words[slot + KERNEL]!]?.name}: ${(error as Error).message}` })
+        post({ error: `${kernels[kernel]?.name}: ${(error as Error).message}` })
       }
-    }
-    if (Atomics.sub(words, slot + LEFT, 1) === 1) {
-      const finished = (task + 1) | 0
-      Atomics.store(words, FINISHED, finished)
-      Atomics.notify(words, FINISHED)
+    })
+    if (last) {
       const wanted = Atomics.load(words, WANTED)
-      if (wanted !== 0 && ((finished - wanted) | 0) >= 0) {
+      if (wanted !== 0 && ((task + 1 - wanted) | 0) >= 0) {
         Atomics.store(words, WANTED, 0)
-        post({ finished })
+        post({ finished: (task + 1) | 0 })
       }
     } else waitForChange(words, FINISHED, task)
   }
