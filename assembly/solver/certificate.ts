@@ -3,22 +3,29 @@
 
 import { load4 } from '../widen'
 
-/** out[row] = sum over j of x[row, j] w[j], rows in [start, end); w is f64 [stride]. */
-export function predict<T>(x: usize, stride: u32, w: usize, out: usize, start: u32, end: u32): void {
-  const width = <usize>stride
+/** out[row] = sum over c of x[row, index[c]] w[c], rows in [start, end); index u32 and w f64 [count]. */
+export function predict<T>(
+  x: usize,
+  stride: u32,
+  index: usize,
+  w: usize,
+  count: u32,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
   for (let row = <usize>start; row < <usize>end; row++) {
-    const from = x + row * width * sizeof<T>()
-    let even = f64x2.splat(0)
-    let odd = even
-    for (let j: usize = 0; j < width; j += 4) {
-      const v = load4<T>(from + j * sizeof<T>())
-      const low = f64x2.promote_low_f32x4(v)
-      const high = f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 2, 3))
-      even = f64x2.add(even, f64x2.mul(low, v128.load(w + (j << 3))))
-      odd = f64x2.add(odd, f64x2.mul(high, v128.load(w + (j << 3), 16)))
+    const from = x + row * stride * sizeof<T>()
+    let even: f64 = 0
+    let odd: f64 = 0
+    for (let c: usize = 0; c < <usize>count; c++) {
+      const at = from + <usize>load<u32>(index + (c << 2)) * sizeof<T>()
+      const value = isFloat<T>() ? load<f32>(at) : reinterpret<f32>((<u32>load<u16>(at)) << 16)
+      const term = <f64>value * load<f64>(w + (c << 3))
+      if (c & 1) odd += term
+      else even += term
     }
-    const sum = f64x2.add(even, odd)
-    store<f64>(out + (row << 3), f64x2.extract_lane(sum, 0) + f64x2.extract_lane(sum, 1))
+    store<f64>(out + (row << 3), even + odd)
   }
 }
 

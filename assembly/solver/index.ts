@@ -250,12 +250,30 @@ export function gram_pack_bf16(
   gram_pack<bf16>(x, stride, rows, q, count, cols, left, right, start, end)
 }
 
-export function predict_f32(x: usize, stride: u32, w: usize, out: usize, start: u32, end: u32): void {
-  predict<f32>(x, stride, w, out, start, end)
+export function predict_f32(
+  x: usize,
+  stride: u32,
+  index: usize,
+  w: usize,
+  count: u32,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  predict<f32>(x, stride, index, w, count, out, start, end)
 }
 
-export function predict_bf16(x: usize, stride: u32, w: usize, out: usize, start: u32, end: u32): void {
-  predict<bf16>(x, stride, w, out, start, end)
+export function predict_bf16(
+  x: usize,
+  stride: u32,
+  index: usize,
+  w: usize,
+  count: u32,
+  out: usize,
+  start: u32,
+  end: u32,
+): void {
+  predict<bf16>(x, stride, index, w, count, out, start, end)
 }
 
 export function correlate_f32(

@@ -10,10 +10,17 @@ export function fastProducts(matrix: Matrix): Products {
     scale: matrix.scale.values.slice(),
     predict(weights, intercept) {
       const mark = arena.mark()
-      const [w, out] = [arena.f64(matrix.stride), arena.f64(matrix.rows)]
-      w.values.set(weights)
-      w.values[matrix.columns] = intercept
-      matrix.predict(w, out)
+      const [index, w] = [arena.u32(matrix.stride), arena.f64(matrix.stride)]
+      const out = arena.f64(matrix.rows)
+      let count = 0
+      const put = (column: number, value: number) => {
+        if (value === 0) return
+        index.values[count] = column
+        w.values[count++] = value
+      }
+      weights.forEach((value, column) => put(column, value))
+      put(matrix.columns, intercept)
+      matrix.predict(index, w, count, out)
       arena.release(mark)
       return out.values.slice()
     },

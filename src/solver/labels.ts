@@ -64,6 +64,22 @@ export function mergeLabels(given: Labels, featureRows: number): LabelSet {
   }
 }
 
+/** The labels of every `step`-th row, with targets y [N] to match; weights add to 1 again. `index` is left out. */
+export function takeRows(set: LabelSet, y: Float64Array, step: number): { labels: LabelSet; y: Float64Array } {
+  const kept = Uint32Array.from(set.rowOf.keys()).filter((i) => set.rowOf[i] % step === 0)
+  let total = 0
+  for (const i of kept) total += set.weights[i]
+  const labels = {
+    rows: set.rows.filter((_, k) => k % step === 0),
+    rowOf: Uint32Array.from(kept, (i) => set.rowOf[i] / step),
+    values: Float64Array.from(kept, (i) => set.values[i]),
+    weights: Float64Array.from(kept, (i) => set.weights[i] / total),
+    index: new Uint32Array(0),
+    count: kept.length,
+  }
+  return { labels, y: Float64Array.from(kept, (i) => y[i]) }
+}
+
 /** Smallest v with at least `level` of the total weight at or below it. */
 export function weightedQuantile(values: Float64Array, weights: Float64Array, level: number): number {
   const order = Uint32Array.from(values, (_, i) => i).sort((a, b) => values[a] - values[b])

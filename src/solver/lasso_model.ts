@@ -6,9 +6,9 @@ import type { F32, F64, U32 } from './arena.ts'
 import type { Phases } from './phases.ts'
 import type { Team } from './team.ts'
 
-const ROUNDS = 3
+const ROUNDS = 6
 /** The model is solved when its optimality residual has fallen by this factor. */
-const REDUCTION = 4
+const REDUCTION = 20
 const REFINEMENTS = 4
 /** Refinement ends when what is left over has fallen to this share. */
 const REFINED = 0.03

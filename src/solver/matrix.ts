@@ -152,10 +152,10 @@ export class Matrix {
     this.team.run(`gram_pack_${this.dtype}`, args, width / 4, 64)
   }
 
-  /** out = X w for a certificate; w has `stride` elements. */
-  predict(w: F64, out: F64): void {
-    const args = [this.#at, this.stride, w.at, out.at]
-    this.team.run(`predict_${this.dtype}`, args, this.rows, this.#rowsAPiece(this.stride))
+  /** out[row] = sum over c of x[row, index[c]] w[c], for a certificate. */
+  predict(index: U32, w: F64, count: number, out: F64): void {
+    const args = [this.#at, this.stride, index.at, w.at, count, out.at]
+    this.team.run(`predict_${this.dtype}`, args, this.rows, this.#rowsAPiece(count))
   }
 
   /** out = X'u, or |X|'u if `absolute`, for a certificate; u has one element per row, out has `stride`. */

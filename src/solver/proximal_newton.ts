@@ -16,8 +16,6 @@ import { LANES, NO_COLUMN, WorkingSet } from './working_set.ts'
 
 /** Columns whose correlation exceeds this share of the penalty enter the Newton model beside the non-zero ones. */
 const NEAR = 0.8
-/** The bandwidth shrinks while kinks outnumber the non-zero weights by this factor. */
-const SPARE_KINKS = 1.5
 const INNER_STEPS = 30
 const OUTER_STEPS = 60
 /** Additions of columns for one centre and bandwidth. */
@@ -146,7 +144,7 @@ class ProximalNewton {
       if (solved && restricted <= tolerance) continue
       this.#inner.recentre(0.7 * this.#nonzeros())
       if (!solved) this.#inner.bandwidth *= 4
-      else if (this.#steps - before <= 12 && this.#hasKinksToSpare()) this.#inner.bandwidth *= 0.5
+      else if (this.#steps - before <= 12 && this.#hasEnoughKinks()) this.#inner.bandwidth *= 0.5
     }
     return { weights: best, dual, objective, bound, iterations: this.#steps }
   }
@@ -404,8 +402,8 @@ class ProximalNewton {
   }
 
   // With fewer kinks than non-zero weights the Newton model is singular, so the bandwidth must not shrink that far.
-  #hasKinksToSpare(): boolean {
-    return this.#inner.kinks() > SPARE_KINKS * this.#nonzeros()
+  #hasEnoughKinks(): boolean {
+    return this.#inner.kinks() > this.#nonzeros()
   }
 
   #nonzeros(): number {
