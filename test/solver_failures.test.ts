@@ -204,6 +204,15 @@ hard('few strong directions and little noise', (source) => {
   return { features, labels: { values: makeLabels(source, 'continuous', features) }, alpha: 0.001 }
 })
 
+for (const draw of [1, 2, 3, 4]) {
+  hard(`massive indicators of groups at extreme levels, draw ${draw}`, () => {
+    const source = random(draw)
+    const group = source.integers(3000, 0, 60)
+    const features = build(3000, 60, (n, d) => (d !== group[n] ? 0 : d % 10 === 0 ? 1000 : 1))
+    return { features, labels: { values: makeLabels(source, 'continuous', features) }, levels: [0.01, 0.99] }
+  })
+}
+
 for (const scale of [1e6, 1e-6]) {
   hard(`labels times ${scale}`, (source) => {
     const { features, labels } = gaussian(source, 700, 16)
@@ -273,9 +282,9 @@ async function excused({ fit, problems, name }: Checked, tolerance: number): Pro
 const FIRST = Array.from({ length: 50 }, (_, seed) => seed)
 const WILD = [
   51, 88, 112, 128, 133, 266, 304, 375, 383, 390, 395, 428, 534, 670, 716, 890, 1140, 1198, 1464, 1579, 1650, 1863,
-  1905, 2296, 2328,
+  1905, 2296, 2328, 2619, 3408, 3440, 3836, 4367, 4457, 4642, 4944, 4950,
 ]
-const SAMPLES = [518, 635, 1018]
+const SAMPLES = [518, 635, 1018, 3105]
 
 test('all of these at once, in small problems', async () => {
   const problems = [...[...FIRST, ...WILD].map(wildProblem), ...SAMPLES.map((seed) => sampleProblem(seed))]

@@ -18,7 +18,9 @@ export function fastProducts(matrix: Matrix): Products {
         index.values[count] = column
         w.values[count++] = value
       }
-      weights.forEach((value, column) => put(column, value))
+      weights.forEach((value, column) => {
+        put(column, value)
+      })
       put(matrix.columns, intercept)
       matrix.predict(index, w, count, out)
       arena.release(mark)

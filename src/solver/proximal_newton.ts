@@ -7,7 +7,8 @@
 //
 // whose gradient needs X only where a changes, and whose Hessian only rows with 0 < a < 1 and columns near the penalty. Columns
 // come from a working set, to which exact pricing over all columns adds.
-import type { F64, U32 } from './arena.ts'
+import type { F64 } from './arena.ts'
+import { type BoundScratch, correlations, type DualBound, dualBound } from './dual_bound.ts'
 import { InnerProblem } from './inner_problem.ts'
 import { LassoModel } from './lasso_model.ts'
 import { NewtonMatrix } from './newton_matrix.ts'
@@ -52,9 +53,7 @@ class ProximalNewton {
   /** X'a over all columns as of the last pricing, for the sums in `#priced`. */
   readonly #ga: F64
   readonly #priced: Float64Array
-  readonly #some: U32
-  readonly #someBy: F64
-  readonly #wide: F64
+  readonly #scratch: BoundScratch
   /** Weights by slot, in the units of the scaled columns. */
   readonly #w: Float64Array
   readonly #penalty: Float64Array
@@ -73,9 +72,7 @@ class ProximalNewton {
     this.#inner = new InnerProblem(task)
     const rows = labels.rows.length
     this.#ga = arena.f64(matrix.stride)
-    this.#wide = arena.f64(matrix.stride)
-    this.#some = arena.u32(rows)
-    this.#someBy = arena.f64(rows)
+    this.#scratch = { wide: arena.f64(matrix.stride), rows: arena.u32(rows), by: arena.f64(rows) }
     this.#priced = new Float64Array(rows)
     this.#set = new WorkingSet(matrix, this.#inner.names, rows)
     const capacity = ((matrix.columns + 8) & ~7) + 72
@@ -110,30 +107,6 @@ class ProximalNewton {
         dual = lower.dual
       }
       const reached = objective - bound
-      if (process.env.DBG)
-        console.log(
-          'outer',
-          'R',
-          ((objective - lower.restricted) / objective).toExponential(2),
-          outer,
-          'steps',
-          this.#steps - before,
-          solved,
-          'gap',
-          (reached / objective).toExponential(2),
-          'P',
-          primal.toFixed(7),
-          'D',
-          lower.value.toFixed(7),
-          'h',
-          this.#inner.bandwidth.toExponential(2),
-          'K',
-          this.#inner.kinks(),
-          'nnz',
-          this.#nonzeros(),
-          'A',
-          this.#set.slots,
-        )
       if (reached <= tolerance * objective || reached <= floor) break
       // What the gap would be without the columns that were found missing just now.
       const restricted = Math.max(0, objective - lower.restricted) / objective
@@ -160,7 +133,7 @@ class ProximalNewton {
     inner.begin(fitted.values, support.length)
     inner.activate()
     this.#price()
-    const u = this.#correlations(this.#ga.values)
+    const u = correlations(this.#ga.values, this.#base, this.#task.level)
     const free: number[] = []
     for (let j = 0; j < matrix.columns; j++) if (!start?.[j] && Math.abs(u[j]) > NEAR * penalty) free.push(j)
     free.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
@@ -242,12 +215,6 @@ class ProximalNewton {
     return g
   }
 
-  // X'u of all columns.
-  #correlations(ga: Float64Array): Float64Array {
-    const rest = 1 - this.#task.level
-    return this.#base.map((base, j) => ga[j] - rest * base)
-  }
-
   // One proximal Newton step on the columns near; false where none is possible.
   #newton(near: readonly number[], g: Float64Array): boolean {
     const { matrix, phases } = this.#task
@@ -317,7 +284,8 @@ class ProximalNewton {
     const { matrix, phases } = this.#task
     const before = phases.enter('price')
     const [sum, names] = [this.#inner.sum.values, this.#inner.names.values]
-    const [some, someBy] = [this.#some.values, this.#someBy.values]
+    const { rows, by: sums } = this.#scratch
+    const [some, someBy] = [rows.values, sums.values]
     let count = 0
     for (let k = 0; k < sum.length; k++) {
       const by = sum[k] - this.#priced[k]
@@ -326,14 +294,14 @@ class ProximalNewton {
       someBy[count++] = by
       this.#priced[k] = sum[k]
     }
-    matrix.addTransposed(this.#some, this.#someBy, count, this.#ga)
+    matrix.addTransposed(rows, sums, count, this.#ga)
     phases.enter(before)
   }
 
   // Columns outside the working set whose correlation exceeds the penalty by this factor, the largest first.
   #violators(factor: number): { missing: number[]; more: number[] } {
     const { matrix, penalty } = this.#task
-    const u = this.#correlations(this.#ga.values)
+    const u = correlations(this.#ga.values, this.#base, this.#task.level)
     const others: number[] = []
     let found = 0
     for (let j = 0; j < matrix.columns; j++) {
@@ -353,52 +321,9 @@ class ProximalNewton {
     return sum
   }
 
-  // A feasible dual from the scores: interior ones take up what an intercept needs, the rest is scaling.
-  #bound(): { value: number; restricted: number; dual: Float64Array<ArrayBuffer> } {
-    const { labels, level, matrix, penalty, y, intercept } = this.#task
-    const { weights, rowOf } = labels
-    const score = this.#inner.score.values
-    const names = this.#inner.names.values
-    const dual = Float64Array.from(score, (a) => a + level - 1)
-    const wide = this.#wide
-    wide.values.set(this.#ga.values)
-    if (intercept) {
-      let sum = 0
-      let room = 0
-      for (let i = 0; i < this.#n; i++) {
-        sum += weights[i] * dual[i]
-        room += weights[i] * score[i] * (1 - score[i])
-      }
-      const by = room > 0 ? Math.max(-1, Math.min(1, sum / room)) : 0
-      const rowBy = new Float64Array(names.length)
-      for (let i = 0; i < this.#n; i++) {
-        const d = by * score[i] * (1 - score[i])
-        dual[i] -= d
-        rowBy[rowOf[i]] -= weights[i] * d
-      }
-      const [some, someBy] = [this.#some.values, this.#someBy.values]
-      let moved = 0
-      for (let k = 0; k < names.length; k++) {
-        if (rowBy[k] === 0) continue
-        some[moved] = names[k]
-        someBy[moved++] = rowBy[k]
-      }
-      matrix.addTransposed(this.#some, this.#someBy, moved, wide)
-    }
-    const u = this.#correlations(wide.values)
-    let all = penalty
-    let inSet = penalty
-    for (let j = 0; j < matrix.columns; j++) {
-      const size = Math.abs(u[j])
-      if (size > all) all = size
-      if (size > inSet && this.#set.slotOf[j] >= 0 && !this.#fresh.has(j)) inSet = size
-    }
-    let sum = 0
-    for (let i = 0; i < this.#n; i++) {
-      sum += weights[i] * dual[i] * y[i]
-      dual[i] *= penalty / all
-    }
-    return { value: (sum * penalty) / all, restricted: (sum * penalty) / inSet, dual }
+  #bound(): DualBound {
+    const missing = (j: number) => this.#set.slotOf[j] < 0 || this.#fresh.has(j)
+    return dualBound(this.#task, this.#inner, this.#ga, this.#base, this.#scratch, missing)
   }
 
   // With fewer kinks than non-zero weights the Newton model is singular, so the bandwidth must not shrink that far.

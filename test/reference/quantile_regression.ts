@@ -101,7 +101,7 @@ export function weigh(problem: Regression, w: ArrayLike<number>, b: number, u: A
   }
   size /= total
   const primal = objective(problem, w, b)
-  const bound = dualBound(problem, u)
+  const bound = dualBound(problem, u, w, b)
   // Huge weights are no excuse for a poor fit.
   const rounding = Math.min((moved / total) * 2 ** -24, 1e-6 * size)
   const unit = primal > Math.max(rounding, 1e-12 * size) ? primal : size
@@ -109,33 +109,44 @@ export function weigh(problem: Regression, w: ArrayLike<number>, b: number, u: A
   return { objective: primal, bound, gap, rounding }
 }
 
-/** The bound of any point: it is clipped, balanced over the unpenalised columns, and scaled; 0 where that cannot be done. */
-export function dualBound(problem: Regression, point: ArrayLike<number>): number {
-  const { count, columns, x, y, v, level, alpha } = problem
+/** What is left in an unpenalised column is charged for weights up to this many times those given. */
+const REACH = 10
+
+/**
+ * The bound of any point: it is clipped, balanced over the unpenalised columns, and scaled; 0 where that cannot be done. What no
+ * balancing removes is charged for weights in the reach of those given.
+ */
+export function dualBound(problem: Regression, point: ArrayLike<number>, w?: ArrayLike<number>, b = 0): number {
+  const { count, columns, x, y, v, level, alpha, intercept } = problem
   const u = Float64Array.from(point, (value) => (Number.isFinite(value) ? clip(value, level) : 0))
   if (!balance(problem, u)) return 0
   let total = 0
   let value = 0
+  let sum = 0
   for (let i = 0; i < count; i++) {
     total += v[i]
     value += v[i] * u[i] * y[i]
+    sum += v[i] * u[i]
   }
-  if (alpha === 0) return Math.max(0, value / total)
+  if (intercept) value -= REACH * Math.abs(sum * b)
   let largest = 0
   for (let j = 0; j < columns; j++) {
     let sum = 0
     for (let i = 0; i < count; i++) sum += v[i] * u[i] * x[i * columns + j]
-    largest = Math.max(largest, Math.abs(sum) / total)
+    if (alpha === 0) value -= REACH * Math.abs(sum * (w?.[j] ?? 0))
+    else largest = Math.max(largest, Math.abs(sum) / total)
   }
-  return Math.max(0, (Math.min(1, alpha / largest) * value) / total)
+  const share = largest > alpha && alpha > 0 ? alpha / largest : 1
+  return Math.max(0, (share * value) / total)
 }
 
 function clip(value: number, level: number): number {
   return Math.min(level, Math.max(level - 1, value))
 }
 
-/** How much of an unpenalised column's absolute sum may be left in it, so little that no sensible weight makes it count. */
+/** The share of an unpenalised column's absolute sum that is sought to be left in it at most, and the one that is let pass. */
 const BALANCED = 1e-12
+const ALMOST_BALANCED = 1e-9
 
 /**
  * Moves u until every unpenalised column sums to 0: the intercept's, and without a penalty all. Each value moves in proportion to
@@ -178,7 +189,7 @@ function balance(problem: Regression, u: Float64Array): boolean {
     }
   }
   u.set(kept)
-  return best <= BALANCED
+  return best <= ALMOST_BALANCED
 }
 
 /** The columns without a penalty, one by one, each of length 1; columns of zeros are left out. */
