@@ -5,6 +5,7 @@
 // The objective is the one of scikit-learn's QuantileRegressor, the mean weighted if the labels are; the intercept b is
 // optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross.
 import type { Features, Labels } from './certificate.ts'
+import { fastProducts } from './certificate_products.ts'
 import { mergeLabels, weightedQuantile } from './labels.ts'
 import { fitLevel, type LevelFit, type Problem, type Start, sumRows } from './level.ts'
 import { Matrix } from './matrix.ts'
@@ -96,6 +97,8 @@ export interface Solver {
   readonly threads: number
   /** Throws for options out of range and labels that do not fit the rows; never for a problem that is merely hard. */
   fit(labels: Float32Array | Labels, options: FitOptions): Promise<QuantileFit>
+  /** Predictions of all rows, in f64, by weights [columns] and an intercept. */
+  predict(weights: Float32Array, intercept: number | null): Promise<Float64Array>
   /** Ends the threads and frees the memory. */
   close(): Promise<void>
 }
@@ -157,16 +160,24 @@ export async function openSolver(
 function solverOf(matrix: Matrix, name: string): Solver {
   let last: Promise<unknown> = Promise.resolve()
   let closed = false
+  const inTurn = <T>(work: () => T | Promise<T>): Promise<T> => {
+    const result = last.then(() => {
+      if (closed) throw new Error(`${name}: the solver has been closed; open it again`)
+      return work()
+    })
+    last = result.catch(() => {})
+    return result
+  }
   return {
     threads: matrix.team.threads,
     fit(labels, options) {
       const given = labels instanceof Float32Array ? { values: labels } : labels
-      const fit = last.then(() => {
-        if (closed) throw new Error(`${name}: the solver has been closed; open it again`)
-        return fitLevels(matrix, given, options)
-      })
-      last = fit.catch(() => {})
-      return fit
+      return inTurn(() => fitLevels(matrix, given, options))
+    },
+    predict(weights, intercept) {
+      if (weights.length !== matrix.columns)
+        throw new Error(`${name}: weights must be ${matrix.columns}, got ${weights.length}`)
+      return inTurn(() => fastProducts(matrix).predict(weights, intercept ?? 0))
     },
     async close() {
       closed = true
@@ -217,6 +228,7 @@ async function fitLevels(matrix: Matrix, labels: Labels, options: FitOptions): P
       tolerance,
       phases,
       signal,
+      rested: performance.now(),
     }
     const weights = new Float32Array(levels.length * columns)
     const intercepts = intercept ? new Float32Array(levels.length) : null

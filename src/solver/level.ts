@@ -58,6 +58,8 @@ export interface Problem {
   readonly tolerance: number
   readonly phases: Phases
   readonly signal?: AbortSignal
+  /** When the event loop last had its turn. */
+  rested: number
 }
 
 type State = { readonly gap: number; readonly nonzeros: number; readonly iterations: number }
@@ -90,13 +92,12 @@ export async function fitLevel(
     const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
     return finish(check(problem, level, { weights, dual, objective: 0, bound: 0 }), 'closed form', 0)
   }
-  let rested = performance.now()
   const pause = async (state: State): Promise<void> => {
-    if (performance.now() - rested < PAUSE_MS) return
+    if (performance.now() - problem.rested < PAUSE_MS) return
     const before = phases.enter('pause')
     tell(state)
     await breathe()
-    rested = performance.now()
+    problem.rested = performance.now()
     phases.enter(before)
   }
   const task: Task = {
