@@ -1,5 +1,7 @@
 // pinball fit: linear quantile heads from a file of features, each level with the gap to its certified optimum.
+
 import { type Command, Option } from 'commander'
+import type { DeviceKind } from '../device/open.ts'
 import { checkTarget, discardUnfinished, writeFileAtomic } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
@@ -39,7 +41,7 @@ interface FitCommand extends ProblemOptions {
   readonly monotone?: boolean
   readonly tolerance: number
   readonly resume?: boolean
-  readonly device: string
+  readonly device: DeviceKind
   readonly threads?: number
   readonly json?: boolean
 }

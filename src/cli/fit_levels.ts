@@ -1,4 +1,5 @@
 // The work of `pinball fit`: all levels of all attributes, on from what is finished, with progress and an end on interrupt.
+import type { DeviceKind } from '../device/open.ts'
 import type { Finished, Keeper, Settings } from './fit_partial.ts'
 import type { Problem } from './fit_problem.ts'
 import { chooseAlpha, type FitOptions, type LevelFit, openSolver, type Progress, type Solver } from './fit_solver.ts'
@@ -10,7 +11,7 @@ export interface Work {
   readonly finished: Finished
   readonly keeper: Keeper
   readonly threads?: number
-  readonly device: string
+  readonly device: DeviceKind
   readonly signal: AbortSignal
 }
 

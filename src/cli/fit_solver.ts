@@ -1,4 +1,5 @@
 // The solver as `pinball fit` uses it; its errors about features name the file.
+import type { DeviceKind } from '../device/open.ts'
 import type { FeatureBlocks } from '../files/table.ts'
 import { openSolver as open, type Solver } from '../solver/fit.ts'
 
@@ -13,7 +14,7 @@ export interface ChosenAlpha {
 /** Opens the solver for the features of a file. */
 export async function openSolver(
   features: FeatureBlocks,
-  options: { readonly threads?: number; readonly device?: string },
+  options: { readonly threads?: number; readonly device?: DeviceKind },
 ): Promise<Solver> {
   try {
     return await open(features, options)

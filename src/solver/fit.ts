@@ -4,6 +4,8 @@
 //
 // The objective is the one of scikit-learn's QuantileRegressor, the mean weighted if the labels are; the intercept b is
 // optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross.
+import type { Device } from '../device/device.ts'
+import { type DeviceKind, openDevice } from '../device/open.ts'
 import type { Features, Labels } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
 import { mergeLabels, weightedQuantile } from './labels.ts'
@@ -91,6 +93,16 @@ export interface QuantileFit {
   readonly phases: Record<string, number>
 }
 
+export interface OpenOptions {
+  /** 1 to 64; default all cores. Results do not depend on it. */
+  readonly threads?: number
+  /**
+   * A GPU takes the large products of the Newton steps; results then depend on its rounding, but are certified by the CPU all
+   * the same. 'auto' takes one where there is one; default 'wasm', which is none. An open device stays open.
+   */
+  readonly device?: DeviceKind | Device
+}
+
 /** Features in the solver's memory, for fitting several attributes. */
 export interface Solver {
   /** Number of threads that work on a fit. */
@@ -107,7 +119,7 @@ export interface Solver {
 export async function fitQuantiles(
   features: Features | FeatureBlocks,
   labels: Float32Array | Labels,
-  options: FitOptions & { readonly weights?: Float32Array; readonly threads?: number },
+  options: FitOptions & OpenOptions & { readonly weights?: Float32Array },
 ): Promise<QuantileFit> {
   const solver = await openSolver(features, options)
   try {
@@ -121,19 +133,17 @@ export async function fitQuantiles(
 /**
  * Copies features [rows, columns] once into the solver's memory, in their storage type.
  *
- * `threads`: 1 to 64, default all cores; results do not depend on it. Throws where the shape does not fit the data, a value is
+ * Throws where the shape does not fit the data, a value is
  * not finite, or the features do not fit into 4 GiB.
  */
-export async function openSolver(
-  features: Features | FeatureBlocks,
-  options: { readonly threads?: number } = {},
-): Promise<Solver> {
+export async function openSolver(features: Features | FeatureBlocks, options: OpenOptions = {}): Promise<Solver> {
   const { rows, columns } = features
   if (!Number.isInteger(rows) || rows < 1 || !Number.isInteger(columns) || columns < 1) {
     throw new Error(`fit: features must have at least one row and one column, got ${rows} x ${columns}`)
   }
   const blocks = 'data' in features ? inMemory(features) : features
   const small = rows * columns < WORTH_THREADS
+  const device = await gpuOf(options.device ?? 'wasm')
   const team = await Team.open(options.threads ?? (small ? 1 : undefined))
   try {
     const matrix = new Matrix(team, blocks.dtype, rows, columns)
@@ -149,15 +159,32 @@ export async function openSolver(
       matrix.load(first, data)
     }
     matrix.measure()
-    return solverOf(matrix, blocks.name)
+    return solverOf(matrix, blocks.name, device)
   } catch (error) {
     await team.close()
+    if (device?.ours) await device.device.destroy()
     throw error
   }
 }
 
+interface Gpu {
+  readonly device: Device
+  /** Whether the solver opened it, and so closes it. */
+  readonly ours: boolean
+}
+
+// The GPU that was asked for; none where 'auto' finds only the CPU.
+async function gpuOf(asked: DeviceKind | Device): Promise<Gpu | null> {
+  if (typeof asked !== 'string') return asked.kind === 'webgpu' ? { device: asked, ours: false } : null
+  if (asked === 'wasm') return null
+  const device = await openDevice(asked)
+  if (device.kind === 'webgpu') return { device, ours: true }
+  await device.destroy()
+  return null
+}
+
 // Fits share the memory, so that one begins when the one before has ended.
-function solverOf(matrix: Matrix, name: string): Solver {
+function solverOf(matrix: Matrix, name: string, gpu: Gpu | null): Solver {
   let last: Promise<unknown> = Promise.resolve()
   let closed = false
   const inTurn = <T>(work: () => T | Promise<T>): Promise<T> => {
@@ -172,7 +199,7 @@ function solverOf(matrix: Matrix, name: string): Solver {
     threads: matrix.team.threads,
     fit(labels, options) {
       const given = labels instanceof Float32Array ? { values: labels } : labels
-      return inTurn(() => fitLevels(matrix, given, options))
+      return inTurn(() => fitLevels(matrix, given, options, gpu?.device ?? null))
     },
     predict(weights, intercept) {
       if (weights.length !== matrix.columns)
@@ -183,6 +210,7 @@ function solverOf(matrix: Matrix, name: string): Solver {
       closed = true
       await last
       await matrix.team.close()
+      if (gpu?.ours) await gpu.device.destroy()
     },
   }
 }
@@ -200,7 +228,12 @@ function inMemory({ data, rows, columns }: Features): FeatureBlocks {
   }
 }
 
-async function fitLevels(matrix: Matrix, labels: Labels, options: FitOptions): Promise<QuantileFit> {
+async function fitLevels(
+  matrix: Matrix,
+  labels: Labels,
+  options: FitOptions,
+  device: Device | null,
+): Promise<QuantileFit> {
   const { levels, alpha = 0.003, intercept = false, tolerance = 1e-4, onLevel, onProgress, signal } = options
   const { columns } = matrix
   const { arena } = matrix.team
@@ -227,6 +260,7 @@ async function fitLevels(matrix: Matrix, labels: Labels, options: FitOptions): P
       intercept,
       tolerance,
       phases,
+      device,
       signal,
       rested: performance.now(),
     }

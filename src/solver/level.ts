@@ -1,4 +1,5 @@
 // One level of one attribute: which solver, from where, and what its answer is worth.
+import type { Device } from '../device/device.ts'
 import type { F64 } from './arena.ts'
 import { type Certificate, certifyWith, type Labels } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
@@ -57,6 +58,7 @@ export interface Problem {
   readonly intercept: boolean
   readonly tolerance: number
   readonly phases: Phases
+  readonly device: Device | null
   readonly signal?: AbortSignal
   /** When the event loop last had its turn. */
   rested: number
@@ -111,6 +113,7 @@ export async function fitLevel(
     enough: 0.3 * tolerance,
     floor: 1e-14,
     phases,
+    device: problem.device,
     signal,
     pause,
   }

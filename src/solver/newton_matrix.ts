@@ -1,10 +1,14 @@
 // The matrix of the Newton model, X_KC' diag(curvature) X_KC in f32, kept up to date as rows and columns come and go.
+import type { Device } from '../device/device.ts'
 import type { F32, U32 } from './arena.ts'
 import type { Team } from './team.ts'
 import type { WorkingSet } from './working_set.ts'
 
 /** Rows that are packed at a time: both panels of a thousand columns fit the second-level caches. */
 const DEPTH = 256
+/** The same on a GPU, where a task must be large to be worth its transfers. */
+const GPU_DEPTH = 2048
+const GPU_FLOPS = 1e9
 const NONE = 0xffffffff
 /** Rows of the model: this many a column, and no fewer than SAMPLE_ROWS. */
 const SAMPLE_PER_COLUMN = 10
@@ -45,7 +49,11 @@ export class NewtonMatrix {
   readonly at: number
   ld = 0
 
-  constructor(team: Team, set: WorkingSet, rows: number, capacity: number) {
+  readonly #device: Device | null
+  readonly #ones: F32
+
+  /** A `device` is given products that are worth the way. */
+  constructor(team: Team, set: WorkingSet, rows: number, capacity: number, device: Device | null) {
     const { arena } = team
     this.#team = team
     this.#set = set
@@ -54,8 +62,12 @@ export class NewtonMatrix {
     this.slots = arena.u32(capacity)
     this.positionOf = new Int32Array(set.capacity).fill(-1)
     this.at = arena.take(capacity * capacity * 4)
-    this.#left = arena.take(capacity * DEPTH * 4)
-    this.#right = arena.take(capacity * DEPTH * 4)
+    this.#device = device
+    const depth = device ? GPU_DEPTH : DEPTH
+    this.#left = arena.take(capacity * depth * 4)
+    this.#right = arena.take(capacity * depth * 4)
+    this.#ones = arena.f32(depth)
+    this.#ones.values.fill(1)
     this.#rowIndex = arena.u32(rows)
     this.#rowWeight = arena.f32(rows)
     this.#inside = new Float64Array(rows)
@@ -63,7 +75,7 @@ export class NewtonMatrix {
   }
 
   /** Makes the matrix hold the slots `near` (and maybe more) and a sample of the rows with curvature [R]. */
-  update(near: readonly number[], curvature: Float64Array): Sample {
+  async update(near: readonly number[], curvature: Float64Array): Promise<Sample> {
     const sample = this.#choose(near.length, curvature)
     const limit = this.#share * 2 ** 32
     const inside = this.#inside
@@ -95,7 +107,7 @@ export class NewtonMatrix {
         rowWeight[count++] = weight - inside[k]
         inside[k] = weight
       }
-      this.#add(count, 0)
+      await this.#add(count, 0)
     }
     if (!rebuild && fresh.length > 0) {
       const first = this.size
@@ -106,7 +118,7 @@ export class NewtonMatrix {
         rowIndex[count] = k
         rowWeight[count++] = inside[k]
       }
-      this.#add(count, first)
+      await this.#add(count, first)
     }
     if (!rebuild) this.#updates++
     this.#team.run('mirror', [this.at, this.ld], this.size / 8, 8)
@@ -165,13 +177,45 @@ export class NewtonMatrix {
   }
 
   // Adds `count` weighted rows to all elements in the matrix's rows from `first` on.
-  #add(count: number, first: number): void {
+  async #add(count: number, first: number): Promise<void> {
+    if (this.#device && 2 * count * this.size * (this.size - first) > GPU_FLOPS) {
+      return this.#addOnDevice(this.#device, count, first)
+    }
     const strips = this.size / 8
     for (let from = 0; from < count; from += DEPTH) {
       const depth = Math.min(DEPTH, count - from)
       const [rows, weights] = [this.#rowIndex.at + 4 * from, this.#rowWeight.at + 4 * from]
       this.#set.pack(this.slots, strips, rows, weights, depth, this.#left, this.#right)
       this.#team.run('syrk', [this.#left, this.#right, depth, this.at, this.ld, this.size, first], strips, 1)
+    }
+  }
+
+  // The same as products of the two packed panels, [size, depth] each, on the GPU.
+  async #addOnDevice(device: Device, count: number, first: number): Promise<void> {
+    const { size, ld } = this
+    const { memory } = this.#team.arena
+    for (let from = 0; from < count; from += GPU_DEPTH) {
+      const depth = Math.min(GPU_DEPTH, count - from)
+      const rows = this.#rowIndex.at + 4 * from
+      const panel = (weights: number, label: string) => {
+        this.#set.pack(this.slots, size / 8, rows, weights, depth, this.#left, this.#right)
+        return device.tensor([size, depth], {
+          label,
+          data: new Float32Array(memory.buffer, this.#left, size * depth).slice(),
+        })
+      }
+      const tensors = [panel(this.#rowWeight.at + 4 * from, 'weighted rows'), panel(this.#ones.at, 'rows')]
+      const y = device.tensor([size, size], { label: 'newton matrix' })
+      try {
+        device.run('linear', { x: tensors[0], weight: tensors[1], y })
+        const product = await y.readF32()
+        const g = new Float32Array(memory.buffer, this.at, size * ld)
+        for (let i = first; i < size; i++) {
+          for (let j = 0; j <= i; j++) g[i * ld + j] += product[i * size + j]
+        }
+      } finally {
+        for (const tensor of [...tensors, y]) tensor.destroy()
+      }
     }
   }
 }

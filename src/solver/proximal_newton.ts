@@ -76,7 +76,7 @@ class ProximalNewton {
     this.#priced = new Float64Array(rows)
     this.#set = new WorkingSet(matrix, this.#inner.names, rows)
     const capacity = ((matrix.columns + 8) & ~7) + 72
-    this.#newtonMatrix = new NewtonMatrix(matrix.team, this.#set, rows, capacity)
+    this.#newtonMatrix = new NewtonMatrix(matrix.team, this.#set, rows, capacity, task.device)
     this.#model = new LassoModel(matrix.team, phases, capacity)
     this.#w = new Float64Array(this.#set.capacity)
     this.#penalty = new Float64Array(this.#set.capacity).fill(1)
@@ -197,7 +197,7 @@ class ProximalNewton {
       if (violation <= tolerance) return true
       await pause({ gap, nonzeros: this.#nonzeros(), iterations: this.#steps })
       if (signal?.aborted) return false
-      if (!this.#newton(near, g)) return false
+      if (!(await this.#newton(near, g))) return false
     }
     return false
   }
@@ -216,14 +216,14 @@ class ProximalNewton {
   }
 
   // One proximal Newton step on the columns near; false where none is possible.
-  #newton(near: readonly number[], g: Float64Array): boolean {
+  async #newton(near: readonly number[], g: Float64Array): Promise<boolean> {
     const { matrix, phases } = this.#task
     const set = this.#set
     const inner = this.#inner
     if (near.length === 0 || this.#steps++ > this.#budget + INNER_STEPS) return false
     phases.enter('gram')
     const newton = this.#newtonMatrix
-    const { factor, total } = newton.update(near, inner.curvature.values)
+    const { factor, total } = await newton.update(near, inner.curvature.values)
     phases.enter('model')
     // The whole model is divided by this.
     const curvature = factor / inner.bandwidth

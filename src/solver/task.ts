@@ -1,4 +1,5 @@
 // What the solvers are given and what they give back.
+import type { Device } from '../device/device.ts'
 import type { LabelSet } from './labels.ts'
 import type { Matrix } from './matrix.ts'
 import type { Phases } from './phases.ts'
@@ -20,6 +21,8 @@ export interface Task {
   readonly enough: number
   readonly floor: number
   readonly phases: Phases
+  /** A GPU for the products of the Newton matrix. */
+  readonly device: Device | null
   readonly signal?: AbortSignal
   /** Lets the event loop run now and then, and says how far the solver has come. */
   readonly pause: (state: { gap: number; nonzeros: number; iterations: number }) => Promise<void>
