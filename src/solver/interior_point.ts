@@ -137,7 +137,11 @@ class InteriorPoint {
       if (gap <= task.tolerance * bestPrimal || gap <= task.floor) break
       since = gap < 0.9 * before ? 0 : since + 1
       const relative = Number.isFinite(gap) ? gap / bestPrimal : 1
-      await task.pause({ gap: relative, nonzeros: this.#columns.length, iterations: this.#before + iteration })
+      await task.pause({
+        gap: relative,
+        nonzeros: this.#columns.length - (task.intercept ? 1 : 0),
+        iterations: this.#before + iteration,
+      })
       if (
         since > (gap <= task.enough * bestPrimal ? 2 : PATIENCE) ||
         !Number.isFinite(objective) ||
