@@ -8,10 +8,11 @@ import { parseArgs } from 'node:util'
 import { table } from './measure.ts'
 import { lasso, plot, references, small } from './solver/compare.ts'
 import type { PartOptions, PartResult } from './solver/parts.ts'
+import { real } from './solver/real.ts'
 import { programFinder } from './solver/references.ts'
 import { attributes, gram, scale, states } from './solver/scale.ts'
 
-const PARTS = { small, lasso, gram, scale, attributes, plot, references, states }
+const PARTS = { small, lasso, gram, scale, attributes, real, plot, references, states }
 type Part = keyof typeof PARTS
 
 const HELP = `usage: npm run bench -- solver [--part PART[,PART]] [options]
@@ -21,6 +22,7 @@ const HELP = `usage: npm run bench -- solver [--part PART[,PART]] [options]
                     gram        20,000 x 2,048: speed of the Gram panels, time by phase
                     scale       60,000 x 4,096 in bf16, 19 levels: time, peak memory (0.5 GB of disk, 2 GB of memory)
                     attributes  the paper's 19 attributes at its sizes: minutes
+                    real        ratings of VADER on features of the embedded model, and of --models
                     plot        our points of docs/solver.svg; npm run bench -- plot draws it
                     references  the others' points, kept in bench/results: many minutes
                     states      makes and describes the states that scale and attributes take
@@ -30,6 +32,7 @@ const HELP = `usage: npm run bench -- solver [--part PART[,PART]] [options]
                     other sizes than the part's own, for a quick look; N of the 19 levels
   --attributes N    of the part attributes, 7 to 19; the rest is estimated from these; default 19
   --check-all       independent certificates for all levels of scale, not for the middle one only
+  --models DIR,...  model directories for the part real
   --python PATH     a Python with scikit-learn; default: python3
   --rscript PATH    an Rscript with quantreg; default: Rscript
   --limit S         longest time for one fit by scikit-learn or R; default 600
@@ -43,6 +46,7 @@ const OPTIONS = {
   levels: { type: 'string' },
   attributes: { type: 'string', default: '19' },
   'check-all': { type: 'boolean', default: false },
+  models: { type: 'string', default: '' },
   python: { type: 'string' },
   rscript: { type: 'string' },
   limit: { type: 'string', default: '600' },
@@ -81,6 +85,7 @@ export async function main(args: string[]): Promise<void> {
     checkAll: values['check-all'],
     limitMs: 1000 * whole('limit')!,
     findProgram: programFinder(values),
+    models: values.models.split(',').filter(Boolean),
   }
   const [part] = parts as [Part]
   const load = loadavg()[0]

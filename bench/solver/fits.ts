@@ -21,6 +21,8 @@ export interface CheckedProblem {
   readonly features: Features
   readonly labels: Labels
   readonly levels: readonly number[]
+  /** Default: ALPHA. */
+  readonly alpha?: number
 }
 
 export interface Gaps {
@@ -36,7 +38,7 @@ export interface Gaps {
  * the tolerance. `fit` must have its duals.
  */
 export function checkFit(fit: QuantileFit, problem: CheckedProblem, indices?: readonly number[]): Gaps {
-  const { features, labels, levels } = problem
+  const { features, labels, levels, alpha = ALPHA } = problem
   const { duals } = fit
   if (!duals) throw new Error('bench: a fit to be checked must have its duals, got none')
   const which = indices ?? levels.map((_, k) => k)
@@ -45,7 +47,7 @@ export function checkFit(fit: QuantileFit, problem: CheckedProblem, indices?: re
     const count = labels.values.length
     return certify(features, labels, {
       level: levels[k],
-      alpha: ALPHA,
+      alpha,
       weights: fit.weights.subarray(k * columns, (k + 1) * columns),
       intercept: fit.intercepts ? fit.intercepts[k] : null,
       dual: duals.subarray(k * count, (k + 1) * count),

@@ -15,6 +15,8 @@ export interface PartOptions {
   /** Longest time for one fit by a reference, in milliseconds. */
   readonly limitMs: number
   readonly findProgram: FindProgram
+  /** Model directories beside the embedded one. */
+  readonly models: readonly string[]
 }
 
 export interface PartResult {

@@ -38,7 +38,7 @@ interface FitCommand extends ProblemOptions {
   readonly levels: number[]
   readonly alpha: number | 'auto'
   readonly intercept?: boolean
-  readonly monotone?: boolean
+  readonly nonCrossing?: boolean
   readonly tolerance: number
   readonly resume?: boolean
   readonly device: DeviceKind
@@ -94,7 +94,11 @@ export function addFit(program: Command): void {
     )
     .option('--alpha <number>', 'penalty on the absolute weights; auto: by cross-validation', parseAlpha, 0.003)
     .option('--intercept', 'also fit a constant, without penalty')
-    .option('--monotone', 'keep the levels in order on the rows they are fitted to')
+    .option(
+      '--non-crossing',
+      'order the levels on the rows they are fitted to (each level is kept above the one below; certificates then are ' +
+        'those of the constrained problem)',
+    )
     .option(
       '--tolerance <number>',
       'largest relative duality gap',
@@ -136,9 +140,9 @@ async function fitProblem(problem: Problem, options: FitCommand): Promise<void> 
 }
 
 function makeSettings({ attributes, features, columns, fingerprint }: Problem, options: FitCommand): Settings {
-  const { levels, alpha, intercept = false, monotone = false, tolerance } = options
+  const { levels, alpha, intercept = false, nonCrossing = false, tolerance } = options
   const shape = { rows: features.rows, columns: features.columns, names: columns }
-  return { attributes, levels, alpha, intercept, tolerance, monotone, ...shape, ...fingerprint }
+  return { attributes, levels, alpha, intercept, tolerance, nonCrossing, ...shape, ...fingerprint }
 }
 
 async function startOrResume(settings: Settings, { out, resume = false }: FitCommand): Promise<Finished> {
@@ -218,7 +222,7 @@ function interruptible<T>(work: (interrupt: Interrupt) => Promise<T>): Promise<T
 }
 
 async function writeHeads(problem: Problem, settings: Settings, finished: Finished, out: string): Promise<void> {
-  const { attributes, levels, columns, intercept, tolerance, monotone } = settings
+  const { attributes, levels, columns, intercept, tolerance, nonCrossing } = settings
   const outputs = attributes.length * levels.length
   const tensors: TensorData[] = [
     { name: 'regression_layer.weight', dtype: 'F32', shape: [outputs, columns], data: finished.weight },
@@ -232,7 +236,7 @@ async function writeHeads(problem: Problem, settings: Settings, finished: Finish
     alpha: alphas(settings, finished),
     intercept,
     tolerance,
-    ...(monotone && { monotone }),
+    ...(nonCrossing && { non_crossing: true }),
     ...(problem.columns && { columns: problem.columns }),
   }
   const metadata: Record<string, string> = {}

@@ -1,8 +1,17 @@
 // The work of `pinball fit`: all levels of all attributes, on from what is finished, with progress and an end on interrupt.
 import type { DeviceKind } from '../device/open.ts'
+import { figure } from './draw.ts'
 import type { Finished, Keeper, Settings } from './fit_partial.ts'
 import type { Problem } from './fit_problem.ts'
-import { chooseAlpha, type FitOptions, type LevelFit, openSolver, type Progress, type Solver } from './fit_solver.ts'
+import {
+  type AlphaProgress,
+  chooseAlpha,
+  type FitOptions,
+  type LevelFit,
+  openSolver,
+  type Progress,
+  type Solver,
+} from './fit_solver.ts'
 import { duration, startStatus } from './progress.ts'
 
 export interface Work {
@@ -43,7 +52,7 @@ async function finishAttribute(
   { problem, settings, finished, keeper, signal }: Work,
   progress: LevelProgress,
 ): Promise<void> {
-  const { levels, intercept, tolerance, monotone, columns } = settings
+  const { levels, intercept, tolerance, nonCrossing, columns } = settings
   const attribute = settings.attributes[m]
   const labels = attributeLabels(problem, m)
   const first = finished.fits.length - m * levels.length
@@ -51,7 +60,12 @@ async function finishAttribute(
   const onProgress = (state: Progress) => progress.update(attribute, state)
   if (settings.alpha === 'auto' && finished.alphas.length === m) {
     finished.alphas.push(
-      await chooseAlpha(solver, labels, { ...options, levels, onProgress: progress.choose(attribute) }),
+      await chooseAlpha(solver, labels, {
+        levels,
+        intercept,
+        signal,
+        onProgress: (state) => progress.choose(attribute, state),
+      }),
     )
     keeper.touch()
   }
@@ -67,7 +81,7 @@ async function finishAttribute(
     ...options,
     levels: levels.slice(first),
     alpha: settings.alpha === 'auto' ? finished.alphas[m].alpha : settings.alpha,
-    ...(monotone && { monotone }),
+    ...(nonCrossing && { nonCrossing }),
     ...(first > 0 && { start: startAfter(finished, m * levels.length + first - 1, columns) }),
     onLevel,
     onProgress,
@@ -89,7 +103,7 @@ function attributeLabels({ labels, attributes, rowIndex, weights }: Problem, m: 
 interface LevelProgress {
   update(attribute: string, state: Progress): void
   /** For the search of an attribute's alpha. */
-  choose(attribute: string): (state: unknown) => void
+  choose(attribute: string, state: AlphaProgress): void
   done(attribute: string, fit: LevelFit): void
   end(): void
 }
@@ -110,11 +124,16 @@ function startLevels(total: number, before: number): LevelProgress {
     })
   return {
     update: show,
-    choose: (attribute) => () => status.show(() => `${attribute}: choosing alpha; ${overall()}`),
+    choose: (attribute, state) => status.show(() => `${attribute}: ${choosing(state)}; ${overall()}`),
     done(attribute, fit) {
       done++
       show(attribute, fit)
     },
     end: status.end,
   }
+}
+
+function choosing({ index, alphas, alpha, fold, folds }: AlphaProgress): string {
+  if (index < 0) return 'choosing alpha, first where it begins'
+  return `choosing alpha, ${index + 1} of ${alphas} (${figure(alpha)}), fold ${fold + 1} of ${folds}`
 }

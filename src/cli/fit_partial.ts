@@ -15,7 +15,7 @@ export interface Settings {
   readonly alpha: number | 'auto'
   readonly intercept: boolean
   readonly tolerance: number
-  readonly monotone: boolean
+  readonly nonCrossing?: boolean
   readonly rows: number
   readonly columns: number
   /** Names of the feature columns, where the file has them. */
@@ -192,7 +192,7 @@ const CALLED: Record<keyof Settings, string> = {
   alpha: '--alpha',
   intercept: '--intercept',
   tolerance: '--tolerance',
-  monotone: '--monotone',
+  nonCrossing: '--non-crossing',
   rows: 'a number of feature rows of',
   columns: 'a number of feature columns of',
   names: 'the feature columns',

@@ -3,13 +3,8 @@ import type { DeviceKind } from '../device/open.ts'
 import type { FeatureBlocks } from '../files/table.ts'
 import { openSolver as open, type Solver } from '../solver/fit.ts'
 
+export { type AlphaProgress, type ChosenAlpha, chooseAlpha } from '../solver/alpha.ts'
 export type { FitOptions, LevelFit, Progress, Solver } from '../solver/fit.ts'
-
-/** A penalty that was chosen by cross-validation, with the mean loss on held-out rows and its standard error along the path. */
-export interface ChosenAlpha {
-  readonly alpha: number
-  readonly path: { readonly alpha: number; readonly loss: number; readonly error: number }[]
-}
 
 /** Opens the solver for the features of a file. */
 export async function openSolver(
@@ -22,8 +17,4 @@ export async function openSolver(
     const { message } = error as Error
     throw message.includes(features.name) ? error : new Error(`${features.name}: ${message}`, { cause: error })
   }
-}
-
-export async function chooseAlpha(..._args: unknown[]): Promise<ChosenAlpha> {
-  throw new Error('fit: --alpha auto is not there yet')
 }
