@@ -15,6 +15,7 @@ interface ScoreOptions extends DeviceChoice {
   readonly response?: string[]
   readonly input?: string
   readonly lambda?: number
+  readonly rearrange?: boolean
   readonly json?: boolean
 }
 
@@ -24,7 +25,8 @@ Rows of an input file are JSON objects, one a line:
   {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
   {"input_ids": [1, 2, 3], "gate_position": 0}
 
-Tables and drawings show quantiles that cross in ascending order; --json prints them as the model gives them.
+Tables and drawings show quantiles that cross in ascending order; --json prints them as the model gives them, unless
+--rearrange sorts them. Scores, expectations and utilities do not depend on that order.
 
 Examples:
   $ pinball score --prompt "How was the film?" --response "A delight." --response "Dull."
@@ -41,6 +43,7 @@ export function addScore(program: Command): void {
     .option('--response <text>', 'a response to the prompt; may be repeated', collect)
     .option('--input <file>', 'rows as JSON Lines; - for standard input', parseInput)
     .option('--lambda <number>', "risk aversion of the utility (default: the model's)", parseLambda)
+    .option('--rearrange', 'sort the quantiles of each attribute and of the mixture into ascending order')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action(async (argument: string | undefined, options: ScoreOptions) => score(argument, options))
@@ -54,8 +57,8 @@ export function collect(value: string, before: string[] = []): string[] {
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
   await withModel(options, loadRewardModel, async (model, device, compute) => {
-    const results = await scoreRows(model, compute, rows, options.lambda)
-    if (options.json) return printJson(document(model, device, results))
+    const results = await scoreRows(model, compute, rows, options)
+    if (options.json) return printJson(document(model, device, results, options.rearrange))
     await print(`${heading(model, device, rows.length, options.lambda)}\n${summary(model, rows, results)}`)
     if (results.length === 1) await print(`\n${attributes(model, results[0])}`)
   })
@@ -88,24 +91,25 @@ export async function scoreRows(
   model: RewardModel,
   compute: Compute,
   rows: readonly InputRow[],
-  lambda?: number,
+  { lambda, rearrange }: Pick<ScoreOptions, 'lambda' | 'rearrange'> = {},
 ): Promise<Score[]> {
   const encoded = encodeAll(model, rows, true)
   const progress = startRows()
   try {
-    return await compute(() => model.score(encoded, { lambda, onProgress: progress.update }))
+    return await compute(() => model.score(encoded, { lambda, rearrange, onProgress: progress.update }))
   } finally {
     progress.end()
   }
 }
 
 /** The document of `score --json`. */
-function document(model: RewardModel, device: Device, results: readonly Score[]): unknown {
+function document(model: RewardModel, device: Device, results: readonly Score[], rearranged = false): unknown {
   return {
     model: model.name,
     device: device.name,
     levels: [...model.levels],
     attributes: [...model.attributes],
+    ...(rearranged && { rearranged }),
     results: results.map((result) => ({
       score: result.score,
       expectation: result.expectation,

@@ -5,13 +5,13 @@
 //   A'[j, k] = sum over i of A[i, k] T[i, j];  E'[j] = mean over k of A'[j, k];  score = sum over j of g[j] E'[j]
 //   quantiles[k] = sum over j of g[j] A'[j, k], divided by M where the manifest says "mixture": "mean"
 // Heads and gate run in f32 on the device, mixing and risk in f64. Quantiles are given as they come, in no order (the paper
-// does not sort them either); g adds up to the checkpoint's logit scale.
+// does not sort them either) unless `rearrange` is asked for; g adds up to the checkpoint's logit scale.
 import type { Device } from '../device/device.ts'
 import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { type Checkpoint, readCheckpoint } from './checkpoint.ts'
-import { expectation, mix } from './distribution.ts'
+import { expectation, mix, rearrange } from './distribution.ts'
 import {
   checkRow,
   extractFeatures,
@@ -58,7 +58,17 @@ export interface RewardModel extends FeatureModel {
   /** Of the utility, where `score` is given no other. */
   readonly lambda: number
   /** Scores rows, in their order. Throws `row N: ...` on the first row that cannot be scored, before any is computed. */
-  score(rows: readonly Row[], options?: RunOptions & { readonly lambda?: number }): Promise<Score[]>
+  score(rows: readonly Row[], options?: ScoreOptions): Promise<Score[]>
+}
+
+export interface ScoreOptions extends RunOptions {
+  /** Of the utility, 0 or more; default: the model's. */
+  readonly lambda?: number
+  /**
+   * Whether to sort the quantiles of each attribute, and those of the mixture, into ascending order before anything is computed
+   * from them; default false. The point estimate, expectations and utility do not depend on the order, up to their last bits.
+   */
+  readonly rearrange?: boolean
 }
 
 /** Loads a QRM model directory. Throws on whatever is missing, unexpected or damaged, naming file and tensor. */
@@ -86,14 +96,14 @@ export async function loadRewardModel(
       lambda: usual,
       encode: (row, settings) => encodeRow(row, rules, settings?.gate),
       features: (rows, settings) => extractFeatures(backbone, rows, settings),
-      async score(rows, { lambda = usual, ...settings } = {}) {
+      async score(rows, { lambda = usual, rearrange: sorted = false, ...settings } = {}) {
         checkLambda(lambda)
         const encoded = encodeRows(rows, rules, true)
         const results = new Array<Score>(rows.length)
         await backbone.run(encoded, { gate: true, ...settings }, async ({ indices, last, prompt }) => {
           const values = await regression.forward(last)
           const weights = await gate.forward(prompt!)
-          for (const [b, result] of describe(checkpoint, values, weights, indices, lambda).entries()) {
+          for (const [b, result] of describe(checkpoint, values, weights, indices, { lambda, sorted }).entries()) {
             results[indices[b]] = { ...result, tokens: encoded[indices[b]].input_ids.length }
           }
         })
@@ -118,7 +128,7 @@ function describe(
   values: Float32Array,
   weights: Float32Array,
   indices: readonly number[],
-  lambda: number,
+  { lambda, sorted }: { readonly lambda: number; readonly sorted: boolean },
 ): Omit<Score, 'tokens'>[] {
   const names = manifest.attributes
   const M = names.length
@@ -128,11 +138,12 @@ function describe(
     checkRow(weights.subarray(b * M, (b + 1) * M), row, 'gate weights')
   }
   const mixed = mix({ values, gate: weights, transform, objectives: M, levels: K, mixture: manifest.mixture })
+  const ordered = (quantiles: Float64Array) => (sorted ? rearrange(quantiles) : quantiles)
   return indices.map((_, b) => {
-    const quantiles = mixed.quantiles.subarray(b * K, (b + 1) * K)
+    const quantiles = ordered(mixed.quantiles.subarray(b * K, (b + 1) * K))
     const attribute = (j: number): AttributeScore => {
       const at = (b * M + j) * K
-      const debiased = mixed.debiased.subarray(at, at + K)
+      const debiased = ordered(mixed.debiased.subarray(at, at + K))
       return { expectation: expectation(debiased), quantiles: Array.from(debiased) }
     }
     return {

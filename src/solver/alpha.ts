@@ -92,7 +92,7 @@ export async function chooseAlpha(
   const given = labels instanceof Float32Array ? { values: labels } : labels
   const { levels, intercept = false, tolerance = TOLERANCE, folds = FOLDS, seed = 0, rule = 'min', signal } = options
   checkOptions(folds, seed, rule, options.alphas)
-  const foldOf = dealRows(given, folds, seed)
+  const dealt = dealLabels(given, folds, seed)
   const { onProgress } = options
   const fit: LevelSolver = async (training, level, alpha, start, at) => {
     const tell = onProgress && (() => onProgress({ ...at, alpha, folds, level }))
@@ -113,7 +113,7 @@ export async function chooseAlpha(
   const alphas = options.alphas
     ? [...new Set(options.alphas)].sort((a, b) => b - a)
     : decades(await largestAlpha(solver, given, levels, fit))
-  const parts = Array.from({ length: folds }, (_, fold) => splitLabels(given, foldOf, fold))
+  const parts = Array.from({ length: folds }, (_, fold) => splitLabels(given, dealt, fold))
   const starts: (Start | undefined)[][] = parts.map(() => levels.map(() => undefined))
   const losses: number[][] = []
   const shares = parts.map(({ heldOut }) => heldOut.reduce((sum, i) => sum + weightOf(given, i), 0))
@@ -155,30 +155,26 @@ function choose(path: readonly AlphaStep[], rule: AlphaOptions['rule']): number 
 }
 
 /**
- * The fold of each feature row [rows that `rowIndex` reaches]; NONE for a row without labels of positive weight. Folds have
- * equally many rows, up to one.
+ * The fold of each label, -1 where it is missing or has no weight. Labels of one feature row share a fold, and folds have
+ * equally many such rows, up to one.
  */
-export function dealRows(labels: Labels, folds: number, seed: number): Int32Array {
-  const { values, rowIndex } = labels
-  const rowOf = (i: number) => (rowIndex ? rowIndex[i] : i)
-  let count = 0
-  for (let i = 0; i < values.length; i++) count = Math.max(count, rowOf(i) + 1)
-  const foldOf = new Int32Array(count).fill(NONE)
-  for (let i = 0; i < values.length; i++) if (weightOf(labels, i) > 0) foldOf[rowOf(i)] = 0
-  const rows = Array.from(foldOf.keys()).filter((row) => foldOf[row] === 0)
-  if (rows.length < folds) {
+export function dealLabels(labels: Labels, folds: number, seed: number): Int32Array {
+  const rowOf = (i: number) => (labels.rowIndex ? labels.rowIndex[i] : i)
+  const present = Array.from(labels.values.keys()).filter((i) => weightOf(labels, i) > 0)
+  const rows = new Set(present.map(rowOf))
+  if (rows.size < folds) {
     throw new Error(
-      `alpha: ${folds} folds need at least as many rows with labels, found ${rows.length}; take fewer folds, or set alpha`,
+      `alpha: ${folds} folds need at least as many rows with labels, found ${rows.size}; take fewer folds, or set alpha`,
     )
   }
   const key = scramble(seed)
-  const order = rows.map((row) => ({ row, hash: scramble(key ^ scramble(row)) }))
+  const order = Array.from(rows, (row) => ({ row, hash: scramble(key ^ scramble(row)) }))
   order.sort((a, b) => a.hash - b.hash || a.row - b.row)
-  for (const [place, { row }] of order.entries()) foldOf[row] = place % folds
-  return foldOf
+  const foldOf = new Map(order.map(({ row }, place) => [row, place % folds]))
+  const dealt = new Int32Array(labels.values.length).fill(-1)
+  for (const i of present) dealt[i] = foldOf.get(rowOf(i))!
+  return dealt
 }
-
-const NONE = -1
 
 /** Weight of a label in the loss; 0 for a missing one. */
 function weightOf({ values, weights }: Labels, i: number): number {
@@ -193,15 +189,11 @@ function scramble(word: number): number {
   return (h ^ (h >>> 16)) >>> 0
 }
 
-/** The labels without those of a fold, and the numbers of those. */
-function splitLabels(labels: Labels, foldOf: Int32Array, fold: number): { training: Labels; heldOut: number[] } {
+/** The labels without those of a fold, and which those are. */
+function splitLabels(labels: Labels, dealt: Int32Array, fold: number): { training: Labels; heldOut: number[] } {
+  const heldOut = Array.from(dealt.keys()).filter((i) => dealt[i] === fold)
   const values = labels.values.slice()
-  const heldOut: number[] = []
-  for (let i = 0; i < values.length; i++) {
-    if (foldOf[labels.rowIndex ? labels.rowIndex[i] : i] !== fold) continue
-    values[i] = Number.NaN
-    if (weightOf(labels, i) > 0) heldOut.push(i)
-  }
+  for (const i of heldOut) values[i] = Number.NaN
   return { training: { ...labels, values }, heldOut }
 }
 

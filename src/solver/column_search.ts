@@ -77,8 +77,13 @@ function pricer({ matrix, labels }: Task): (dual: Float64Array) => Float64Array 
 }
 
 // No weights but the best constant, and the dual that belongs to them: labels at the constant share what balances the others.
-function emptySolution({ matrix, labels, y, level, intercept }: Task): Solution {
+function emptySolution({ matrix, labels, y, level, levels, intercept }: Task): Solution {
   const weights = new Float64Array(matrix.stride)
+  if (levels) {
+    // Under floors nothing is that simple; this only ranks the columns.
+    const dual = y.map((value, i) => (levels[i] === 1 ? 0 : value > 0 ? level : level - 1))
+    return { weights, dual, objective: Number.POSITIVE_INFINITY, bound: 0, iterations: 0 }
+  }
   const constant = intercept ? weightedQuantile(y, labels.weights, level) : 0
   if (intercept) weights[matrix.columns] = constant
   let sum = 0

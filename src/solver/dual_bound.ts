@@ -19,14 +19,14 @@ export interface BoundScratch {
   readonly by: F64
 }
 
-/** X'u of all columns from ga = X'a and base = X'1. */
+/** X'u of all columns from ga = X'a and base = X'1, without the floors, whose level is 1. */
 export function correlations(ga: Float64Array, base: Float64Array, level: number): Float64Array {
   return base.map((sum, j) => ga[j] - (1 - level) * sum)
 }
 
 /** Interior scores take up what an intercept needs; the rest is scaling. `ga` is X'a at the present scores. */
 export function dualBound(
-  { labels, level, matrix, penalty, y, intercept }: Task,
+  { labels, level, levels, matrix, penalty, y, intercept }: Task,
   inner: InnerProblem,
   ga: F64,
   base: Float64Array,
@@ -35,7 +35,7 @@ export function dualBound(
 ): DualBound {
   const { weights, rowOf } = labels
   const [score, names] = [inner.score.values, inner.names.values]
-  const dual = Float64Array.from(score, (a) => a + level - 1)
+  const dual = Float64Array.from(score, (a, i) => a + (levels ? levels[i] : level) - 1)
   const wide = scratch.wide.values
   wide.set(ga.values)
   if (intercept) {

@@ -37,7 +37,7 @@ export class InnerProblem {
   bandwidth = 1
 
   constructor(task: Task) {
-    const { labels, level, matrix } = task
+    const { labels, level, levels, matrix } = task
     const { arena } = matrix.team
     const n = labels.values.length
     const rows = labels.rows.length
@@ -60,25 +60,28 @@ export class InnerProblem {
     this.#result = arena.f64(2)
     this.names.values.set(labels.rows)
     this.weight.values.set(labels.weights)
-    this.#offset.values.fill(level - 1)
+    if (levels) this.#offset.values.set(levels.map((own) => own - 1))
+    else this.#offset.values.fill(level - 1)
     const first = this.#first.values
     for (let i = 0; i < n; i++) first[labels.rowOf[i] + 1] = i + 1
   }
 
   /** Sets residuals for the given predictions [R], centre and bandwidth for a start; `nonzeros` weights are set. */
   begin(predicted: Float64Array, nonzeros: number): void {
-    const { y, labels } = this.#task
-    const residual = this.residual.values
+    const { y, labels, levels } = this.#task
+    const [residual, centre] = [this.residual.values, this.centre.values.fill(0.5)]
     let mean = 0
     for (let i = 0; i < this.#n; i++) {
       residual[i] = y[i] - predicted[labels.rowOf[i]]
-      mean += labels.weights[i] * Math.abs(residual[i])
+      // Floors weigh nothing until they are reached.
+      if (levels?.[i] === 1) centre[i] = 0
+      else mean += labels.weights[i] * Math.abs(residual[i])
     }
-    this.centre.values.fill(0.5)
-    const sorted = Float64Array.from(residual, Math.abs).sort()
+    const real = levels ? residual.filter((_, i) => levels[i] !== 1) : residual
+    const sorted = Float64Array.from(real, Math.abs).sort()
     const share = nonzeros > 1 ? Math.min(0.5, (4 * nonzeros) / this.rows) : 0.9
     // The floor keeps ties (0/1 labels around w = 0) from collapsing the bandwidth to nothing.
-    this.bandwidth = Math.max(2 * sorted[Math.floor(share * (this.#n - 1))], 0.2 * mean, 1e-9)
+    this.bandwidth = Math.max(2 * sorted[Math.floor(share * (sorted.length - 1))], 0.2 * mean, 1e-9)
   }
 
   /** Scores at the present residuals; gives the number of rows in `changed`. */
@@ -163,11 +166,23 @@ export class InnerProblem {
 
   /** Sum of the weighted pinball losses of the residuals. */
   loss(): number {
-    const { level } = this.#task
+    const { level: common, levels } = this.#task
     const [residual, weight] = [this.residual.values, this.weight.values]
     let sum = 0
-    for (let i = 0; i < this.#n; i++) sum += weight[i] * residual[i] * (residual[i] > 0 ? level : level - 1)
+    for (let i = 0; i < this.#n; i++) {
+      const level = levels ? levels[i] : common
+      sum += weight[i] * residual[i] * (residual[i] > 0 ? level : level - 1)
+    }
     return sum
+  }
+
+  /** By how much a prediction is below its floor at most; 0 without floors. */
+  excess(): number {
+    const { levels } = this.#task
+    const residual = this.residual.values
+    let largest = 0
+    if (levels) for (let i = 0; i < this.#n; i++) if (levels[i] === 1) largest = Math.max(largest, residual[i])
+    return largest
   }
 
   /** The scores become the next centre; where that would leave fewer kinks than `wanted`, halfway only. */
@@ -176,7 +191,8 @@ export class InnerProblem {
     let interior = 0
     for (let i = 0; i < this.#n; i++) if (score[i] > 0 && score[i] < 1) interior++
     const share = interior < wanted ? 0.5 : 1
-    for (let i = 0; i < this.#n; i++) centre[i] = 0.5 + share * (score[i] - 0.5)
+    const { levels } = this.#task
+    for (let i = 0; i < this.#n; i++) centre[i] = levels?.[i] === 1 ? score[i] : 0.5 + share * (score[i] - 0.5)
   }
 
   /** Number of rows with labels inside (0, 1). */

@@ -13,6 +13,10 @@ const PATIENCE = 12
 
 /** Dual values, of at most 1, are rounded to 0 below this. */
 const NOISE = 1e-13
+/** Dual of a floor at the start, in units of a label's mean weight. */
+const FLOOR_START = 0.01
+/** What may be left in an unpenalised column, as a share of its terms. */
+const BALANCED = 1e-9
 /** Rows of the Gram matrix that are packed at a time. */
 const BLOCK = 128
 /**
@@ -35,6 +39,7 @@ class InteriorPoint {
   // Per label and pseudo-label: distance to either bound (dual), and the two parts of the residual (primal).
   readonly #target: Float64Array
   readonly #weight: Float64Array
+  readonly #level: Float64Array
   readonly #up: Float64Array
   readonly #down: Float64Array
   readonly #above: Float64Array
@@ -63,7 +68,7 @@ class InteriorPoint {
   readonly #before: number
 
   constructor(task: Task, columns: Uint32Array, before: number) {
-    const { matrix, labels, penalty, level } = task
+    const { matrix, labels, penalty, level, levels } = task
     this.#before = before
     this.#columns = columns
     const n = labels.values.length
@@ -78,8 +83,12 @@ class InteriorPoint {
     this.#target.set(task.y)
     this.#weight = new Float64Array(this.#size).fill(2 * penalty)
     this.#weight.set(labels.weights)
-    this.#up = this.#weight.map((w, i) => w * (i < n ? level : 0.5))
-    this.#down = this.#weight.map((w, i) => w * (i < n ? 1 - level : 0.5))
+    this.#level = new Float64Array(this.#size).fill(0.5)
+    this.#level.set(levels ?? new Float64Array(n).fill(level))
+    // The dual starts at 0, that of a floor just inside.
+    const inside = (i: number) => (levels?.[i] === 1 ? FLOOR_START / n : 0)
+    this.#up = this.#weight.map((w, i) => w * this.#level[i] - inside(i))
+    this.#down = this.#weight.map((w, i) => w * (1 - this.#level[i]) + inside(i))
     this.#above = vector()
     this.#below = vector()
     this.#dz = vector()
@@ -176,7 +185,7 @@ class InteriorPoint {
     let typical = 0
     for (let i = 0; i < n; i++) typical += this.#weight[i] * this.#weight[i]
     for (let i = 0; i < this.#size; i++) {
-      const centre = i < n ? slack : (slack * typical) / this.#weight[i]
+      const centre = i < n && this.#level[i] < 1 ? slack : (slack * typical) / this.#weight[i]
       this.#above[i] = Math.max(this.#fit[i], 0) + centre
       this.#below[i] = Math.max(-this.#fit[i], 0) + centre
     }
@@ -184,7 +193,7 @@ class InteriorPoint {
 
   // fit = target - A w for labels and pseudo-labels; returns the objective at w.
   #residuals(): number {
-    const { matrix, labels, level } = this.#task
+    const { matrix, labels } = this.#task
     const n = this.#labels
     const { weights, rowValue, rows } = this.#v
     matrix.times(rows, labels.rows.length, weights.values, rowValue)
@@ -194,7 +203,7 @@ class InteriorPoint {
     for (let i = 0; i < n; i++) {
       const r = this.#target[i] - xw[rowOf[i]]
       this.#fit[i] = r
-      objective += this.#weight[i] * r * (r > 0 ? level : level - 1)
+      objective += this.#weight[i] * r * (r > 0 ? this.#level[i] : this.#level[i] - 1)
     }
     for (let i = n; i < this.#size; i++) {
       const w = weights.values[this.#penalised[i - n]]
@@ -206,14 +215,23 @@ class InteriorPoint {
 
   // The bound is y'z scaled until no column exceeds its penalty.
   #bound(): { value: number; share: number } {
-    const { penalty, y } = this.#task
+    const { penalty, y, levels, matrix } = this.#task
     const dual = this.#v.dual.values
     this.#correlate()
     let largest = 0
     for (const j of this.#penalised) largest = Math.max(largest, Math.abs(dual[j]))
     const share = largest > penalty && penalty > 0 ? penalty / largest : 1
     let value = 0
-    for (let i = 0; i < this.#labels; i++) value += this.#dual(i) * y[i]
+    let size = 0
+    for (let i = 0; i < this.#labels; i++) {
+      value += this.#dual(i) * y[i]
+      size += Math.abs(this.#dual(i))
+    }
+    // With floors the dual starts off balance; until that is made up for, there is no bound.
+    if (levels) {
+      for (const j of this.#columns.subarray(0, this.#free))
+        if (Math.abs(dual[j]) > BALANCED * size * matrix.scale.values[j]) return { value: Number.NEGATIVE_INFINITY, share }
+    }
     return { value: value * share, share }
   }
 
@@ -353,7 +371,7 @@ class InteriorPoint {
 
   // z from whichever bound is nearer, where it carries more digits.
   #dual(i: number): number {
-    const level = i < this.#labels ? this.#task.level : 0.5
+    const level = this.#level[i]
     const weight = this.#weight[i]
     return this.#up[i] < this.#down[i] ? level * weight - this.#up[i] : this.#down[i] - (1 - level) * weight
   }

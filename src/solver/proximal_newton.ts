@@ -83,7 +83,7 @@ class ProximalNewton {
   }
 
   async solve(start?: Float64Array): Promise<Solution> {
-    const { tolerance, floor, signal, phases, pause } = this.#task
+    const { tolerance, floor, signal, phases, pause, levels, slack = 0 } = this.#task
     phases.enter('start')
     this.#begin(start)
     let objective = Number.POSITIVE_INFINITY
@@ -92,12 +92,14 @@ class ProximalNewton {
     let dual = new Float64Array(this.#n)
     let since = 0
     let gap = 1
+    let excess = Number.POSITIVE_INFINITY
     for (let outer = 0; outer < OUTER_STEPS; outer++) {
       const before = this.#steps
       const solved = await this.#solveInner(Math.max(Math.min(0.3, 0.2 * gap), 0.3 * tolerance), gap)
       phases.enter('bound')
       const primal = this.#primal()
-      if (primal < objective) {
+      // With floors the latest weights are the ones that break them least.
+      if (primal < objective || levels) {
         objective = primal
         best = this.#weights()
       }
@@ -107,14 +109,18 @@ class ProximalNewton {
         dual = lower.dual
       }
       const reached = objective - bound
-      if (reached <= tolerance * objective || reached <= floor) break
+      const above = excess
+      excess = this.#inner.excess()
+      const settled = excess <= slack
+      if (settled && (reached <= tolerance * objective || reached <= floor)) break
       // What the gap would be without the columns that were found missing just now.
       const restricted = Math.max(0, objective - lower.restricted) / objective
-      since = restricted < 0.9 * gap || outer === 0 ? 0 : since + 1
+      const progress = restricted < 0.9 * gap || (!settled && excess < 0.7 * above)
+      since = progress || outer === 0 ? 0 : since + 1
       gap = Math.min(gap, restricted)
       if (since > PATIENCE || this.#steps > this.#budget || signal?.aborted) break
       await pause({ gap: reached / objective, nonzeros: this.#nonzeros(), iterations: this.#steps })
-      if (solved && restricted <= tolerance) continue
+      if (solved && settled && restricted <= tolerance) continue
       this.#inner.recentre(0.7 * this.#nonzeros())
       if (!solved) this.#inner.bandwidth *= 4
       else if (this.#steps - before <= 12 && this.#hasEnoughKinks()) this.#inner.bandwidth *= 0.5

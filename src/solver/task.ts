@@ -11,6 +11,10 @@ export interface Task {
   /** Targets [N], in place of labels.values. */
   readonly y: Float64Array
   readonly level: number
+  /** Level of each label [N] where they differ: 1 for a floor under the predictions (see non_crossing.ts). */
+  readonly levels?: Float64Array
+  /** How far a prediction may stay below its floor. */
+  readonly slack?: number
   /** Penalty on the mean loss, 0 or more, of the columns below matrix.columns. */
   readonly penalty: number
   /** Whether matrix.columns, the intercept, takes part. */
