@@ -93,7 +93,7 @@ const NAMES = [
   'utility',
   'variance',
 ]
-const NODE_NAMES = ['openDirectory', 'openFile', 'writeFileAtomic']
+const NODE_NAMES = ['arrayBlocks', 'openDirectory', 'openFile', 'openNpy', 'openParquet', 'readCsv', 'writeFileAtomic']
 
 interface Package {
   readonly dependencies: Record<string, string>

@@ -57,7 +57,7 @@ export function collect(value: string, before: string[] = []): string[] {
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
   await withModel(options, loadRewardModel, async (model, device, compute) => {
-    const results = await scoreRows(model, compute, rows, options)
+    const results = await scoreRows(model, compute, rows, options.lambda, options.rearrange)
     if (options.json) return printJson(document(model, device, results, options.rearrange))
     await print(`${heading(model, device, rows.length, options.lambda)}\n${summary(model, rows, results)}`)
     if (results.length === 1) await print(`\n${attributes(model, results[0])}`)
@@ -91,7 +91,8 @@ export async function scoreRows(
   model: RewardModel,
   compute: Compute,
   rows: readonly InputRow[],
-  { lambda, rearrange }: Pick<ScoreOptions, 'lambda' | 'rearrange'> = {},
+  lambda?: number,
+  rearrange?: boolean,
 ): Promise<Score[]> {
   const encoded = encodeAll(model, rows, true)
   const progress = startRows()

@@ -91,7 +91,7 @@ export async function chooseAlpha(
 ): Promise<ChosenAlpha> {
   const given = labels instanceof Float32Array ? { values: labels } : labels
   const { levels, intercept = false, tolerance = TOLERANCE, folds = FOLDS, seed = 0, rule = 'min', signal } = options
-  checkOptions(folds, seed, rule, options.alphas)
+  checkOptions(options)
   const dealt = dealLabels(given, folds, seed)
   const { onProgress } = options
   const fit: LevelSolver = async (training, level, alpha, start, at) => {
@@ -160,7 +160,7 @@ function choose(path: readonly AlphaStep[], rule: AlphaOptions['rule']): number 
  */
 export function dealLabels(labels: Labels, folds: number, seed: number): Int32Array {
   const rowOf = (i: number) => (labels.rowIndex ? labels.rowIndex[i] : i)
-  const present = Array.from(labels.values.keys()).filter((i) => weightOf(labels, i) > 0)
+  const present = Array.from(labels.values.keys()).filter((i) => weightOf(labels, i) !== 0)
   const rows = new Set(present.map(rowOf))
   if (rows.size < folds) {
     throw new Error(
@@ -284,12 +284,8 @@ async function columnSize(solver: Solver, columns: number): Promise<number> {
   return largest
 }
 
-function checkOptions(
-  folds: number,
-  seed: number,
-  rule: AlphaOptions['rule'],
-  alphas: readonly number[] | undefined,
-): void {
+function checkOptions({ levels, folds = FOLDS, seed = 0, rule = 'min', alphas }: AlphaOptions): void {
+  if (levels.length === 0) throw new Error('alpha: levels must have at least one entry, got none')
   if (!Number.isSafeInteger(folds) || folds < 2) {
     throw new Error(`alpha: folds must be a whole number of at least 2, got ${folds}`)
   }

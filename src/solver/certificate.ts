@@ -32,6 +32,15 @@ export interface Products {
   readonly rows: number
 }
 
+/** Predictions of another level that those of the claim must not fall below (side 1) or exceed (side -1). */
+export interface Limit {
+  readonly side: 1 | -1
+  /** By feature row; NaN for rows that have no limit. */
+  readonly values: Float64Array
+  /** Candidates for the dual of the limits, by feature row, in units of the mean loss; those below 0 count as 0. */
+  readonly multipliers: Float64Array
+}
+
 /** A claim to be checked. */
 export interface Claim {
   readonly level: number
@@ -42,6 +51,8 @@ export interface Claim {
   readonly intercept: number | null
   /** Candidate for the dual [labels]; entries of missing labels are ignored. */
   readonly dual: Float64Array
+  /** Where the predictions are limited: the bound then holds for weights that keep within the limits. */
+  readonly limit?: Limit
 }
 
 export interface Certificate {
@@ -56,6 +67,8 @@ export interface Certificate {
    * the labels' mean size, so that huge weights are no excuse.
    */
   readonly rounding: number
+  /** How far a prediction is past its limit, at most; 0 without limits. */
+  readonly excess: number
 }
 
 /** Share of the labels' mean size that may be put down to rounding. */
@@ -85,14 +98,14 @@ export function certifyWith(products: Products, labels: Labels, claim: Claim): C
   const shares = labelShares(labels)
   let size = 0
   for (let i = 0; i < shares.length; i++) if (shares[i] > 0) size += shares[i] * Math.abs(labels.values[i])
-  const objective = evaluatePrimal(products, labels, shares, claim)
+  const { objective, excess } = evaluatePrimal(products, labels, shares, claim)
   const dual = evaluateDual(products, labels, shares, claim)
   const difference = Math.max(0, objective - dual)
   let moved = Math.abs(claim.intercept ?? 0)
   for (let d = 0; d < claim.weights.length; d++) moved += Math.abs(claim.weights[d]) * products.scale[d]
   const rounding = Math.min(moved * 2 ** -24, LARGEST_ROUNDING * size)
   const unit = objective > Math.max(1e-12 * size, rounding) ? objective : size
-  return { objective, dual, gap: difference === 0 ? 0 : difference / unit, rounding }
+  return { objective, dual, gap: difference === 0 ? 0 : difference / unit, rounding, excess }
 }
 
 // Share of each label in the mean loss; 0 for a missing one.
@@ -133,8 +146,8 @@ function plainProducts({ data, rows, columns }: Features): Products {
   }
 }
 
-function evaluatePrimal(products: Products, { values, rowIndex }: Labels, shares: Float64Array, claim: Claim): number {
-  const { level, alpha, weights, intercept } = claim
+function evaluatePrimal(products: Products, { values, rowIndex }: Labels, shares: Float64Array, claim: Claim) {
+  const { level, alpha, weights, intercept, limit } = claim
   const predicted = products.predict(weights, intercept ?? 0)
   let loss = 0
   for (let i = 0; i < values.length; i++) {
@@ -144,18 +157,30 @@ function evaluatePrimal(products: Products, { values, rowIndex }: Labels, shares
   }
   let norm = 0
   for (const w of weights) norm += Math.abs(w)
-  return loss + alpha * norm
+  let excess = 0
+  limit?.values.forEach((value, row) => {
+    if (!Number.isNaN(value)) excess = Math.max(excess, limit.side * (value - predicted[row]))
+  })
+  return { objective: loss + alpha * norm, excess }
 }
 
 function evaluateDual(products: Products, labels: Labels, shares: Float64Array, claim: Claim): number {
   const { values, rowIndex } = labels
-  const { alpha, weights, intercept } = claim
+  const { alpha, weights, intercept, limit } = claim
   const u = clip(shares, claim)
-  if (intercept !== null && !balance(u, shares, claim.level)) return 0
   const perRow = new Float64Array(products.rows)
   const sizes = new Float64Array(products.rows)
   let value = 0
   let sum = 0
+  for (let row = 0; limit && row < perRow.length; row++) {
+    const multiplier = limit.multipliers[row]
+    if (Number.isNaN(limit.values[row]) || !(multiplier > 0 && multiplier < Infinity)) continue
+    perRow[row] = limit.side * multiplier
+    sizes[row] = multiplier
+    value += limit.side * multiplier * limit.values[row]
+    sum += limit.side * multiplier
+  }
+  if (intercept !== null && !balance(u, shares, claim.level, sum)) return 0
   for (let i = 0; i < values.length; i++) {
     if (shares[i] === 0) continue
     const row = rowIndex ? rowIndex[i] : i
@@ -183,11 +208,12 @@ function clip(shares: Float64Array, { level, dual }: Claim): Float64Array {
   )
 }
 
-// Moves values in proportion to their distance from both bounds until the weighted sum is 0; values at a bound stay there.
-function balance(u: Float64Array, shares: Float64Array, level: number): boolean {
+// Moves values in proportion to their distance from both bounds until the weighted sum and `rest` add to 0; values at a
+// bound stay there.
+function balance(u: Float64Array, shares: Float64Array, level: number, rest: number): boolean {
   const step = (round: number): boolean | null => {
-    let sum = 0
-    let absolute = 0
+    let sum = rest
+    let absolute = Math.abs(rest)
     let room = 0
     for (let i = 0; i < u.length; i++) {
       sum += shares[i] * u[i]

@@ -3,14 +3,16 @@
 //   minimise over w, b   mean over i of pinball_level(y_i - x_i.w - b) + alpha * |w|_1
 //
 // The objective is the one of scikit-learn's QuantileRegressor, the mean weighted if the labels are; the intercept b is
-// optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross.
+// optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross; the option
+// `nonCrossing` holds each level by the one before (see non_crossing.ts).
 import type { Device } from '../device/device.ts'
 import { type DeviceKind, openDevice } from '../device/open.ts'
 import type { Features, Labels } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
 import { mergeLabels, weightedQuantile } from './labels.ts'
-import { fitLevel, type LevelFit, type Problem, type Start, sumRows } from './level.ts'
+import { type Candidate, fitLevel, type LevelFit, type Problem, type Start, type State, sumRows } from './level.ts'
 import { Matrix } from './matrix.ts'
+import { countCrossings, fitBeside, type OrderedLevel, outward } from './non_crossing.ts'
 import { Phases } from './phases.ts'
 import { Team } from './team.ts'
 
@@ -68,6 +70,12 @@ export interface FitOptions {
   /** Whether to return the dual points of the certificates; default false. */
   readonly duals?: boolean
   /**
+   * Whether the predictions of higher levels must not be below those of lower ones on rows with labels; default false. The level
+   * nearest to the median is then fitted first, and the others outward, upper ones before lower ones. Bounds hold for weights
+   * that keep to the order given the level before. Not together with `start`.
+   */
+  readonly nonCrossing?: boolean
+  /**
    * Where the first level starts: weights [columns] of the level before, or of a larger alpha. A fit that goes on from the last
    * finished level gives the same bits as one that was never interrupted.
    */
@@ -89,6 +97,10 @@ export interface QuantileFit {
   readonly fits: LevelFit[]
   /** With the option `duals`: [K, labels], row-major, the points from which `certify` makes the bounds; 0 for missing labels. */
   readonly duals: Float64Array | null
+  /** With `duals` and `nonCrossing`: [K, rows], the multipliers of the limits by feature row, below 0 for upper ones. */
+  readonly multipliers: Float64Array | null
+  /** With `nonCrossing`: pairs of a row with labels and a level whose prediction is below that of the level before it. */
+  readonly crossings: number | null
   /** Milliseconds by phase; they add up to the time of the fit. */
   readonly phases: Record<string, number>
 }
@@ -239,6 +251,8 @@ async function fitLevels(
   const { arena } = matrix.team
   checkOptions(levels, alpha, tolerance)
   checkStart(options.start, columns, intercept)
+  if (options.nonCrossing && options.start)
+    throw new Error('fit: start must be absent with nonCrossing, as levels are not fitted in ascending order; leave one out')
   const phases = new Phases('labels')
   const mark = arena.mark()
   try {
@@ -268,15 +282,23 @@ async function fitLevels(
     const intercepts = intercept ? new Float32Array(levels.length) : null
     const points = options.duals ? new Float64Array(levels.length * labels.values.length) : null
     const fits = new Array<LevelFit>(levels.length)
+    const multipliers = points && options.nonCrossing ? new Float64Array(levels.length * matrix.rows) : null
     let start = options.start
-    const order = Array.from(levels.keys()).sort((a, b) => levels[a] - levels[b] || a - b)
-    for (const index of order) {
+    const done = new Array<Candidate>(levels.length)
+    const ascending = Array.from(levels.keys()).sort((a, b) => levels[a] - levels[b] || a - b)
+    const order = options.nonCrossing ? outward(levels) : ascending.map((index) => ({ index, side: 1 as const, inner: -1 }))
+    for (const { index, side, inner } of order) {
       const tell = onProgress && everySoOften(PROGRESS_MS, onProgress)
-      const { fit, candidate } = await fitLevel(problem, levels[index], start, (state) =>
-        tell?.({ index, levels: levels.length, level: levels[index], ...state }),
-      )
+      const hear = (state: State) => tell?.({ index, levels: levels.length, level: levels[index], ...state })
+      const free = inner < 0 || size === 0
+      const result: OrderedLevel = free
+        ? await fitLevel(problem, levels[index], start, hear)
+        : await fitBeside(problem, levels[index], side, done[inner], hear)
+      const { fit, candidate } = result
       signal?.throwIfAborted()
       start = candidate
+      done[index] = candidate
+      if (result.multipliers) multipliers?.set(result.multipliers, index * matrix.rows)
       weights.set(candidate.weights, index * columns)
       if (intercepts) intercepts[index] = candidate.intercept ?? 0
       points?.set(candidate.dual, index * labels.values.length)
@@ -284,7 +306,8 @@ async function fitLevels(
       onLevel?.({ index, fit, weights: candidate.weights, intercept: candidate.intercept })
     }
     phases.enter('end')
-    return { weights, intercepts, fits, duals: points, phases: phases.ms }
+    const crossings = options.nonCrossing ? countCrossings(problem, ascending.map((index) => done[index])) : null
+    return { weights, intercepts, fits, duals: points, multipliers, crossings, phases: phases.ms }
   } finally {
     arena.release(mark)
   }

@@ -168,7 +168,7 @@ class InteriorPoint {
     const scale = matrix.scale.values
     const n = this.#labels
     let size = 0
-    for (let i = 0; i < n; i++) size += this.#weight[i] * Math.abs(y[i])
+    for (let i = 0; i < n; i++) if (this.#level[i] < 1) size += this.#weight[i] * Math.abs(y[i])
     size = Math.max(size, 1e-6)
     for (let i = 0; i < this.#size; i++) {
       const unit = i < n ? size : size / scale[this.#penalised[i - n]]
@@ -180,10 +180,10 @@ class InteriorPoint {
     this.#spread(this.#v.weights.values)
     this.#residuals()
     let spread = 0
-    for (let i = 0; i < n; i++) spread += this.#weight[i] * Math.abs(this.#fit[i])
+    for (let i = 0; i < n; i++) if (this.#level[i] < 1) spread += this.#weight[i] * Math.abs(this.#fit[i])
     const slack = Math.max(spread, 1e-3 * size)
     let typical = 0
-    for (let i = 0; i < n; i++) typical += this.#weight[i] * this.#weight[i]
+    for (let i = 0; i < n; i++) if (this.#level[i] < 1) typical += this.#weight[i] * this.#weight[i]
     for (let i = 0; i < this.#size; i++) {
       const centre = i < n && this.#level[i] < 1 ? slack : (slack * typical) / this.#weight[i]
       this.#above[i] = Math.max(this.#fit[i], 0) + centre

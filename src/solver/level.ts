@@ -1,7 +1,7 @@
 // One level of one attribute: which solver, from where, and what its answer is worth.
 import type { Device } from '../device/device.ts'
 import type { F64 } from './arena.ts'
-import { type Certificate, certifyWith, type Labels } from './certificate.ts'
+import { type Certificate, certifyWith, type Labels, type Limit } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
 import { searchColumns } from './column_search.ts'
 import { type LabelSet, MISSING, takeRows } from './labels.ts'
@@ -64,7 +64,7 @@ export interface Problem {
   rested: number
 }
 
-type State = { readonly gap: number; readonly nonzeros: number; readonly iterations: number }
+export type State = { readonly gap: number; readonly nonzeros: number; readonly iterations: number }
 
 /** Fits a level from `start` (0 if absent); `tell` hears of its progress when the event loop has had its turn. */
 export async function fitLevel(
@@ -74,55 +74,18 @@ export async function fitLevel(
   tell: (state: State) => void,
 ): Promise<{ fit: LevelFit; candidate: Candidate }> {
   const started = performance.now()
-  const { set, matrix, tolerance, alpha, size, y, signal, phases, intercept, shift } = problem
+  const { matrix, tolerance, size, y, signal } = problem
   const finish = (candidate: Candidate, method: LevelFit['method'], iterations: number) => ({
     candidate,
-    fit: {
-      level,
-      objective: candidate.certificate.objective,
-      dual: candidate.certificate.dual,
-      gap: candidate.certificate.gap,
-      status: solved(candidate, tolerance) ? ('optimal' as const) : ('tolerance not reached' as const),
-      nonzeros: candidate.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0),
-      iterations,
-      ms: performance.now() - started,
-      method,
-    },
+    fit: report(problem, level, candidate, method, iterations, started),
   })
   if (size === 0) {
     const weights = new Float64Array(matrix.stride)
     const dual = y.map((value) => (value > 0 ? level : value < 0 ? level - 1 : 0))
     return finish(check(problem, level, { weights, dual, objective: 0, bound: 0 }), 'closed form', 0)
   }
-  const pause = async (state: State): Promise<void> => {
-    if (performance.now() - problem.rested < PAUSE_MS) return
-    const before = phases.enter('pause')
-    tell(state)
-    await breathe()
-    problem.rested = performance.now()
-    phases.enter(before)
-  }
-  const task: Task = {
-    matrix,
-    labels: set,
-    y,
-    level,
-    penalty: alpha,
-    intercept,
-    tolerance: 0.9 * tolerance,
-    enough: 0.3 * tolerance,
-    floor: 1e-14,
-    phases,
-    device: problem.device,
-    signal,
-    pause,
-  }
-  let from: Float64Array | undefined
-  if (start) {
-    from = new Float64Array(matrix.stride)
-    for (let j = 0; j < matrix.columns; j++) from[j] = start.weights[j] / size
-    if (intercept) from[matrix.columns] = ((start.intercept ?? shift) - shift) / size
-  }
+  const task = taskOf(problem, level, tell)
+  let from = start && solverUnits(problem, start)
   let first: { candidate: Candidate; iterations: number } | undefined
   if (suitsNewton(problem)) {
     from ??= await coldStart(problem, task)
@@ -144,6 +107,64 @@ export async function fitLevel(
   return finish(candidate, 'interior point', iterations)
 }
 
+/** What the solvers are given. */
+export function taskOf(problem: Problem, level: number, tell: (state: State) => void): Task {
+  const { set, matrix, tolerance, alpha, y, signal, phases, intercept, device } = problem
+  const pause = async (state: State): Promise<void> => {
+    if (performance.now() - problem.rested < PAUSE_MS) return
+    const before = phases.enter('pause')
+    tell(state)
+    await breathe()
+    problem.rested = performance.now()
+    phases.enter(before)
+  }
+  return {
+    matrix,
+    labels: set,
+    y,
+    level,
+    penalty: alpha,
+    intercept,
+    tolerance: 0.9 * tolerance,
+    enough: 0.3 * tolerance,
+    floor: 1e-14,
+    phases,
+    device,
+    signal,
+    pause,
+  }
+}
+
+/** Weights [stride] as the solvers see them. */
+export function solverUnits({ matrix, size, shift, intercept }: Problem, start: Start): Float64Array {
+  const from = new Float64Array(matrix.stride)
+  for (let j = 0; j < matrix.columns; j++) from[j] = start.weights[j] / size
+  if (intercept) from[matrix.columns] = ((start.intercept ?? shift) - shift) / size
+  return from
+}
+
+/** What is said about a level that began at `started`. */
+export function report(
+  { tolerance }: Problem,
+  level: number,
+  candidate: Candidate,
+  method: LevelFit['method'],
+  iterations: number,
+  started: number,
+): LevelFit {
+  return {
+    level,
+    objective: candidate.certificate.objective,
+    dual: candidate.certificate.dual,
+    gap: candidate.certificate.gap,
+    status: solved(candidate, tolerance) ? 'optimal' : 'tolerance not reached',
+    nonzeros: candidate.weights.reduce((count, w) => count + (w !== 0 ? 1 : 0), 0),
+    iterations,
+    ms: performance.now() - started,
+    method,
+  }
+}
+
 // Where nothing is known, a rough fit to a part of the rows is a cheap place to start from.
 async function coldStart({ matrix, base, set }: Problem, task: Task): Promise<Float64Array | undefined> {
   if (set.rows.length < START_STEP * START_ROWS) return undefined
@@ -161,7 +182,7 @@ async function coldStart({ matrix, base, set }: Problem, task: Task): Promise<Fl
 }
 
 // Proximal Newton needs a penalty, and pays only where a Gram matrix over all rows would be slow.
-function suitsNewton({ alpha, set, matrix }: Problem): boolean {
+export function suitsNewton({ alpha, set, matrix }: Problem): boolean {
   const rows = set.rows.length
   return alpha > 0 && rows > 4 * Math.min(matrix.columns, 256) && rows * matrix.columns ** 2 > 2e7
 }
@@ -177,9 +198,16 @@ export interface Candidate {
   readonly met: boolean
 }
 
-// Weights in the units of the labels, rounded to f32, and what they are worth. Weights whose removal cannot cost more than 2 %
-// of the tolerance become exact zeros.
-function check(problem: Problem, level: number, solution: Omit<Solution, 'iterations'>): Candidate {
+/**
+ * Weights in the units of the labels, rounded to f32, and what they are worth. Weights whose removal cannot cost more than 2 % of
+ * the tolerance become exact zeros.
+ */
+export function check(
+  problem: Problem,
+  level: number,
+  solution: Omit<Solution, 'iterations'>,
+  limit?: Limit,
+): Candidate {
   const { labels, set, alpha, matrix, tolerance, size, shift, phases } = problem
   const before = phases.enter('certificate')
   const scale = matrix.scale.values
@@ -195,13 +223,13 @@ function check(problem: Problem, level: number, solution: Omit<Solution, 'iterat
   const intercept = problem.intercept ? Math.fround(solution.weights[matrix.columns] * size + shift) : null
   const dual = new Float64Array(labels.values.length)
   for (let i = 0; i < dual.length; i++) if (set.index[i] !== MISSING) dual[i] = solution.dual[set.index[i]]
-  const certificate = certifyWith(fastProducts(matrix), labels, { level, alpha, weights, intercept, dual })
+  const certificate = certifyWith(fastProducts(matrix), labels, { level, alpha, weights, intercept, dual, limit })
   const met = solution.objective - solution.bound <= Math.max(tolerance * solution.objective, VANISHING)
   phases.enter(before)
   return { weights, intercept, dual, certificate, met }
 }
 
-function solved({ certificate, met }: Candidate, tolerance: number): boolean {
+export function solved({ certificate, met }: Candidate, tolerance: number): boolean {
   const { objective, dual, gap, rounding } = certificate
   return gap <= tolerance || (met && objective - dual <= rounding)
 }
