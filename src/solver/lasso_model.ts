@@ -220,8 +220,8 @@ export class LassoModel {
       team.kernels.factor_block(a, lda, k, block, this.#diagonal, this.#inverse)
       const groups = (size - k - width) / 8
       if (groups <= 0) break
-      team.run('factor_rows', [a, lda, k, this.#inverse, this.#strips], groups, groups > 8 ? 2 : groups)
-      team.run('factor_update', [a, lda, k, size, this.#strips], groups, groups > 8 ? 1 : groups)
+      team.run('factor_rows', [a, lda, k, this.#inverse, this.#strips], groups, groups > 16 ? 2 : groups)
+      team.run('factor_update', [a, lda, k, size, this.#strips], groups, groups > 16 ? 1 : groups)
     }
   }
 }
