@@ -22,9 +22,10 @@ export {
   variance,
 } from './reward/distribution.ts'
 export { type Features, loadFeatureModel } from './reward/features.ts'
-export { loadRewardModel, type RewardModel, type Score } from './reward/model.ts'
+export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'
+export { type AlphaOptions, type AlphaProgress, type AlphaStep, type ChosenAlpha, chooseAlpha } from './solver/alpha.ts'
 export { type Certificate, type Claim, certify } from './solver/certificate.ts'
 export {
   type FeatureBlocks,

@@ -1,6 +1,7 @@
 // The public names in Node: everything of index.ts, and files on disk.
-export { openDirectory, openFile, writeFileAtomic } from './files/disk.ts'
+
 export { readCsv } from './files/csv.ts'
+export { openDirectory, openFile, writeFileAtomic } from './files/disk.ts'
 export { openNpy } from './files/npy.ts'
 export { openParquet } from './files/parquet.ts'
 export { arrayBlocks, type ColumnChoice, type StoredArray, type Table } from './files/table.ts'

@@ -231,6 +231,7 @@ test('the path begins where all weights vanish, and goes down three decades', as
 test('problems without an answer end with one', async () => {
   const options = { levels: [0.2, 0.5], intercept: true, folds: 3 }
   const { features, labels } = linear(8, 40, 3, 1, 1)
+  const tied: boolean[] = []
   const zero = { ...features, data: new Float32Array(features.data.length) }
   for (const [name, x, y] of [
     ['zero columns', zero, labels],
@@ -241,12 +242,14 @@ test('problems without an answer end with one', async () => {
     for (const intercept of [true, false]) {
       const { alpha, path } = await chosen(x, y, { ...options, intercept })
       assert.ok(alpha > 0 && Number.isFinite(alpha), `${name}: ${alpha}`)
+      if (path.every(({ loss }) => loss === path[0].loss)) tied.push(alpha === path[0].alpha)
       assert.ok(
         path.every(({ loss, error }) => Number.isFinite(loss) && Number.isFinite(error)),
         name,
       )
     }
   }
+  assert.ok(tied.length > 0 && tied.every(Boolean), 'equal losses must take the largest penalty')
 })
 
 test('noise takes a large penalty and a short path, a strong signal a small one', async () => {
@@ -301,7 +304,7 @@ test('progress names each step, and an abort ends it', async () => {
 })
 
 test('options and labels that cannot be used are refused', async () => {
-  const { features, labels } = linear(11, 6, 2, 1, 1)
+  const { features, labels } = linear(11, 6, 3, 1, 1)
   const few = labels.map((value, i) => (i < 2 ? value : Number.NaN))
   const cases: [Float32Array | Labels, Partial<AlphaOptions>, string][] = [
     [labels, { folds: 1 }, 'alpha: folds must be a whole number of at least 2, got 1'],

@@ -3,6 +3,8 @@ import { readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { choosing, finishLevels } from '../src/cli/fit_levels.ts'
+import { type Finished, keepFinished, nothingFinished, readFinished, type Settings } from '../src/cli/fit_partial.ts'
 import {
   encodeSafetensors,
   openSafetensors,
@@ -11,6 +13,8 @@ import {
   widenBF16,
 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
+import { chooseAlpha } from '../src/solver/alpha.ts'
+import { openSolver } from '../src/solver/fit.ts'
 import { close } from './assert.ts'
 import { each, openWorkplace, type Workplace } from './command.ts'
 import { random } from './random.ts'
@@ -39,6 +43,7 @@ const X = random(1).normal(ROWS * COLUMNS)
 const NOISE = random(2).normal(ROWS * 2)
 /** [ROWS, 2]; the first row has no second label. */
 const Y = NOISE.map((noise, i) => (i === 1 ? Number.NaN : noise + (i % 2 ? 1 : -1) * X[(i >> 1) * COLUMNS + (i % 2)]))
+const NAMES = ['dull', 'kind']
 const W = random(3).uniform(ROWS, 0.5, 2)
 
 const tensor = (name: string, shape: readonly number[], data: ArrayBufferView, dtype: TensorData['dtype'] = 'F32') => ({
@@ -195,6 +200,122 @@ test('features that do not fit into the memory are refused with the file and the
     /large\.safetensors: .*300,?000.*4,?096.*G/,
   )
   await rm(at('large.safetensors'))
+})
+
+test('--alpha auto chooses a penalty for each attribute, writes it and shows what it was chosen from', async () => {
+  const auto = ['--features', 'f.safetensors', ...SOME, '--alpha', 'auto']
+  const { report, metadata, weight } = await fit(...auto)
+  assert.equal(Object.keys(report), ['rows', 'columns', 'alpha', 'fits', 'ms', 'paths'])
+  assert.equal([Object.keys(report.alpha), Object.keys(report.paths)], [NAMES, NAMES])
+  assert.is(metadata.alpha, JSON.stringify(report.alpha))
+  const solver = await openSolver({ data: X, rows: ROWS, columns: COLUMNS })
+  for (const [m, name] of NAMES.entries()) {
+    const path: { alpha: number; loss: number; error: number }[] = report.paths[name]
+    assert.is(path.find(({ loss }) => loss === Math.min(...path.map((step) => step.loss)))!.alpha, report.alpha[name])
+    // As the library chooses it, and as a fit with that penalty.
+    const labels = { values: Y.filter((_, i) => i % 2 === m), weights: W }
+    const chosen = await chooseAlpha(solver, labels, { levels: [0.2, 0.5], intercept: true })
+    assert.equal(chosen, { alpha: report.alpha[name], path })
+    const same = await fit('--features', 'f.safetensors', ...SOME, '--labels', name, '--alpha', String(chosen.alpha))
+    assert.equal(same.weight, weight.slice(m * 2 * COLUMNS, (m + 1) * 2 * COLUMNS))
+  }
+  await solver.close()
+  const { code, out, err } = await place.pinball(['fit', '--out', 'h.safetensors', ...auto])
+  assert.equal([code, err], [0, ''])
+  assert.match(out, /\nalpha by cross-validation: dull [\d.e-]+, kind [\d.e-]+\nh\.safetensors: 4 heads/)
+  await writeFile(at('some.npy'), npy('<f4', [ROWS], Y.filter((_, i) => i % 2 === 0).fill(Number.NaN, 4)))
+  await place.refused(
+    ['fit', '--out', 'u.safetensors', '--features', 'x.npy', '--labels', 'some.npy', '--alpha', 'auto'],
+    'labels "some": alpha: 5 folds need at least as many rows with labels, found 4; take fewer folds, or set alpha',
+  )
+})
+
+/** Fits both attributes in this process, until `stop`; gives what is finished, which is also kept in the file at `path`. */
+function startRun(change: Partial<Settings>, path: string) {
+  const features = {
+    name: 'x',
+    rows: ROWS,
+    columns: COLUMNS,
+    dtype: 'f32' as const,
+    read: async (first: number, count: number) => X.subarray(first * COLUMNS, (first + count) * COLUMNS),
+  }
+  const fingerprint = { bytes: 0, features: '', labels: '' }
+  const parts = { features, columns: null, attributes: NAMES, labels: Y, metadata: {}, fingerprint }
+  const problem = { ...parts, close: async () => {} }
+  const options = { levels: [0.2, 0.5, 0.7], alpha: 0.003, intercept: false, tolerance: 1e-4, nonCrossing: false }
+  const shape = { attributes: NAMES, rows: ROWS, columns: COLUMNS, names: null, ...fingerprint }
+  const settings: Settings = { ...options, ...shape, ...change }
+  const run = async (finished: Finished, stop: (now: Finished) => boolean = () => false) => {
+    const controller = new AbortController()
+    const keeper = keepFinished(path, settings, finished)
+    const touch = () => stop(finished) && controller.abort(new Error('cut'))
+    const work = { problem, settings, finished, device: 'wasm' as const, signal: controller.signal }
+    await finishLevels({ ...work, keeper: { ...keeper, touch } }).catch((error: Error) =>
+      assert.is(error.message, 'cut'),
+    )
+    await keeper.save()
+    return finished
+  }
+  return { settings, run }
+}
+
+const withoutTimes = ({ fits, ...rest }: Finished) => ({ ...rest, fits: fits.map(({ ms, ...fit }) => fit) })
+
+test('a penalty that was chosen is kept with the levels, and not chosen again', async () => {
+  const path = at('auto.partial')
+  const { settings, run } = startRun({ alpha: 'auto' }, path)
+  const whole = await run(nothingFinished(settings))
+  assert.equal([whole.fits.length, whole.alphas.length], [6, 2])
+  for (const [alphas, fits] of [
+    [1, 0],
+    [1, 1],
+    [2, 3],
+    [2, 5],
+  ]) {
+    const cut = await run(nothingFinished(settings), (now) => now.alphas.length === alphas && now.fits.length === fits)
+    assert.equal([cut.alphas.length, cut.fits.length], [alphas, fits])
+    const kept = await readFinished(path, settings)
+    assert.equal(kept, cut)
+    const chosen = [...kept.alphas]
+    assert.equal(withoutTimes(await run(kept)), withoutTimes(whole))
+    for (const [m, alpha] of chosen.entries()) assert.ok(kept.alphas[m] === alpha, `${NAMES[m]} was chosen again`)
+  }
+})
+
+test('the choice of a penalty says how far it is', async () => {
+  const state = { index: 2, alphas: 12, alpha: 0.0123, fold: 1, folds: 5, level: 0.5 }
+  assert.is(choosing(state), 'choosing alpha, 3 of 12 (0.0123), fold 2 of 5')
+  assert.is(choosing({ ...state, index: -1 }), 'choosing alpha, first where it begins')
+})
+
+test('--non-crossing keeps the levels in order, and those of an attribute together', async () => {
+  const many = ['--features', 'f.safetensors', '--levels', '9', '--labels', 'kind', '--alpha', '0.0005']
+  const crossings = ({ weight }: Heads) => {
+    let count = 0
+    for (let n = 0; n < ROWS; n++) {
+      if (Number.isNaN(Y[2 * n + 1])) continue
+      const predicted = Array.from({ length: 9 }, (_, k) =>
+        weight.subarray(k * COLUMNS, (k + 1) * COLUMNS).reduce((sum, w, d) => sum + w * X[n * COLUMNS + d], 0),
+      )
+      for (let k = 1; k < 9; k++) if (predicted[k] < predicted[k - 1] - 1e-5) count++
+    }
+    return count
+  }
+  const free = await fit(...many)
+  const ordered = await fit(...many, '--non-crossing')
+  assert.ok(crossings(free) > 0, 'nothing crosses, so nothing was tested')
+  assert.is(crossings(ordered), 0)
+  assert.equal([free.metadata.non_crossing, ordered.metadata.non_crossing], [undefined, 'true'])
+  const path = at('ordered.partial')
+  const { settings, run } = startRun({ nonCrossing: true }, path)
+  const whole = await run(nothingFinished(settings))
+  assert.equal(
+    whole.fits.map(({ attribute, level }) => `${attribute} ${level}`),
+    NAMES.flatMap((name) => settings.levels.map((level) => `${name} ${level}`)),
+  )
+  const cut = await run(nothingFinished(settings), ({ fits }) => fits.length > 0)
+  assert.is(cut.fits.length, 3)
+  assert.equal(withoutTimes(await run(await readFinished(path, settings))), withoutTimes(whole))
 })
 
 const usage: [string, string[], RegExp][] = [

@@ -58,7 +58,13 @@ async function inProcess(settings: Settings, x: Float32Array, y: Float32Array, c
     const touch = () => {
       if (finished.fits.length === stopAfter) controller.abort(new Error('cut'))
     }
-    const work = { problem: { ...problem, close }, settings, finished, device: 'wasm', signal: controller.signal }
+    const work = {
+      problem: { ...problem, close },
+      settings,
+      finished,
+      device: 'wasm' as const,
+      signal: controller.signal,
+    }
     await finishLevels({ ...work, keeper: { ...keeper, touch } }).catch((error: Error) =>
       assert.is(error.message, 'cut'),
     )
@@ -81,7 +87,7 @@ test('a fit that is cut after any level goes on to the same bits', async () => {
     const x = draw.normal(rows * columns)
     const y = draw.normal(rows * 2).map((noise, i) => noise + x[(i >> 1) * columns + (i % 2)])
     const levels = [0.1, 0.3, 0.5, 0.9]
-    const penalty = { levels, alpha: 0.01, tolerance: 1e-4, monotone: false }
+    const penalty = { levels, alpha: 0.01, tolerance: 1e-4, nonCrossing: false }
     const shape = { rows, columns, names: null, bytes: 0, features: '', labels: '' }
     for (const intercept of [false, true]) {
       const settings: Settings = { attributes: ['one', 'two'], intercept, ...penalty, ...shape }

@@ -62,6 +62,7 @@ const NAMES = [
   'DEVICE_KINDS',
   'blobSource',
   'cdf',
+  'chooseAlpha',
   'certify',
   'cvar',
   'density',

@@ -64,7 +64,11 @@ The file holds "regression_layer.weight" [M * K, D] F32 (row = attribute * K + l
 "regression_layer.bias" [M * K]. Exit code 3: a fit missed its tolerance; what it reached is written.
 
 Finished levels are kept in OUT.partial while a long fit goes on. After Ctrl-C (exit code 130) or a crash the same command with
---resume goes on from there and writes the same file, bit for bit.
+--resume goes on from there and writes the same file, bit for bit. With --non-crossing an attribute is kept when all its levels
+are finished.
+
+--alpha auto takes, for each attribute, the penalty with the least mean pinball loss in a cross-validation with five folds over
+a path of twelve penalties; --json shows the path. The file holds what was chosen in its metadata, by attribute.
 
 Examples:
   $ pinball fit --features ratings.safetensors --out heads.safetensors

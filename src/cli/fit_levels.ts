@@ -1,7 +1,8 @@
 // The work of `pinball fit`: all levels of all attributes, on from what is finished, with progress and an end on interrupt.
 import type { DeviceKind } from '../device/open.ts'
+import { show } from '../files/json.ts'
 import { figure } from './draw.ts'
-import type { Finished, Keeper, Settings } from './fit_partial.ts'
+import type { AttributeFit, Finished, Keeper, Settings } from './fit_partial.ts'
 import type { Problem } from './fit_problem.ts'
 import {
   type AlphaProgress,
@@ -59,23 +60,28 @@ async function finishAttribute(
   const options = { intercept, tolerance, signal }
   const onProgress = (state: Progress) => progress.update(attribute, state)
   if (settings.alpha === 'auto' && finished.alphas.length === m) {
+    const onProgress = (state: AlphaProgress) => progress.choose(attribute, state)
     finished.alphas.push(
-      await chooseAlpha(solver, labels, {
-        levels,
-        intercept,
-        signal,
-        onProgress: (state) => progress.choose(attribute, state),
+      await chooseAlpha(solver, labels, { levels, intercept, signal, onProgress }).catch((error: Error) => {
+        if (signal.aborted) throw error
+        throw new Error(`labels ${show(attribute)}: ${error.message}`, { cause: error })
       }),
     )
+    keeper.touch()
+  }
+  const waiting: AttributeFit[] = []
+  const keep = (...fits: AttributeFit[]) => {
+    finished.fits.push(...fits)
     keeper.touch()
   }
   const onLevel: FitOptions['onLevel'] = ({ index, fit, weights, intercept: constant }) => {
     const row = m * levels.length + first + index
     finished.weight.set(weights, row * columns)
     if (finished.bias && constant !== null) finished.bias[row] = constant
-    finished.fits.push({ attribute, ...fit })
+    // Levels that hold each other come from the middle outward, and count only together.
+    if (nonCrossing) waiting[index] = { attribute, ...fit }
+    else keep({ attribute, ...fit })
     progress.done(attribute, fit)
-    keeper.touch()
   }
   await solver.fit(labels, {
     ...options,
@@ -86,6 +92,7 @@ async function finishAttribute(
     onLevel,
     onProgress,
   })
+  if (nonCrossing) keep(...waiting)
 }
 
 /** Where the level after output `row` starts. */
@@ -133,7 +140,8 @@ function startLevels(total: number, before: number): LevelProgress {
   }
 }
 
-function choosing({ index, alphas, alpha, fold, folds }: AlphaProgress): string {
+/** How far the choice of a penalty has come, in words. */
+export function choosing({ index, alphas, alpha, fold, folds }: AlphaProgress): string {
   if (index < 0) return 'choosing alpha, first where it begins'
   return `choosing alpha, ${index + 1} of ${alphas} (${figure(alpha)}), fold ${fold + 1} of ${folds}`
 }

@@ -15,7 +15,7 @@ export interface Settings {
   readonly alpha: number | 'auto'
   readonly intercept: boolean
   readonly tolerance: number
-  readonly nonCrossing?: boolean
+  readonly nonCrossing: boolean
   readonly rows: number
   readonly columns: number
   /** Names of the feature columns, where the file has them. */

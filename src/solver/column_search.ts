@@ -82,7 +82,7 @@ function emptySolution({ matrix, labels, y, level, levels, intercept }: Task): S
   if (levels) {
     // Under floors nothing is that simple; this only ranks the columns.
     const dual = y.map((value, i) => (levels[i] === 1 ? 0 : value > 0 ? level : level - 1))
-    return { weights, dual, objective: Number.POSITIVE_INFINITY, bound: 0, iterations: 0 }
+    return { weights, dual, objective: Number.MAX_VALUE, bound: 0, iterations: 0 }
   }
   const constant = intercept ? weightedQuantile(y, labels.weights, level) : 0
   if (intercept) weights[matrix.columns] = constant

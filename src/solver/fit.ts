@@ -252,7 +252,9 @@ async function fitLevels(
   checkOptions(levels, alpha, tolerance)
   checkStart(options.start, columns, intercept)
   if (options.nonCrossing && options.start)
-    throw new Error('fit: start must be absent with nonCrossing, as levels are not fitted in ascending order; leave one out')
+    throw new Error(
+      'fit: start must be absent with nonCrossing, as levels are not fitted in ascending order; leave one out',
+    )
   const phases = new Phases('labels')
   const mark = arena.mark()
   try {
@@ -286,7 +288,9 @@ async function fitLevels(
     let start = options.start
     const done = new Array<Candidate>(levels.length)
     const ascending = Array.from(levels.keys()).sort((a, b) => levels[a] - levels[b] || a - b)
-    const order = options.nonCrossing ? outward(levels) : ascending.map((index) => ({ index, side: 1 as const, inner: -1 }))
+    const order = options.nonCrossing
+      ? outward(levels)
+      : ascending.map((index) => ({ index, side: 1 as const, inner: -1 }))
     for (const { index, side, inner } of order) {
       const tell = onProgress && everySoOften(PROGRESS_MS, onProgress)
       const hear = (state: State) => tell?.({ index, levels: levels.length, level: levels[index], ...state })
@@ -306,7 +310,12 @@ async function fitLevels(
       onLevel?.({ index, fit, weights: candidate.weights, intercept: candidate.intercept })
     }
     phases.enter('end')
-    const crossings = options.nonCrossing ? countCrossings(problem, ascending.map((index) => done[index])) : null
+    const crossings = options.nonCrossing
+      ? countCrossings(
+          problem,
+          ascending.map((index) => done[index]),
+        )
+      : null
     return { weights, intercepts, fits, duals: points, multipliers, crossings, phases: phases.ms }
   } finally {
     arena.release(mark)

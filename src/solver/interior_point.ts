@@ -13,8 +13,8 @@ const PATIENCE = 12
 
 /** Dual values, of at most 1, are rounded to 0 below this. */
 const NOISE = 1e-13
-/** Dual of a floor at the start, in units of a label's mean weight. */
-const FLOOR_START = 0.01
+/** Dual of a floor at the start, in units of a label's mean weight: with less, the first steps hit the bound. */
+const FLOOR_START = 1
 /** What may be left in an unpenalised column, as a share of its terms. */
 const BALANCED = 1e-9
 /** Rows of the Gram matrix that are packed at a time. */
@@ -144,7 +144,7 @@ class InteriorPoint {
       }
       const gap = bestPrimal - bestDual
       if (gap <= task.tolerance * bestPrimal || gap <= task.floor) break
-      since = gap < 0.9 * before ? 0 : since + 1
+      since = gap < 0.9 * before || bestDual === Number.NEGATIVE_INFINITY ? 0 : since + 1
       const relative = Number.isFinite(gap) ? gap / bestPrimal : 1
       await task.pause({
         gap: relative,
@@ -230,7 +230,8 @@ class InteriorPoint {
     // With floors the dual starts off balance; until that is made up for, there is no bound.
     if (levels) {
       for (const j of this.#columns.subarray(0, this.#free))
-        if (Math.abs(dual[j]) > BALANCED * size * matrix.scale.values[j]) return { value: Number.NEGATIVE_INFINITY, share }
+        if (Math.abs(dual[j]) > BALANCED * size * matrix.scale.values[j])
+          return { value: Number.NEGATIVE_INFINITY, share }
     }
     return { value: value * share, share }
   }

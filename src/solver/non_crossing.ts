@@ -26,10 +26,10 @@ import type { Solution, Task } from './task.ts'
 /** A row counts as crossing where its quantiles are out of order by more than this, in units of the labels' mean size. */
 const CROSSING = 1e-6
 /** Penalty on a broken floor at first, in mean weights of a row's labels, and its growth where it was not enough. */
-const PENALTY = Number(process.env.NC_M ?? 30)
+const PENALTY = 30
 const GROWTH = 8
-/** Floors are raised by this at first, in the units of the solvers, and may be missed by as much. */
-const SLACK = Number(process.env.NC_S ?? 2e-6)
+/** Floors are raised by this at first, in units of the tolerance and the labels' mean size, and may be missed by as much. */
+const SLACK = 0.3
 const ROUNDS = 4
 
 /** One level of a fit without crossings. */
@@ -68,15 +68,15 @@ export async function fitBeside(
   for (const row of set.rows) values[row] = predicted[row]
   let iterations = 0
   let best: { candidate: Candidate; limit: Limit; method: LevelFit['method'] } | undefined
-  let from = solverUnits(problem, inner).map((w) => side * w)
+  let from: Float64Array = solverUnits(problem, inner).map((w) => side * w)
   let penalty = PENALTY
-  let slack = SLACK
+  let slack = SLACK * tolerance
   // Solves once; says whether that settles it.
   const attempt = async (method: LevelFit['method'], solve: (task: Task) => Promise<Solution>): Promise<boolean> => {
     const floored = addFloors(taskOf(problem, level, tell), problem, values, side, penalty, slack)
     const solution = await solve(floored.task)
     iterations += solution.iterations
-    from = solution.weights
+    from = solution.weights.slice()
     const multipliers = new Float64Array(matrix.rows)
     let short = false
     for (const [k, row] of set.rows.entries()) {
@@ -92,11 +92,13 @@ export async function fitBeside(
     }
     const candidate = check(problem, level, back, limit)
     const kept = candidate.certificate.excess <= 0.9 * CROSSING * size
-    if (kept && !(best && best.candidate.certificate.gap <= candidate.certificate.gap)) best = { candidate, limit, method }
-    if (process.env.NC_DEBUG) console.error(level, method, solution.iterations, 'gap', candidate.certificate.gap, 'excess', candidate.certificate.excess / size, 'short', short, 'penalty', penalty, 'slack', slack, 'claimed', (solution.objective - solution.bound) / solution.objective)
+    // Where the order leaves no other weights, those of the inner level are the best, and the dual proves it.
+    const choice = kept ? candidate : repeatInner(problem, level, inner, candidate.dual, limit)
+    if (!(best && best.candidate.certificate.gap <= choice.certificate.gap)) best = { candidate: choice, limit, method }
     if (short) penalty *= GROWTH
-    else if (!kept) slack *= GROWTH
-    return (kept && solved(candidate, tolerance)) || Boolean(signal?.aborted)
+    if (kept) slack /= GROWTH
+    else if (!short) slack *= GROWTH
+    return solved(choice, tolerance) || Boolean(signal?.aborted)
   }
   let done = false
   if (suitsNewton(problem)) {
@@ -106,11 +108,9 @@ export async function fitBeside(
   for (let round = 0; round < ROUNDS && !done; round++) {
     const columns: number[] = []
     for (let j = 0; j < matrix.columns; j++) if (from[j] !== 0) columns.push(j)
-    done = await attempt('interior point', (task) =>
-      searchColumns({ ...task, tolerance: 1e-3 * tolerance }, columns),
-    )
+    done = await attempt('interior point', (task) => searchColumns({ ...task, tolerance: 1e-3 * tolerance }, columns))
   }
-  best ??= repeatInner(problem, level, inner, { side, values, multipliers: new Float64Array(matrix.rows) })
+  if (!best) throw new Error(`fit: level ${level} was not tried`)
   const { candidate, limit, method } = best
   return {
     fit: report(problem, level, candidate, method, iterations, started),
@@ -132,14 +132,12 @@ export function countCrossings({ matrix, set }: Problem, fits: readonly Candidat
   return count
 }
 
-// The inner level's own weights never cross it. They are taken, without a proof, where nothing better keeps the order.
-function repeatInner(problem: Problem, level: number, inner: Candidate, limit: Limit) {
+// The inner level's own weights, which never cross it, as a fit of this level.
+function repeatInner(problem: Problem, level: number, inner: Candidate, dual: Float64Array, limit: Limit): Candidate {
   const { labels, alpha, matrix } = problem
   const { weights, intercept } = inner
-  const dual = new Float64Array(labels.values.length)
   const certificate = certifyWith(fastProducts(matrix), labels, { level, alpha, weights, intercept, dual, limit })
-  const candidate: Candidate = { weights, intercept, dual, certificate, met: false }
-  return { candidate, limit, method: 'interior point' as const }
+  return { weights, intercept, dual, certificate, met: false }
 }
 
 interface Floored {
