@@ -5,11 +5,15 @@
 // kinds and t their targets, the dual is  max t'z  subject to  A'z = 0 and lower <= z <= upper, and its multiplier is w.
 
 import type { F64, U32 } from './arena.ts'
+import { balanceDual } from './balance.ts'
+import { stepLengths } from './step_lengths.ts'
 import type { Solution, Task } from './task.ts'
 
 const MAX_ITERATIONS = 100
 /** Iterations without progress in the gap before the best point is taken. */
-const PATIENCE = 12
+const PATIENCE = 24
+/** Steps shorter than this are tried again with more centring. */
+const SHORT = 0.1
 
 /** Dual values, of at most 1, are rounded to 0 below this. */
 const NOISE = 1e-13
@@ -159,7 +163,22 @@ class InteriorPoint {
         break
       if (!this.#iterate()) break
     }
+    if (task.penalty === 0) {
+      balanceDual(task, this.#columns, this.#level, dual, this.#v, (q) => this.#solveFor(q))
+    }
     return { weights, dual, objective: bestPrimal, bound: bestDual, iterations: iteration }
+  }
+
+  // Solves for the step that takes what is left in `dual` out of the columns, in the metric of q.
+  #solveFor(q: Float64Array): void {
+    const { step, gram, dual, wide } = this.#v
+    this.#q.set(q)
+    this.#factor()
+    this.#columns.forEach((j, c) => {
+      step.values[c] = dual.values[j]
+    })
+    this.#task.matrix.team.kernels.solve(gram.at, this.#columns.length, this.#width, step.at)
+    this.#spread(wide.values)
   }
 
   // A ridge regression with the weights of the central path gives w; the dual starts at 0, which is feasible.
@@ -265,7 +284,19 @@ class InteriorPoint {
     }
     predicted /= 2 * n
     this.#newton(mu * (predicted / mu) ** 3, true)
-    const [alongPrimal, alongDual] = this.#lengths(0.9995)
+    let [alongPrimal, alongDual] = this.#lengths(0.9995)
+    if (Math.min(alongPrimal, alongDual) < SHORT) {
+      // Badly centred: a step back towards the centre may be longer.
+      this.#newton(0.5 * mu, false)
+      const [centredPrimal, centredDual] = this.#lengths(0.9995)
+      if (Math.min(centredPrimal, centredDual) > Math.min(alongPrimal, alongDual)) {
+        alongPrimal = centredPrimal
+        alongDual = centredDual
+      } else {
+        this.#newton(0, false)
+        this.#newton(mu * (predicted / mu) ** 3, true)
+      }
+    }
     if (!(alongPrimal > 1e-12 || alongDual > 1e-12)) return false
     const weights = this.#v.weights.values
     const step = this.#v.wide.values
@@ -354,20 +385,9 @@ class InteriorPoint {
     for (let c = 0; c < columns.length; c++) to[columns[c]] = this.#v.step.values[c]
   }
 
-  // Longest steps, at most 1, that keep `share` of the way to the boundary.
   #lengths(share: number): [number, number] {
-    let primal = 1 / share
-    let dual = 1 / share
-    for (let i = 0; i < this.#size; i++) {
-      const da = this.#dAbove[i]
-      const db = this.#dBelow[i]
-      const dz = this.#dz[i]
-      if (da < 0 && -this.#above[i] > primal * da) primal = -this.#above[i] / da
-      if (db < 0 && -this.#below[i] > primal * db) primal = -this.#below[i] / db
-      if (dz > 0 && this.#up[i] < dual * dz) dual = this.#up[i] / dz
-      if (dz < 0 && this.#down[i] < -dual * dz) dual = -this.#down[i] / dz
-    }
-    return [Math.min(1, share * primal), Math.min(1, share * dual)]
+    const point = { above: this.#above, below: this.#below, up: this.#up, down: this.#down }
+    return stepLengths(point, this.#dAbove, this.#dBelow, this.#dz, share)
   }
 
   // z from whichever bound is nearer, where it carries more digits.

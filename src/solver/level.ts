@@ -4,7 +4,7 @@ import type { F64 } from './arena.ts'
 import { type Certificate, certifyWith, type Labels, type Limit } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
 import { searchColumns } from './column_search.ts'
-import { type LabelSet, MISSING, takeRows } from './labels.ts'
+import { type LabelSet, MISSING, takeRows, weightedQuantile } from './labels.ts'
 import type { Matrix } from './matrix.ts'
 import type { Phases } from './phases.ts'
 import { proximalNewton } from './proximal_newton.ts'
@@ -220,13 +220,26 @@ export function check(
     removed += effect(j)
     if (removed > allowed) weights[j] = solution.weights[j] * size
   }
-  const intercept = problem.intercept ? Math.fround(solution.weights[matrix.columns] * size + shift) : null
   const dual = new Float64Array(labels.values.length)
   for (let i = 0; i < dual.length; i++) if (set.index[i] !== MISSING) dual[i] = solution.dual[set.index[i]]
-  const certificate = certifyWith(fastProducts(matrix), labels, { level, alpha, weights, intercept, dual, limit })
+  const products = fastProducts(matrix)
   const met = solution.objective - solution.bound <= Math.max(tolerance * solution.objective, VANISHING)
+  const judge = (intercept: number | null): Candidate => {
+    const certificate = certifyWith(products, labels, { level, alpha, weights, intercept, dual, limit })
+    return { weights, intercept, dual, certificate, met }
+  }
+  let candidate = judge(problem.intercept ? Math.fround(solution.weights[matrix.columns] * size + shift) : null)
+  if (problem.intercept && !limit && !solved(candidate, tolerance)) {
+    // The best constant for the weights as they are stored makes up for what their rounding did.
+    candidate = judge(bestConstant(set, products.predict(weights, 0), level))
+  }
   phases.enter(before)
-  return { weights, intercept, dual, certificate, met }
+  return candidate
+}
+
+function bestConstant(set: LabelSet, predicted: Float64Array, level: number): number {
+  const residuals = set.values.map((value, i) => value - predicted[set.rows[set.rowOf[i]]])
+  return Math.fround(weightedQuantile(residuals, set.weights, level))
 }
 
 export function solved({ certificate, met }: Candidate, tolerance: number): boolean {
