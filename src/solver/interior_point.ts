@@ -5,7 +5,7 @@
 // kinds and t their targets, the dual is  max t'z  subject to  A'z = 0 and lower <= z <= upper, and its multiplier is w.
 
 import type { F64, U32 } from './arena.ts'
-import { balanceDual } from './balance.ts'
+import { type BalanceScratch, balanceDual } from './balance.ts'
 import { stepLengths } from './step_lengths.ts'
 import type { Solution, Task } from './task.ts'
 
@@ -31,6 +31,8 @@ export async function interiorPoint(task: Task, columns: Uint32Array, before: nu
   return new InteriorPoint(task, columns, before).solve()
 }
 
+type Panels = { readonly cols: U32; readonly left: number; readonly right: number }
+
 class InteriorPoint {
   readonly #task: Task
   readonly #labels: number
@@ -55,19 +57,7 @@ class InteriorPoint {
   readonly #rhs: Float64Array
   readonly #fit: Float64Array
   readonly #columns: Uint32Array
-  readonly #v: {
-    readonly gram: F64
-    readonly step: F64
-    readonly rowQ: F64
-    readonly rowValue: F64
-    readonly wide: F64
-    readonly weights: F64
-    readonly dual: F64
-    readonly rows: U32
-    readonly cols: U32
-    readonly left: number
-    readonly right: number
-  }
+  readonly #v: BalanceScratch & Record<'gram' | 'step' | 'rowQ' | 'weights', F64> & Panels
 
   readonly #before: number
 
