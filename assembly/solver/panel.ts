@@ -183,26 +183,31 @@ export function pack<T>(
       const x2 = address<T>(panel, rows, c2)
       const x3 = address<T>(panel, rows, c3)
       const factor = f32x4(factorOf(scale, c0), factorOf(scale, c1), factorOf(scale, c2), factorOf(scale, c3))
-      for (let k: usize = 0; k < line; k += 4, put += 32) {
-        const row = <usize>load<u32>(rowsOf + k) * 16 * sizeof<T>()
-        const by = load<f32>(weight + k)
-        let v: v128
-        if (aligned) v = load4<T>(x0 + row)
-        else if (isFloat<T>()) {
-          v = v128.load32_zero(x0 + row)
-          v = v128.load_lane<f32>(x1 + row, v, 1)
-          v = v128.load_lane<f32>(x2 + row, v, 2)
-          v = v128.load_lane<f32>(x3 + row, v, 3)
-        } else {
-          // The bits of a bf16 value are the upper half of those of the f32.
-          v = v128.load_lane<u16>(x0 + row, i32x4.splat(0), 1)
-          v = v128.load_lane<u16>(x1 + row, v, 3)
-          v = v128.load_lane<u16>(x2 + row, v, 5)
-          v = v128.load_lane<u16>(x3 + row, v, 7)
-        }
-        v = f32x4.mul(v, factor)
+      let k: usize = 0
+      // Four rows at a time, so that a transposed tile gives whole vectors to the left panel.
+      for (; k + 16 <= line; k += 16, put += 128) {
+        const v0 = f32x4.mul(quad<T>(x0, x1, x2, x3, rowsOf + k, aligned), factor)
+        const v1 = f32x4.mul(quad<T>(x0, x1, x2, x3, rowsOf + k + 4, aligned), factor)
+        const v2 = f32x4.mul(quad<T>(x0, x1, x2, x3, rowsOf + k + 8, aligned), factor)
+        const v3 = f32x4.mul(quad<T>(x0, x1, x2, x3, rowsOf + k + 12, aligned), factor)
+        v128.store(put, v0)
+        v128.store(put, v1, 32)
+        v128.store(put, v2, 64)
+        v128.store(put, v3, 96)
+        const by = v128.load(weight + k)
+        const a = v128.shuffle<f32>(v0, v1, 0, 4, 1, 5)
+        const b = v128.shuffle<f32>(v2, v3, 0, 4, 1, 5)
+        const c = v128.shuffle<f32>(v0, v1, 2, 6, 3, 7)
+        const d = v128.shuffle<f32>(v2, v3, 2, 6, 3, 7)
+        v128.store(to + k, f32x4.mul(v128.shuffle<f32>(a, b, 0, 1, 4, 5), by))
+        v128.store(to + line + k, f32x4.mul(v128.shuffle<f32>(a, b, 2, 3, 6, 7), by))
+        v128.store(to + 2 * line + k, f32x4.mul(v128.shuffle<f32>(c, d, 0, 1, 4, 5), by))
+        v128.store(to + 3 * line + k, f32x4.mul(v128.shuffle<f32>(c, d, 2, 3, 6, 7), by))
+      }
+      for (; k < line; k += 4, put += 32) {
+        let v = f32x4.mul(quad<T>(x0, x1, x2, x3, rowsOf + k, aligned), factor)
         v128.store(put, v)
-        v = f32x4.mul(v, f32x4.splat(by))
+        v = f32x4.mul(v, v128.load_splat<f32>(weight + k))
         v128.store_lane<f32>(to + k, v, 0)
         v128.store_lane<f32>(to + line + k, v, 1)
         v128.store_lane<f32>(to + 2 * line + k, v, 2)
@@ -210,6 +215,24 @@ export function pack<T>(
       }
     }
   }
+}
+
+// Four columns, from x0 to x3 on, of the row that is named at `name`.
+@inline
+function quad<T>(x0: usize, x1: usize, x2: usize, x3: usize, name: usize, aligned: bool): v128 {
+  const row = <usize>load<u32>(name) * 16 * sizeof<T>()
+  if (aligned) return load4<T>(x0 + row)
+  if (isFloat<T>()) {
+    let v = v128.load32_zero(x0 + row)
+    v = v128.load_lane<f32>(x1 + row, v, 1)
+    v = v128.load_lane<f32>(x2 + row, v, 2)
+    return v128.load_lane<f32>(x3 + row, v, 3)
+  }
+  // The bits of a bf16 value are the upper half of those of the f32.
+  let v = v128.load_lane<u16>(x0 + row, i32x4.splat(0), 1)
+  v = v128.load_lane<u16>(x1 + row, v, 3)
+  v = v128.load_lane<u16>(x2 + row, v, 5)
+  return v128.load_lane<u16>(x3 + row, v, 7)
 }
 
 // A column that is not there is read from slot 0 and multiplied by zero.

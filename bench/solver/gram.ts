@@ -19,11 +19,12 @@ export function watchGram(): GramWork {
   const work: GramWork = { flops: 0, packMs: 0, productMs: 0, calls: 0 }
   const run = Team.prototype.run
   Team.prototype.run = function (this: Team, name, args, length, piece) {
-    if (name !== 'syrk' && name !== 'pack') return run.call(this, name, args, length, piece)
+    const packs = name.startsWith('pack_')
+    if (name !== 'syrk' && !packs) return run.call(this, name, args, length, piece)
     const begin = performance.now()
     run.call(this, name, args, length, piece)
     const ms = performance.now() - begin
-    if (name === 'pack') {
+    if (packs) {
       work.packMs += ms
       return
     }
@@ -47,7 +48,7 @@ export interface GramRates extends GramWork {
 /** Throws where no panel was seen: the benchmark and the solver have come apart. */
 export function gramRates(work: GramWork, linear: number): GramRates {
   const { flops, packMs, productMs } = work
-  if (!(flops > 0)) throw new Error('bench: the solver made no Gram panel, so their speed is not known')
+  if (!(flops > 0 && packMs > 0)) throw new Error('bench: the solver made no Gram panel that was seen, so their speed is not known')
   return { ...work, rate: flops / (packMs + productMs) / 1e6, productRate: flops / productMs / 1e6, linear }
 }
 
