@@ -181,10 +181,12 @@ async function coldStart({ matrix, base, set }: Problem, task: Task): Promise<Fl
   }
 }
 
-// Proximal Newton needs a penalty, and pays only where a Gram matrix over all rows would be slow.
+/** Proximal Newton needs a penalty, and pays where a Gram matrix over all rows would be slow: sooner where rows are many. */
 export function suitsNewton({ alpha, set, matrix }: Problem): boolean {
   const rows = set.rows.length
-  return alpha > 0 && rows > 4 * Math.min(matrix.columns, 256) && rows * matrix.columns ** 2 > 2e7
+  const { columns } = matrix
+  const slow = rows > 32 * columns ? 2e6 : 2e7
+  return alpha > 0 && rows > 4 * Math.min(columns, 256) && rows * columns ** 2 > slow
 }
 
 /** Weights as they are stored, with their proof. */
