@@ -48,7 +48,8 @@ export interface GramRates extends GramWork {
 /** Throws where no panel was seen: the benchmark and the solver have come apart. */
 export function gramRates(work: GramWork, linear: number): GramRates {
   const { flops, packMs, productMs } = work
-  if (!(flops > 0 && packMs > 0)) throw new Error('bench: the solver made no Gram panel that was seen, so their speed is not known')
+  if (!(flops > 0 && packMs > 0))
+    throw new Error('bench: the solver made no Gram panel that was seen, so their speed is not known')
   return { ...work, rate: flops / (packMs + productMs) / 1e6, productRate: flops / productMs / 1e6, linear }
 }
 
