@@ -1,5 +1,6 @@
 // pinball fit: linear quantile heads from a file of features, each level with the gap to its certified optimum.
 
+import { realpath } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
 import type { DeviceKind } from '../device/open.ts'
 import { checkTarget, discardUnfinished, writeFileAtomic } from '../files/disk.ts'
@@ -29,6 +30,7 @@ import {
   parseOut,
   parseWeights,
   realNumber,
+  usageError,
 } from './options.ts'
 import { note, print, printJson } from './output.ts'
 import { withoutInterruptHandler } from './signals.ts'
@@ -110,15 +112,27 @@ export function addFit(program: Command): void {
       1e-4,
     )
     .option('--resume', 'go on from the levels that an interrupted fit has kept')
-  computeOptions(command)
+  // A GPU rounds in its own way, so that it is asked for: without one the bits are the same everywhere.
+  computeOptions(command, 'wasm')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action(async (options: FitCommand) => fit(options))
 }
 
+// The output must not replace what it is made from.
+async function checkInputs({ out, features, labels, labelRows, weights }: FitCommand): Promise<void> {
+  const target = await realpath(out).catch(() => null)
+  if (target === null) return
+  for (const input of [features, labels, labelRows, weights]) {
+    if (input !== undefined && (await realpath(input).catch(() => null)) === target)
+      usageError(`--out: must not be a file that is read, got ${printable(out)}; write to another name`)
+  }
+}
+
 async function fit(options: FitCommand): Promise<void> {
   checkProblemOptions(options)
   await checkTarget(options.out)
+  await checkInputs(options)
   const problem = await openProblem(options)
   try {
     await fitProblem(problem, options)

@@ -25,10 +25,10 @@ export function deviceOptions(command: Command): Command {
   )
 }
 
-/** Adds --device and --threads. */
-export function computeOptions(command: Command): Command {
+/** Adds --device, with its default, and --threads. */
+export function computeOptions(command: Command, device: DeviceKind = 'auto'): Command {
   return command
-    .addOption(new Option('--device <device>', 'where to compute').choices([...DEVICE_KINDS]).default('auto'))
+    .addOption(new Option('--device <device>', 'where to compute').choices([...DEVICE_KINDS]).default(device))
     .option('--threads <n>', 'threads of the wasm device (default: all cores)', wholeNumber(1, 64))
 }
 

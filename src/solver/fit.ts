@@ -135,7 +135,7 @@ export async function fitQuantiles(
 ): Promise<QuantileFit> {
   const solver = await openSolver(features, options)
   try {
-    const given = labels instanceof Float32Array ? { values: labels } : labels
+    const given = givenLabels(labels)
     return await solver.fit(options.weights ? { ...given, weights: options.weights } : given, options)
   } finally {
     await solver.close()
@@ -179,6 +179,12 @@ export async function openSolver(features: Features | FeatureBlocks, options: Op
   }
 }
 
+function givenLabels(labels: Float32Array | Labels): Labels {
+  const given = labels instanceof Float32Array ? { values: labels } : labels
+  if (given?.values instanceof Float32Array) return given
+  throw new Error('fit: labels must be a Float32Array, or { values } with one; make one by Float32Array.from(labels)')
+}
+
 interface Gpu {
   readonly device: Device
   /** Whether the solver opened it, and so closes it. */
@@ -210,7 +216,7 @@ function solverOf(matrix: Matrix, name: string, gpu: Gpu | null): Solver {
   return {
     threads: matrix.team.threads,
     fit(labels, options) {
-      const given = labels instanceof Float32Array ? { values: labels } : labels
+      const given = givenLabels(labels)
       return inTurn(() => fitLevels(matrix, given, options, gpu?.device ?? null))
     },
     predict(weights, intercept) {

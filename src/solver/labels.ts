@@ -112,7 +112,7 @@ function sortedLabels({ values, rowIndex, weights }: Labels, featureRows: number
     if (weight === 0) continue
     if (!Number.isFinite(value))
       throw new Error(`fit: labels must be finite or NaN for missing, label ${i} is ${value}`)
-    if (rowIndex && rowIndex[i] >= featureRows) {
+    if (rowIndex && !(Number.isInteger(rowIndex[i]) && rowIndex[i] >= 0 && rowIndex[i] < featureRows)) {
       throw new Error(`fit: rowIndex must be below the ${featureRows} feature rows, label ${i} has ${rowIndex[i]}`)
     }
     present.push(i)

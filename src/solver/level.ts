@@ -220,7 +220,10 @@ export function check(
   let removed = 0
   for (const j of order) {
     removed += effect(j)
-    if (removed > allowed) weights[j] = solution.weights[j] * size
+    // Features so small that their weights leave the range of f32 stay without one.
+    if (removed > allowed && Number.isFinite(Math.fround(solution.weights[j] * size))) {
+      weights[j] = solution.weights[j] * size
+    }
   }
   const dual = new Float64Array(labels.values.length)
   for (let i = 0; i < dual.length; i++) if (set.index[i] !== MISSING) dual[i] = solution.dual[set.index[i]]
