@@ -4,10 +4,12 @@
 //
 // Variances of the factors fall as 1 / k, gains are log-normal, a few columns are massive, all values together have root mean
 // square 2. Row i depends on the seed and i alone. Real states differ, but have these traits, and they set a solver's cost.
+
 import { closeSync, existsSync, mkdirSync, openSync, readSync, renameSync, statSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { openDevice } from '../../src/device/open.ts'
+import { widenBF16 } from '../../src/files/safetensors.ts'
 
 /** Part of the cached files' names: to be raised when the values change. */
 const VERSION = 1
@@ -199,9 +201,9 @@ function roundToBf16(values: Float32Array): Uint16Array<ArrayBuffer> {
 
 /** bf16 bits as the f32 numbers they mean. */
 export function widen(bits: Uint16Array): Float32Array<ArrayBuffer> {
-  const words = new Uint32Array(bits.length)
-  for (let i = 0; i < bits.length; i++) words[i] = bits[i] << 16
-  return new Float32Array(words.buffer)
+  const values = new Float32Array(bits.length)
+  widenBF16(bits, values)
+  return values
 }
 
 /** States in memory. */

@@ -2,6 +2,7 @@
 import { explainMissing, requestAdapter } from '#gpu'
 import { Device } from './device.ts'
 import { openWasm } from './wasm/runner.ts'
+import type { AdapterKind } from './webgpu/adapter.ts'
 import { openWebgpu } from './webgpu/runner.ts'
 
 export type DeviceKind = 'auto' | 'webgpu' | 'webgpu:software' | 'wasm'
@@ -22,15 +23,24 @@ export async function openDevice(kind: DeviceKind = 'auto', { threads }: OpenOpt
   if (!DEVICE_KINDS.includes(kind)) throw new Error(`device: must be one of ${DEVICE_KINDS.join(', ')}, got "${kind}"`)
   if (kind === 'wasm') return new Device(await openWasm(threads))
   const wanted = kind === 'webgpu:software' ? 'software' : 'hardware'
-  const found = await requestAdapter(wanted)
-  if (found) {
-    try {
-      return new Device(await openWebgpu(found))
-    } catch (error) {
-      found.release()
-      throw error
-    }
-  }
+  const device = await openGpu(wanted)
+  if (device) return device
   if (kind === 'auto') return new Device(await openWasm(threads))
   throw new Error(`device: ${kind} is not there: ${await explainMissing(wanted)}`)
+}
+
+/** Opens a hardware GPU, or gives null where there is none. */
+export function openHardware(): Promise<Device | null> {
+  return openGpu('hardware')
+}
+
+async function openGpu(wanted: AdapterKind): Promise<Device | null> {
+  const found = await requestAdapter(wanted)
+  if (!found) return null
+  try {
+    return new Device(await openWebgpu(found))
+  } catch (error) {
+    found.release()
+    throw error
+  }
 }

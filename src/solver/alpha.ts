@@ -5,6 +5,8 @@
 // each level of each fold starts from its own weights at the penalty before.
 import type { Labels } from './certificate.ts'
 import type { Solver, Start } from './fit.ts'
+import { mix32, WEYL } from './hash.ts'
+import { givenLabels, weightOf } from './labels.ts'
 
 const TOLERANCE = 1e-3
 const FOLDS = 5
@@ -89,7 +91,7 @@ export async function chooseAlpha(
   labels: Float32Array | Labels,
   options: AlphaOptions,
 ): Promise<ChosenAlpha> {
-  const given = labels instanceof Float32Array ? { values: labels } : labels
+  const given = givenLabels(labels)
   const { levels, intercept = false, tolerance = TOLERANCE, folds = FOLDS, seed = 0, rule = 'min', signal } = options
   checkOptions(options)
   const dealt = dealLabels(given, folds, seed)
@@ -176,17 +178,8 @@ export function dealLabels(labels: Labels, folds: number, seed: number): Int32Ar
   return dealt
 }
 
-/** Weight of a label in the loss; 0 for a missing one. */
-function weightOf({ values, weights }: Labels, i: number): number {
-  return Number.isNaN(values[i]) ? 0 : weights ? weights[i] : 1
-}
-
-// The finaliser of MurmurHash3 after one step of a Weyl sequence.
 function scramble(word: number): number {
-  let h = (word + 0x9e3779b9) | 0
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
-  return (h ^ (h >>> 16)) >>> 0
+  return mix32((word + WEYL) | 0)
 }
 
 /** The labels without those of a fold, and which those are. */

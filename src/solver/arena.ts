@@ -70,11 +70,6 @@ export class Arena {
     return at
   }
 
-  /** Bytes in use. */
-  get used(): number {
-    return this.#top
-  }
-
   f64(length: number): F64 {
     return this.#vector(Float64Array, length)
   }

@@ -7,6 +7,8 @@
 // Every feasible u bounds every primal value from below. Any u is made feasible by clipping, by moving its interior values
 // until their mean is 0 (intercept), and by scaling.
 
+import { widenBF16 } from '../files/safetensors.ts'
+
 /** Feature rows [rows, columns], row-major; a Uint16Array holds the bits of bf16 values. */
 export interface Features {
   readonly data: Float32Array | Uint16Array
@@ -117,8 +119,8 @@ function labelShares({ values, weights }: Labels): Float64Array {
 }
 
 function plainProducts({ data, rows, columns }: Features): Products {
-  const wide =
-    data instanceof Uint16Array ? new Float32Array(Uint32Array.from(data, (bits) => bits << 16).buffer) : data
+  const wide = data instanceof Uint16Array ? new Float32Array(data.length) : data
+  if (data instanceof Uint16Array) widenBF16(data, wide)
   const scale = new Float64Array(columns)
   for (let i = 0; i < wide.length; i++) scale[i % columns] += (wide[i] * wide[i]) / rows
   return {

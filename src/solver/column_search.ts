@@ -1,4 +1,5 @@
 // The interior point method for many columns: on a growing set of them, found by pricing all.
+import { largestFirst } from './dual_bound.ts'
 import { interiorPoint } from './interior_point.ts'
 import { weightedQuantile } from './labels.ts'
 import type { Solution, Task } from './task.ts'
@@ -53,7 +54,7 @@ export async function searchColumns(task: Task, columns: readonly number[] = [])
       if (every.length <= WHOLE) for (const j of every) set.add(j)
       const missing = every.filter((j) => !set.has(j) && Math.abs(u[j]) > penalty * (1 + 0.1 * task.tolerance))
       if (missing.length === 0 && round > 0) break
-      missing.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
+      missing.sort(largestFirst(u))
       for (const j of missing.slice(0, Math.max(ADD_AT_ONCE, set.size >> 1))) set.add(j)
     }
     return { ...(best as Solution), iterations }

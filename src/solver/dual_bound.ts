@@ -24,6 +24,11 @@ export function correlations(ga: Float64Array, base: Float64Array, level: number
   return base.map((sum, j) => ga[j] - (1 - level) * sum)
 }
 
+/** The order of columns by the size of their correlations. */
+export function largestFirst(u: Float64Array): (a: number, b: number) => number {
+  return (a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b
+}
+
 /** Interior scores take up what an intercept needs; the rest is scaling. `ga` is X'a at the present scores. */
 export function dualBound(
   { labels, level, levels, matrix, penalty, y, intercept }: Task,

@@ -6,16 +6,18 @@
 // optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross; the option
 // `nonCrossing` holds each level by the one before (see non_crossing.ts).
 import type { Device } from '../device/device.ts'
-import { type DeviceKind, openDevice } from '../device/open.ts'
+import { type DeviceKind, openDevice, openHardware } from '../device/open.ts'
+import type { FeatureBlocks } from '../files/table.ts'
 import type { Features, Labels } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
-import { mergeLabels, weightedQuantile } from './labels.ts'
+import { givenLabels, mergeLabels, weightedQuantile } from './labels.ts'
 import { type Candidate, fitLevel, type LevelFit, type Problem, type Start, type State, sumRows } from './level.ts'
 import { Matrix } from './matrix.ts'
 import { countCrossings, fitBeside, type OrderedLevel, outward } from './non_crossing.ts'
 import { Phases } from './phases.ts'
 import { Team } from './team.ts'
 
+export type { FeatureBlocks } from '../files/table.ts'
 export type { Features, Labels } from './certificate.ts'
 export type { LevelFit, Start } from './level.ts'
 
@@ -24,17 +26,6 @@ const PROGRESS_MS = 250
 const READ_BYTES = 16 * 2 ** 20
 /** Problems with fewer elements are done before threads have started. */
 const WORTH_THREADS = 2 ** 19
-
-/** Features that are read block by block into the solver's memory, for files that are too large to be held twice. */
-export interface FeatureBlocks {
-  /** What an error message calls them. */
-  readonly name: string
-  readonly rows: number
-  readonly columns: number
-  readonly dtype: 'f32' | 'bf16'
-  /** Rows first .. first + count - 1, row-major; a Uint16Array of bits for bf16. */
-  read(first: number, count: number): Promise<Float32Array | Uint16Array>
-}
 
 /** How far a level has come. */
 export interface Progress {
@@ -145,8 +136,7 @@ export async function fitQuantiles(
 /**
  * Copies features [rows, columns] once into the solver's memory, in their storage type.
  *
- * Throws where the shape does not fit the data, a value is
- * not finite, or the features do not fit into 4 GiB.
+ * Throws where the shape does not fit the data, a value is not finite, or the features do not fit into 4 GiB.
  */
 export async function openSolver(features: Features | FeatureBlocks, options: OpenOptions = {}): Promise<Solver> {
   const { rows, columns } = features
@@ -155,9 +145,10 @@ export async function openSolver(features: Features | FeatureBlocks, options: Op
   }
   const blocks = 'data' in features ? inMemory(features) : features
   const small = rows * columns < WORTH_THREADS
-  const device = await gpuOf(options.device ?? 'wasm')
   const team = await Team.open(options.threads ?? (small ? 1 : undefined))
+  let gpu: Gpu | null = null
   try {
+    gpu = await gpuOf(options.device ?? 'wasm')
     const matrix = new Matrix(team, blocks.dtype, rows, columns)
     const step = Math.max(1, Math.floor(READ_BYTES / (columns * 4)))
     for (let first = 0; first < rows; first += step) {
@@ -171,18 +162,12 @@ export async function openSolver(features: Features | FeatureBlocks, options: Op
       matrix.load(first, data)
     }
     matrix.measure()
-    return solverOf(matrix, blocks.name, device)
+    return solverOf(matrix, blocks.name, gpu)
   } catch (error) {
     await team.close()
-    if (device?.ours) await device.device.destroy()
+    if (gpu?.ours) await gpu.device.destroy()
     throw error
   }
-}
-
-function givenLabels(labels: Float32Array | Labels): Labels {
-  const given = labels instanceof Float32Array ? { values: labels } : labels
-  if (given?.values instanceof Float32Array) return given
-  throw new Error('fit: labels must be a Float32Array, or { values } with one; make one by Float32Array.from(labels)')
 }
 
 interface Gpu {
@@ -195,10 +180,8 @@ interface Gpu {
 async function gpuOf(asked: DeviceKind | Device): Promise<Gpu | null> {
   if (typeof asked !== 'string') return asked.kind === 'webgpu' ? { device: asked, ours: false } : null
   if (asked === 'wasm') return null
-  const device = await openDevice(asked)
-  if (device.kind === 'webgpu') return { device, ours: true }
-  await device.destroy()
-  return null
+  const device = asked === 'auto' ? await openHardware() : await openDevice(asked)
+  return device && { device, ours: true }
 }
 
 // Fits share the memory, so that one begins when the one before has ended.

@@ -14,11 +14,21 @@ export interface LabelSet {
   readonly weights: Float64Array
   /** Merged label of each label as given; MISSING for NaN. */
   readonly index: Uint32Array
-  /** Labels that are not missing. */
-  readonly count: number
 }
 
 export const MISSING = 0xffffffff
+
+/** Labels as they may be given; throws unless they are a Float32Array, or an object with one. */
+export function givenLabels(labels: Float32Array | Labels): Labels {
+  const given = labels instanceof Float32Array ? { values: labels } : labels
+  if (given?.values instanceof Float32Array) return given
+  throw new Error('fit: labels must be a Float32Array, or { values } with one; make one by Float32Array.from(labels)')
+}
+
+/** Weight of a label in the loss; 0 for a missing one. */
+export function weightOf({ values, weights }: Labels, i: number): number {
+  return Number.isNaN(values[i]) ? 0 : weights ? weights[i] : 1
+}
 
 /**
  * Sorts and merges labels. Label i belongs to feature row rowIndex[i], or i without `rowIndex`; NaN drops the label, and
@@ -30,7 +40,7 @@ export function mergeLabels(given: Labels, featureRows: number): LabelSet {
   const { values, rowIndex } = given
   const order = sortedLabels(given, featureRows)
   let total = 0
-  for (const i of order) total += given.weights ? given.weights[i] : 1
+  for (const i of order) total += weightOf(given, i)
   if (order.length === 0)
     throw new Error(`fit: an attribute must have at least one label, found ${values.length} missing or without weight`)
   const index = new Uint32Array(values.length).fill(MISSING)
@@ -42,7 +52,7 @@ export function mergeLabels(given: Labels, featureRows: number): LabelSet {
   let groups = 0
   for (const i of order) {
     const row = rowIndex ? rowIndex[i] : i
-    const share = (given.weights ? given.weights[i] : 1) / total
+    const share = weightOf(given, i) / total
     if (groups === 0 || rows[groups - 1] !== row) rows[groups++] = row
     else if (merged[labels - 1] === values[i]) {
       weights[labels - 1] += share
@@ -60,7 +70,6 @@ export function mergeLabels(given: Labels, featureRows: number): LabelSet {
     values: merged.slice(0, labels),
     weights: weights.slice(0, labels),
     index,
-    count: order.length,
   }
 }
 
@@ -75,7 +84,6 @@ export function takeRows(set: LabelSet, y: Float64Array, step: number): { labels
     values: Float64Array.from(kept, (i) => set.values[i]),
     weights: Float64Array.from(kept, (i) => set.weights[i] / total),
     index: new Uint32Array(0),
-    count: kept.length,
   }
   return { labels, y: Float64Array.from(kept, (i) => y[i]) }
 }

@@ -52,11 +52,6 @@ export class Matrix {
     return this.dtype === 'f32' ? 4 : 2
   }
 
-  /** Bytes of the features in memory. */
-  get byteLength(): number {
-    return this.rows * this.stride * this.size
-  }
-
   /** Copies rows from `first` on; `data` holds whole rows of `columns` values. */
   load(first: number, data: Float32Array | Uint16Array): void {
     const { columns, stride } = this

@@ -1,6 +1,7 @@
 // The matrix of the Newton model, X_KC' diag(curvature) X_KC in f32, kept up to date as rows and columns come and go.
 import type { Device } from '../device/device.ts'
 import type { F32, U32 } from './arena.ts'
+import { mix32 } from './hash.ts'
 import type { Team } from './team.ts'
 import type { WorkingSet } from './working_set.ts'
 
@@ -42,15 +43,14 @@ export class NewtonMatrix {
   readonly #rowWeight: F32
   readonly #inside: Float64Array
   readonly #key: Uint32Array
+  readonly #device: Device | null
+  readonly #ones: F32
   #share = 1
   #updates = 0
   /** Positions, a multiple of 8. */
   size = 0
   readonly at: number
   ld = 0
-
-  readonly #device: Device | null
-  readonly #ones: F32
 
   /** A `device` is given products that are worth the way. */
   constructor(team: Team, set: WorkingSet, rows: number, capacity: number, device: Device | null) {
@@ -157,7 +157,6 @@ export class NewtonMatrix {
     const groups = Math.ceil(Math.max(near.length + 64, 1.25 * near.length) / 8) | 1
     this.ld = Math.min(this.#capacity, groups * 8)
     this.#append(near)
-    new Uint8Array(this.#team.arena.memory.buffer, this.at, this.size * this.ld * 4).fill(0)
   }
 
   #append(slots: readonly number[]): void {
@@ -220,12 +219,7 @@ export class NewtonMatrix {
   }
 }
 
-// A fixed pseudo-random number for each row (the finaliser of MurmurHash3).
+// A fixed pseudo-random number for each row.
 function keys(count: number): Uint32Array {
-  return Uint32Array.from({ length: count }, (_, k) => {
-    let x = Math.imul(k + 1, 0x9e3779b1)
-    x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
-    x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
-    return x ^ (x >>> 16)
-  })
+  return Uint32Array.from({ length: count }, (_, k) => mix32(Math.imul(k + 1, 0x9e3779b1)))
 }

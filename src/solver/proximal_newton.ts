@@ -8,7 +8,7 @@
 // whose gradient needs X only where a changes, and whose Hessian only rows with 0 < a < 1 and columns near the penalty. Columns
 // come from a working set, to which exact pricing over all columns adds.
 import type { F64 } from './arena.ts'
-import { type BoundScratch, correlations, type DualBound, dualBound } from './dual_bound.ts'
+import { type BoundScratch, correlations, type DualBound, dualBound, largestFirst } from './dual_bound.ts'
 import { InnerProblem } from './inner_problem.ts'
 import { LassoModel } from './lasso_model.ts'
 import { NewtonMatrix } from './newton_matrix.ts'
@@ -83,7 +83,7 @@ class ProximalNewton {
   }
 
   async solve(start?: Float64Array): Promise<Solution> {
-    const { tolerance, floor, signal, phases, pause, levels, slack = 0 } = this.#task
+    const { tolerance, floor, signal, phases, levels, slack = 0 } = this.#task
     phases.enter('start')
     this.#begin(start)
     let objective = Number.POSITIVE_INFINITY
@@ -119,7 +119,7 @@ class ProximalNewton {
       since = progress || outer === 0 ? 0 : since + 1
       gap = Math.min(gap, restricted)
       if (since > PATIENCE || this.#steps > this.#budget || signal?.aborted) break
-      await pause({ gap: reached / objective, nonzeros: this.#nonzeros(), iterations: this.#steps })
+      await this.#rest(reached / objective)
       if (solved && settled && restricted <= tolerance) continue
       this.#inner.recentre(0.7 * this.#nonzeros())
       if (!solved) this.#inner.bandwidth *= 4
@@ -142,7 +142,7 @@ class ProximalNewton {
     const u = correlations(this.#ga.values, this.#base, this.#task.level)
     const free: number[] = []
     for (let j = 0; j < matrix.columns; j++) if (!start?.[j] && Math.abs(u[j]) > NEAR * penalty) free.push(j)
-    free.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
+    free.sort(largestFirst(u))
     this.#add([...support, ...free.slice(0, Math.max(ADD_AT_ONCE, support.length))])
     if (start)
       for (const j of support) this.#w[this.#set.slotOf[j]] = start[j] / this.#set.scale.values[this.#set.slotOf[j]]
@@ -181,7 +181,7 @@ class ProximalNewton {
   }
 
   async #newtonSteps(tolerance: number, gap: number): Promise<boolean> {
-    const { signal, phases, pause, penalty: unit } = this.#task
+    const { signal, phases, penalty: unit } = this.#task
     const set = this.#set
     const w = this.#w
     this.#damping = 0
@@ -201,7 +201,7 @@ class ProximalNewton {
         if (w[slot] !== 0 || size > NEAR * penalty) near.push(slot)
       }
       if (violation <= tolerance) return true
-      await pause({ gap, nonzeros: this.#nonzeros(), iterations: this.#steps })
+      await this.#rest(gap)
       if (signal?.aborted) return false
       if (!(await this.#newton(near, g))) return false
     }
@@ -315,7 +315,7 @@ class ProximalNewton {
       others.push(j)
       if (Math.abs(u[j]) > factor * penalty) found++
     }
-    others.sort((a, b) => Math.abs(u[b]) - Math.abs(u[a]) || a - b)
+    others.sort(largestFirst(u))
     const count = Math.min(found, Math.max(ADD_AT_ONCE, this.#set.slots))
     // Columns come in blocks: what is left of the last one goes to those that are nearest to being missed.
     return { missing: others.slice(0, count), more: others.slice(count, Math.ceil(count / LANES) * LANES) }
@@ -335,6 +335,13 @@ class ProximalNewton {
   // With fewer kinks than non-zero weights the Newton model is singular, so the bandwidth must not shrink that far.
   #hasEnoughKinks(): boolean {
     return this.#inner.kinks() > this.#nonzeros()
+  }
+
+  // Lets the event loop run, and says how far this has come; an intercept does not count as a weight.
+  #rest(gap: number): Promise<void> {
+    const constant = this.#w[this.#set.slotOf[this.#task.matrix.columns]] ?? 0
+    const nonzeros = this.#nonzeros() - (constant !== 0 ? 1 : 0)
+    return this.#task.pause({ gap, nonzeros, iterations: this.#steps })
   }
 
   #nonzeros(): number {

@@ -1,5 +1,6 @@
 // Threads that work for a caller who waits: the caller takes part in every task, and goes on when all have finished it.
-import { cores, spawn, type Thread, threadsSupported } from '#threads'
+import { spawn, type Thread } from '#threads'
+import { threadCount } from '../device/wasm/pool.ts'
 import {
   FAILED,
   FINISHED,
@@ -8,6 +9,7 @@ import {
   postTask,
   QUEUE_BYTES,
   QUIT,
+  quit,
   READY,
   SLOT,
   SLOTS,
@@ -18,7 +20,6 @@ import { solverThreadsWasm } from '../generated/solver_threads.ts'
 import { workerText } from '../generated/worker.ts'
 import { Arena } from './arena.ts'
 
-const MAX_THREADS = 64
 /** Looks at a counter before the caller goes to sleep: about 200 microseconds. */
 const SPINS = 20_000
 const maySleep = !('document' in globalThis)
@@ -63,9 +64,7 @@ export class Team {
 
   /** Starts `threads` threads, or as many as there are cores; one where shared memory is missing. */
   static async open(threads?: number): Promise<Team> {
-    if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS))
-      throw new RangeError(`threads: must be 1 to ${MAX_THREADS}, got ${threads}`)
-    const count = threadsSupported() ? (threads ?? Math.min(cores(), MAX_THREADS)) : 1
+    const count = threadCount(threads)
     const shared = count > 1
     const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared })
     return new Team(memory, await compile(shared), count)
@@ -92,9 +91,7 @@ export class Team {
   async close(): Promise<void> {
     const words = this.#words
     if (words === null || Atomics.load(words, QUIT) !== 0) return
-    Atomics.store(words, QUIT, 1)
-    Atomics.add(words, POSTED, 1)
-    Atomics.notify(words, POSTED)
+    quit(words)
     await Promise.all(this.#others.map((thread) => thread.stop()))
   }
 

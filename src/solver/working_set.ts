@@ -59,10 +59,6 @@ export class WorkingSet {
     return this.columnOf.length
   }
 
-  get panel(): number {
-    return this.#panel
-  }
-
   /** Adds columns that are not in the set. */
   add(columns: readonly number[]): void {
     const { team } = this.#matrix

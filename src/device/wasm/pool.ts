@@ -1,5 +1,5 @@
 // The host's side of the CPU threads: posts tasks to the queue in shared memory and learns when they are finished.
-import { spawn, type Thread } from '#threads'
+import { cores, spawn, type Thread, threadsSupported } from '#threads'
 import { workerText } from '../../generated/worker.ts'
 import {
   FAILED,
@@ -8,7 +8,7 @@ import {
   type Message,
   POSTED,
   postTask,
-  QUIT,
+  quit,
   SLOT,
   SLOTS,
   type Start,
@@ -22,6 +22,15 @@ export interface Task {
   readonly length: number
   /** Units that a thread takes at a time. */
   readonly piece: number
+}
+
+const MAX_THREADS = 64
+
+/** How many threads to use: as many as asked for, else one a core; 1 where shared memory is missing. Throws outside 1 to 64. */
+export function threadCount(threads?: number): number {
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS))
+    throw new RangeError(`threads: must be 1 to ${MAX_THREADS}, got ${threads}`)
+  return threadsSupported() ? (threads ?? Math.min(cores(), MAX_THREADS)) : 1
 }
 
 /** Runs tasks in order on all threads. */
@@ -81,9 +90,7 @@ export class Pool {
 
   async stop(): Promise<void> {
     if (this.#stopped) return
-    Atomics.store(this.#words, QUIT, 1)
-    Atomics.add(this.#words, POSTED, 1)
-    Atomics.notify(this.#words, POSTED)
+    quit(this.#words)
     this.#fail(new Error('wasm: the device has been destroyed'))
     this.#stopped = true
     await Promise.all(this.#threads.map((thread) => thread.stop()))

@@ -82,6 +82,13 @@ export function postTask(
   Atomics.notify(words, POSTED)
 }
 
+/** Ends the threads, after the tasks that they are at. */
+export function quit(words: Int32Array): void {
+  Atomics.store(words, QUIT, 1)
+  Atomics.add(words, POSTED, 1)
+  Atomics.notify(words, POSTED)
+}
+
 /** Takes pieces of a task until none is left. Returns true if this thread finished the last one, and so the task. */
 export function takePieces(words: Int32Array, task: number, run: (start: number, end: number) => void): boolean {
   const slot = slotOf(task)

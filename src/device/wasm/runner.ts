@@ -1,5 +1,4 @@
 // The CPU back end: kernels compiled from assembly/, on threads over shared memory, or on the caller where there are none.
-import { cores, threadsSupported } from '#threads'
 import { kernels } from '../../generated/kernels.ts'
 import { kernelsSingleWasm } from '../../generated/kernels_single.ts'
 import { kernelsThreadsWasm } from '../../generated/kernels_threads.ts'
@@ -7,7 +6,7 @@ import type { Backend } from '../device.ts'
 import type { KernelSpec, Sizes } from '../kernel.ts'
 import type { Memory } from '../tensor.ts'
 import { Heap, MAX_BYTES } from './heap.ts'
-import { Pool } from './pool.ts'
+import { Pool, threadCount } from './pool.ts'
 import { QUEUE_BYTES, SLOT } from './queue.ts'
 
 interface WasmMemory extends Memory {
@@ -19,7 +18,6 @@ interface WasmMemory extends Memory {
 
 /** A thread takes this many pieces of a task on average: few enough to be cheap, enough to even out a busy core. */
 const PIECES_PER_THREAD = 8
-const MAX_THREADS = 64
 
 const numbers = Object.fromEntries(Object.keys(kernels).map((name, index) => [name, index]))
 const signatures = Object.values(kernels).map((spec) => ({
@@ -36,10 +34,8 @@ for (const { name, floats } of signatures)
 
 /** Opens the CPU with up to `threads` threads; all cores without a number, and one where shared memory is missing. */
 export async function openWasm(threads?: number): Promise<Backend> {
-  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS))
-    throw new RangeError(`threads: must be 1 to ${MAX_THREADS}, got ${threads}`)
-  const wanted = threads ?? Math.min(cores(), MAX_THREADS)
-  return wanted > 1 && threadsSupported() ? openThreads(wanted) : openSingle()
+  const count = threadCount(threads)
+  return count > 1 ? openThreads(count) : openSingle()
 }
 
 interface Exports {
