@@ -31,6 +31,8 @@ export interface Workplace {
   refused(args: readonly string[], message: string | RegExp, code?: number, stdin?: string): Promise<void>
   /** Writes a text file into the folder and gives its name. */
   file(name: string, text: string): Promise<string>
+  /** Writes a safetensors file into the folder. */
+  save(name: string, tensors: TensorData[], metadata?: Record<string, string>): Promise<void>
   remove(): Promise<void>
 }
 
@@ -59,6 +61,8 @@ export async function openWorkplace(): Promise<Workplace> {
       await writeFile(join(folder, name), text)
       return name
     },
+    save: (name, tensors, metadata = {}) =>
+      writeFile(join(folder, name), Buffer.concat(encodeSafetensors(tensors, metadata))),
     remove: () => rm(folder, { recursive: true }),
   }
 }
@@ -81,6 +85,14 @@ export function finish(child: ChildProcess): Promise<Ended> {
 /** JSON Lines of rows. */
 export const lines = (...rows: unknown[]): string => rows.map((row) => `${JSON.stringify(row)}\n`).join('')
 
+/** A tensor for a file; f32 unless said otherwise. */
+export const tensor = (
+  name: string,
+  shape: readonly number[],
+  data: TensorData['data'],
+  dtype: TensorData['dtype'] = 'F32',
+): TensorData => ({ name, dtype, shape, data })
+
 export interface FeatureData {
   embeddings: Float32Array
   labels?: Float32Array
@@ -96,8 +108,8 @@ export function featureFile(
   const draw = random(2)
   const data: FeatureData = { embeddings: draw.normal(rows * columns), labels: draw.uniform(rows), metadata: {} }
   changes(data)
-  const tensors: TensorData[] = [{ name: 'embeddings', dtype: 'F32', shape: [rows, columns], data: data.embeddings }]
-  if (data.labels) tensors.push({ name: 'labels', dtype: 'F32', shape: [data.labels.length, 1], data: data.labels })
+  const tensors: TensorData[] = [tensor('embeddings', [rows, columns], data.embeddings)]
+  if (data.labels) tensors.push(tensor('labels', [data.labels.length, 1], data.labels))
   return Buffer.concat(encodeSafetensors(tensors, data.metadata))
 }
 

@@ -5,18 +5,12 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { choosing, finishLevels } from '../src/cli/fit_levels.ts'
 import { type Finished, keepFinished, nothingFinished, readFinished, type Settings } from '../src/cli/fit_partial.ts'
-import {
-  encodeSafetensors,
-  openSafetensors,
-  readTensorF32,
-  type TensorData,
-  widenBF16,
-} from '../src/files/safetensors.ts'
+import { openSafetensors, readTensorF32, widenBF16 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import { chooseAlpha } from '../src/solver/alpha.ts'
 import { openSolver } from '../src/solver/fit.ts'
 import { close } from './assert.ts'
-import { each, openWorkplace, type Workplace } from './command.ts'
+import { each, openWorkplace, tensor, type Workplace } from './command.ts'
 import { random } from './random.ts'
 
 let place: Workplace
@@ -46,16 +40,7 @@ const Y = NOISE.map((noise, i) => (i === 1 ? Number.NaN : noise + (i % 2 ? 1 : -
 const NAMES = ['dull', 'kind']
 const W = random(3).uniform(ROWS, 0.5, 2)
 
-const tensor = (name: string, shape: readonly number[], data: ArrayBufferView, dtype: TensorData['dtype'] = 'F32') => ({
-  name,
-  dtype,
-  shape,
-  data,
-})
-
-async function save(name: string, tensors: TensorData[], metadata: Record<string, string> = {}): Promise<void> {
-  await writeFile(at(name), Buffer.concat(encodeSafetensors(tensors, metadata)))
-}
+const save: Workplace['save'] = (...file) => place.save(...file)
 
 async function writeProblems(): Promise<void> {
   const attributes = { attributes: '["dull","kind"]' }

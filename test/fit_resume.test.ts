@@ -12,9 +12,9 @@ import {
   readFinished,
   type Settings,
 } from '../src/cli/fit_partial.ts'
-import { encodeSafetensors, openSafetensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
+import { openSafetensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
-import { finish, openWorkplace, type Workplace } from './command.ts'
+import { finish, openWorkplace, tensor, type Workplace } from './command.ts'
 import { random } from './random.ts'
 
 let place: Workplace
@@ -27,16 +27,7 @@ test.after(() => place.remove())
 
 const at = (name: string) => join(place.folder, name)
 
-const tensor = (name: string, shape: readonly number[], data: ArrayBufferView, dtype: TensorData['dtype'] = 'F32') => ({
-  name,
-  dtype,
-  shape,
-  data,
-})
-
-async function save(name: string, tensors: TensorData[], metadata: Record<string, string> = {}): Promise<void> {
-  await writeFile(at(name), Buffer.concat(encodeSafetensors(tensors, metadata)))
-}
+const save: Workplace['save'] = (...file) => place.save(...file)
 
 // Every place where a fit can be cut, in this process
 
