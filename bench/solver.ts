@@ -28,6 +28,7 @@ const HELP = `usage: npm run bench -- solver [--part PART[,PART]] [options]
                     states      makes and describes the states that scale and attributes take
                     default: small,lasso,gram,scale
   --threads N       threads of the solver; default: all cores
+  --device KIND     where the large products of scale and gram run: wasm (default), webgpu, ...
   --rows N, --columns N, --levels N
                     other sizes than the part's own, for a quick look; N of the 19 levels
   --attributes N    of the part attributes, 7 to 19; the rest is estimated from these; default 19
@@ -41,6 +42,7 @@ const HELP = `usage: npm run bench -- solver [--part PART[,PART]] [options]
 const OPTIONS = {
   part: { type: 'string', default: 'small,lasso,gram,scale' },
   threads: { type: 'string' },
+  device: { type: 'string', default: 'wasm' },
   rows: { type: 'string' },
   columns: { type: 'string' },
   levels: { type: 'string' },
@@ -78,6 +80,7 @@ export async function main(args: string[]): Promise<void> {
   }
   const options: PartOptions = {
     threads: whole('threads'),
+    device: values.device as PartOptions['device'],
     rows: whole('rows'),
     columns: whole('columns'),
     levels: whole('levels'),

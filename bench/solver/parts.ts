@@ -1,4 +1,5 @@
 // What every part of the solver's benchmark gets and gives.
+import type { DeviceKind } from '../../src/device/open.ts'
 import type { FindProgram } from './references.ts'
 
 export interface PartOptions {
@@ -8,6 +9,8 @@ export interface PartOptions {
   /** How many of the 19 levels, where the part fits several. */
   readonly levels?: number
   readonly threads?: number
+  /** Where the large products of scale and gram run. */
+  readonly device: DeviceKind
   /** Attributes of the part `attributes`, 1 to 19. */
   readonly attributes: number
   /** Whether every level of a large fit gets its independent certificate, rather than one. */

@@ -128,14 +128,14 @@ function describe(x: Float32Array, columns: number) {
 
 /** 60,000 x 4,096 in bf16, 19 levels. */
 export async function scale(options: PartOptions): Promise<PartResult> {
-  const { rows = ROWS, columns = COLUMNS, threads } = options
+  const { rows = ROWS, columns = COLUMNS, threads, device } = options
   const levels = someLevels(options.levels ?? 19)
   needStates(rows, columns)
   const labels = { values: makeRatings({ rows, columns }) }
   const before = peakMiB()
   const work = watchGram()
   const begin = performance.now()
-  const solver = await openSolver(cachedBlocks({ rows, columns }), { threads })
+  const solver = await openSolver(cachedBlocks({ rows, columns }), { threads, device })
   const openMs = performance.now() - begin
   const fit = await solver.fit(labels, { levels, alpha: ALPHA, duals: true, onLevel: ({ fit }) => reportLevel(fit) })
   const ms = performance.now() - begin
@@ -148,7 +148,7 @@ export async function scale(options: PartOptions): Promise<PartResult> {
   const stateMiB = (2 * rows * columns) / 2 ** 20
   const nonzeros = fit.fits.map((level) => level.nonzeros)
   return {
-    title: `${rows} x ${columns} in bf16, ${levels.length} levels, alpha ${ALPHA}, ${solver.threads} threads`,
+    title: `${rows} x ${columns} in bf16, ${levels.length} levels, alpha ${ALPHA}, ${solver.threads} threads, device ${device}`,
     head: ['what', 'value', 'of the time'],
     lines: [
       ['all, from file to weights', seconds(ms), ''],
@@ -174,6 +174,7 @@ export async function scale(options: PartOptions): Promise<PartResult> {
       columns,
       levels: levels.length,
       threads: solver.threads,
+      device,
       ms,
       openMs,
       phases: fit.phases,
@@ -280,14 +281,14 @@ function chooseAttributes(count: number): number[] {
 
 /** The Gram panels' speed beside the linear map's, and where the time goes. */
 export async function gram(options: PartOptions): Promise<PartResult> {
-  const { rows = 20_000, columns = 2048, threads } = options
+  const { rows = 20_000, columns = 2048, threads, device } = options
   const levels = someLevels(options.levels ?? 3)
   needStates(rows, columns)
   const labels = { values: makeRatings({ rows, columns }) }
   const features = { data: readRows(cachePath({ rows, columns }), columns, 0, rows), rows, columns }
   const linear = await linearRate(threads)
   const work = watchGram()
-  const solver = await openSolver(features, { threads })
+  const solver = await openSolver(features, { threads, device })
   const begin = performance.now()
   const fit = await solver.fit(labels, { levels, alpha: ALPHA, duals: true })
   const ms = performance.now() - begin
@@ -295,7 +296,7 @@ export async function gram(options: PartOptions): Promise<PartResult> {
   const gaps = checkFit(fit, { features: cachedFeatures({ rows, columns }), labels, levels }, [levels.length >> 1])
   const rates = gramRates(work, linear)
   return {
-    title: `${rows} x ${columns} in bf16, ${levels.length} levels, ${solver.threads} threads`,
+    title: `${rows} x ${columns} in bf16, ${levels.length} levels, ${solver.threads} threads, device ${device}`,
     head: ['phase', 'time', 'share'],
     lines: [...phaseLines(fit, ms), ['whole fit', seconds(ms), '100.0 %'], ...gramLines(rates)],
     notes: [
@@ -306,6 +307,7 @@ export async function gram(options: PartOptions): Promise<PartResult> {
       columns,
       levels: levels.length,
       threads: solver.threads,
+      device,
       ms,
       phases: fit.phases,
       gram: rates,

@@ -1,6 +1,8 @@
 // A stack of arrays in one WebAssembly memory.
 
 const PAGE = 65536
+/** Bytes: every array begins at a multiple of it. */
+export const ALIGNMENT = 64
 /** What 32-bit addresses reach, less one page so that no end address wraps to 0. */
 export const LIMIT_BYTES = 65536 * PAGE - PAGE
 
@@ -42,13 +44,13 @@ export class Arena {
 
   constructor(memory: WebAssembly.Memory, begin: number) {
     this.memory = memory
-    this.#top = Math.ceil(begin / 64) * 64
+    this.#top = Math.ceil(begin / ALIGNMENT) * ALIGNMENT
   }
 
-  /** Address of `bytes` bytes, aligned to 64 and of unknown contents. Throws a RangeError past 4 GiB or without memory. */
+  /** Address of `bytes` bytes, aligned and of unknown contents. Throws a RangeError past 4 GiB or without memory. */
   take(bytes: number): number {
     const at = this.#top
-    const end = at + Math.ceil(bytes / 64) * 64
+    const end = at + Math.ceil(bytes / ALIGNMENT) * ALIGNMENT
     const missing = end - this.memory.buffer.byteLength
     if (end > LIMIT_BYTES) {
       throw new RangeError(

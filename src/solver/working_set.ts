@@ -1,6 +1,6 @@
 // The columns that may be non-zero, gathered from the features in blocks of 16, each with a power of two that brings it to a
 // size near 1.
-import type { F32, F64, U32 } from './arena.ts'
+import { ALIGNMENT, type F32, type F64, type U32 } from './arena.ts'
 import type { Matrix } from './matrix.ts'
 
 export const LANES = 16
@@ -21,6 +21,8 @@ export class WorkingSet {
   readonly #marks: U32
   readonly #narrow: F32
   #panel = 0
+  /** Bytes taken for the panel. */
+  #taken = 0
   readonly #count: number
   /** Column of each slot. */
   readonly columnOf: Int32Array
@@ -65,7 +67,12 @@ export class WorkingSet {
     const blocks = Math.ceil(columns.length / LANES)
     const first = this.blocks
     if (first === 0) this.#panel = team.arena.take(0)
-    const at = team.arena.take(blocks * LANES * this.#matrix.size * this.#count)
+    const blockBytes = LANES * this.#matrix.size * this.#count
+    const at = this.#panel + first * blockBytes
+    // Blocks lie without a space, even where the arena's alignment has left one after the last addition.
+    const missing = Math.max(0, (first + blocks) * blockBytes - this.#taken)
+    this.#taken += Math.ceil(missing / ALIGNMENT) * ALIGNMENT
+    team.arena.take(missing)
     const [names, scale, sizes] = [this.#columns.values, this.scale.values, this.#matrix.scale.values]
     for (let i = 0; i < blocks * LANES; i++) {
       const slot = this.slots + i
