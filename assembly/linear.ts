@@ -29,7 +29,7 @@ export function map<T>(x: usize, weight: usize, y: usize, N: usize, D: usize, O:
           tile(x0, x1, x2, x3, panel, depth, to, O * 4, d > 0)
         } else {
           tile(x0, x1, x2, x3, panel, depth, edge, COLUMNS * 4, false)
-          putEdge(edge, to, O * 4, rows, columns, d > 0)
+          put_edge(edge, to, O * 4, rows, columns, d > 0)
         }
       }
     }
@@ -37,7 +37,7 @@ export function map<T>(x: usize, weight: usize, y: usize, N: usize, D: usize, O:
 }
 
 // Moves the part of a tile that lies inside y.
-function putEdge(from: usize, y: usize, stride: usize, rows: usize, columns: usize, accumulate: bool): void {
+export function put_edge(from: usize, y: usize, stride: usize, rows: usize, columns: usize, accumulate: bool): void {
   for (let r: usize = 0; r < rows; r++) {
     for (let c: usize = 0; c < columns; c++) {
       const sum = load<f32>(from + (r * COLUMNS + c) * 4)

@@ -1,6 +1,7 @@
 // What every kernel is tested and timed on: reference, sizes, special inputs, error growth, benchmark sizes.
 import type { DType, TensorData } from '../src/device/tensor.ts'
 import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { gradCases } from './grad_cases.ts'
 import type { Random } from './random.ts'
 import { random } from './random.ts'
 import * as ops from './reference/ops.ts'
@@ -115,6 +116,7 @@ const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 }
 
 /** By kernel: a kernel without its row is a type error. */
 export const cases: Readonly<Record<KernelName, KernelCase>> = {
+  ...gradCases,
   add: {
     reference: ops.add,
     sizes: elementwise('N', 'D'),

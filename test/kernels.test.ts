@@ -80,9 +80,24 @@ test('relu keeps a NaN, so that an overflow before it is found', async () => {
   }
 })
 
+test('bradley_terry does not overflow, and keeps a NaN', async () => {
+  for (const device of devices) {
+    const g = device.tensor([4, 1], { data: Float32Array.of(1, 1, 1, 1) })
+    const r = device.tensor([4, 1], { data: Float32Array.of(1000, -1000, 0, Number.NaN) })
+    const [margin, loss, dg] = [device.tensor([4]), device.tensor([4]), device.tensor([4, 1])]
+    device.run('bradley_terry', { g, r, margin, loss, dg }, { margin_scale: 1 })
+    const losses = [...(await loss.readF32())]
+    const gradients = [...(await dg.readF32())]
+    close(losses.slice(0, 3), [0, 1000, Math.LN2], 1e-6, device.description)
+    close(gradients.slice(0, 3), [0, 250, 0], 1e-6, device.description)
+    assert.ok(Number.isNaN(losses[3]) && Number.isNaN(gradients[3]), device.description)
+    for (const tensor of [g, r, margin, loss, dg]) tensor.destroy()
+  }
+})
+
 test('there are kernels, a CPU and a GPU to test', () => {
   assert.equal([...NAMES].sort(), Object.keys(kernels).sort())
-  assert.ok(NAMES.length >= 21)
+  assert.ok(NAMES.length >= 31)
   assert.ok(devices.some((device) => device.kind === 'wasm'))
   assert.ok(devices.some((device) => device.kind === 'webgpu'))
 })

@@ -28,6 +28,7 @@ interface Search {
 
 const TILED: Search = { sizes: { N: 2, D: 3, O: 3 }, smaller: [['const DEPTH = 32u', 'const DEPTH = 2u']] }
 const VEC: Search = { sizes: { N: 2, D: 9, O: 3 }, smaller: [['const WG = 32u', 'const WG = 8u']] }
+const COLUMNS: Search = { sizes: { N: 9, D: 2, O: 2 }, smaller: [['const COLUMNS = 32u', 'const COLUMNS = 2u']] }
 const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'const WG = 4u']] }
 
 /**
@@ -45,14 +46,21 @@ const SEARCHES: Partial<Record<KernelName, Search>> = {
       ['C <= 64u', 'C <= 4u'],
     ],
   },
+  batch_norm_grad: COLUMNS,
+  batch_norm_stats: COLUMNS,
+  bias_grad: COLUMNS,
+  bradley_terry: { sizes: { B: 2, M: 5 }, smaller: [['const WG = 32u', 'const WG = 4u']] },
   linear: TILED,
   linear_bf16: TILED,
   linear_f16: TILED,
+  linear_grad_input: TILED,
+  linear_grad_weight: { ...TILED, sizes: { N: 3, D: 3, O: 2 } },
   linear_vec: VEC,
   linear_vec_bf16: VEC,
   linear_vec_f16: VEC,
   rms_norm: ROWS,
   softmax: ROWS,
+  softmax_grad: ROWS,
 }
 
 const NAMES = Object.keys(kernels) as KernelName[]
