@@ -7,7 +7,9 @@ export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } f
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
-export { type Checkpoint, encodeCheckpoint, readCheckpoint } from './reward/checkpoint.ts'
+export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'
+export { conformalOffset } from './reward/conformal.ts'
+export { debias } from './reward/debias.ts'
 export {
   cdf,
   density,
@@ -21,7 +23,9 @@ export {
   tailMean,
   variance,
 } from './reward/distribution.ts'
+export { encodeCheckpoint } from './reward/encode.ts'
 export { type Features, loadFeatureModel } from './reward/features.ts'
+export { type HeadOptions, type HeadScore, type Heads, loadHeads } from './reward/heads.ts'
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'

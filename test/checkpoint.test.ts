@@ -3,7 +3,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { encodeSafetensors, openModelTensors, readTensor, type TensorData } from '../src/files/safetensors.ts'
 import { type ModelFiles, memoryFiles } from '../src/files/source.ts'
-import { type Checkpoint, encodeCheckpoint, readCheckpoint } from '../src/reward/checkpoint.ts'
+import { type Checkpoint, readCheckpoint } from '../src/reward/checkpoint.ts'
+import { encodeCheckpoint } from '../src/reward/encode.ts'
 import { fingerprint } from '../src/reward/fingerprint.ts'
 import { parseManifest } from '../src/reward/manifest.ts'
 import { fails } from './assert.ts'
@@ -54,11 +55,13 @@ test('reads every part', async () => {
     gatePattern: [57, 55, 1, 56, 2],
     mixture: 'sum',
     lambda: 1,
+    weights: null,
+    rewards: null,
   })
   assert.equal(regression, { weight: data('regression_layer.weight'), bias: null })
   assert.equal(transform, data('reward_transform_matrix'))
-  assert.equal([gate.temperature, gate.logitScale, gate.hidden.length], [10, 1, 3])
-  for (const [i, { weight, norm }] of gate.hidden.entries()) {
+  assert.equal([gate!.temperature, gate!.logitScale, gate!.hidden.length], [10, 1, 3])
+  for (const [i, { weight, norm }] of gate!.hidden.entries()) {
     const at = `gating.layers.${3 * i + 2}`
     assert.equal(weight, data(`gating.layers.${3 * i}.weight`))
     assert.equal(norm, {
@@ -68,7 +71,7 @@ test('reads every part', async () => {
       variance: data(`${at}.running_var`),
     })
   }
-  assert.equal([gate.weight, gate.bias], [data('gating.layers.9.weight'), data('gating.layers.9.bias')])
+  assert.equal([gate!.weight, gate!.bias], [data('gating.layers.9.weight'), data('gating.layers.9.bias')])
 })
 
 test('what is written reads back, heads alone, with a backbone, and in shards', async () => {
@@ -123,7 +126,7 @@ test('lm_head and batch counters are passed over', async () => {
       assert.ok(tensors.has('lm_head.weight'))
     },
   })
-  assert.is((await readCheckpoint(files)).gate.hidden.length, 3)
+  assert.is((await readCheckpoint(files)).gate!.hidden.length, 3)
 })
 
 test('defaults of config.json are those of the published class', async () => {
@@ -135,7 +138,7 @@ test('defaults of config.json are those of the published class', async () => {
     },
   })
   const { gate } = await readCheckpoint(files)
-  assert.equal([gate.temperature, gate.hidden.length], [10, 3])
+  assert.equal([gate!.temperature, gate!.hidden.length], [10, 3])
   await fails(
     () => readCheckpoint(changed({ config: (config) => delete config.gating_hidden_dim })),
     'm/model.safetensors: tensor "gating.layers.0.weight" must be [1024, 24], got [16, 24]',
@@ -222,7 +225,7 @@ test('refuses manifests with unknown keys and impossible values', async () => {
     fails(() => readCheckpoint(changed({ manifest })), `m/pinball.json: ${message}`)
   await failing(
     { lamda: 1 },
-    'unknown key "lamda"; the keys are attributes, levels, bos, gate_pattern, mixture, lambda',
+    'unknown key "lamda"; the keys are attributes, levels, bos, gate_pattern, mixture, lambda, weights, rewards',
   )
   await failing({ attributes: ['a', 'b'] }, 'attributes must be as many as num_objectives of config.json, 3, got 2')
   await failing({ levels: [0.5] }, 'levels must be as many as num_quantiles of config.json, 5, got 1')

@@ -35,7 +35,8 @@ export async function fingerprint(files: ModelFiles, tensors: ReadonlyMap<string
   return digest(new TextEncoder().encode(`${lines.join('\n')}\n`))
 }
 
-async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+/** SHA-256 as 64 hexadecimal digits. Throws where the runtime has no Web Crypto. */
+export async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   if (!globalThis.crypto?.subtle) {
     throw new Error('fingerprint: this runtime has no Web Crypto; a page needs https or localhost for it')
   }

@@ -1,9 +1,9 @@
 // The gate on the device: the state at the end of the prompt to one weight for each attribute.
 //
-//   h = batch_norm(relu(linear(h)))   for each hidden layer, with running statistics
+//   h = batch_norm(relu(linear(h)))   for each hidden layer, with running statistics; in ArmoRM h = relu(linear(h) + bias)
 //   g = softmax((linear(h) + bias) / temperature) * logit_scale
 //
-// Source: GatingNetwork of the published QRM models (the norm comes after the ReLU, the hidden maps have no bias).
+// Source: GatingNetwork of the published QRM models (the norm comes after the ReLU, the hidden maps have no bias), and of ArmoRM.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
@@ -14,7 +14,13 @@ const BATCH_NORM_EPS = 1e-5
 
 interface Layer {
   readonly weight: Tensor
-  readonly norm: { readonly weight: Tensor; readonly bias: Tensor; readonly mean: Tensor; readonly variance: Tensor }
+  readonly bias: Tensor | null
+  readonly norm: {
+    readonly weight: Tensor
+    readonly bias: Tensor
+    readonly mean: Tensor
+    readonly variance: Tensor
+  } | null
 }
 
 /** Owns the gate's weights on a device. */
@@ -33,12 +39,13 @@ export class Gate {
     this.#temperature = weights.temperature
     this.#scale = weights.logitScale
     let inputs = width
-    for (const [i, { weight, norm }] of weights.hidden.entries()) {
+    for (const [i, { weight, bias, norm }] of weights.hidden.entries()) {
       const label = (part: string) => `gate layer ${i} ${part}`
-      const outputs = norm.weight.length
+      const outputs = weight.length / inputs
       this.#hidden.push({
         weight: this.#keep([outputs, inputs], label('weight'), weight),
-        norm: {
+        bias: bias && this.#keep([outputs], label('bias'), bias),
+        norm: norm && {
           weight: this.#keep([outputs], label('norm weight'), norm.weight),
           bias: this.#keep([outputs], label('norm bias'), norm.bias),
           mean: this.#keep([outputs], label('mean'), norm.mean),
@@ -69,10 +76,13 @@ export class Gate {
     }
     try {
       let h = x
-      for (const { weight, norm } of this.#hidden) {
+      for (const { weight, bias, norm } of this.#hidden) {
         const z = make(weight.shape[0], 'gate activations') // [N, H]
         linear(device, h, weight, z)
+        if (bias) device.run('bias_add', { x: z, bias })
         device.run('relu', { x: z })
+        h = z
+        if (norm === null) continue
         const y = make(weight.shape[0], 'gate normalised') // [N, H]
         device.run('batch_norm', { x: z, ...norm, y }, { eps: BATCH_NORM_EPS })
         h = y

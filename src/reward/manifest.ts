@@ -1,5 +1,5 @@
 // The manifest pinball.json of a model directory: what a checkpoint does not say about how to use it.
-import { parseJsonObject, printable, show } from '../files/json.ts'
+import { isObject, parseJsonObject, printable, show } from '../files/json.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
 import type { BosPolicy } from '../text/chat.ts'
 import { checkLevels, type Mixture } from './distribution.ts'
@@ -16,14 +16,22 @@ export interface Manifest {
   readonly mixture: Mixture
   /** Of the utility -mean exp(-lambda q). */
   readonly lambda: number
+  /** Fixed weights of the attributes in the place of the gate: by name (0 where absent), or `mean`; null: the gate. */
+  readonly weights: FixedWeights | null
+  /** Which values the attributes of a score show; null: debiased in a QRM, raw in ArmoRM, as these models do. */
+  readonly rewards: Rewards | null
 }
+
+export type FixedWeights = Readonly<Record<string, number>> | 'mean'
+/** With the transform matrix applied, or as the heads give them. */
+export type Rewards = 'debiased' | 'raw'
 
 export const MANIFEST_FILE = 'pinball.json'
 
 /** `<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n` in the vocabulary of Llama 3. */
 const LLAMA3_GATE_PATTERN = [128009, 128006, 78191, 128007, 271]
 
-const KEYS = ['attributes', 'levels', 'bos', 'gate_pattern', 'mixture', 'lambda']
+const KEYS = ['attributes', 'levels', 'bos', 'gate_pattern', 'mixture', 'lambda', 'weights', 'rewards']
 
 /** Reads the manifest of a model directory; every key, and the file, may be absent. Throws on unknown keys and bad values. */
 export async function readManifest(files: ModelFiles): Promise<Manifest> {
@@ -45,12 +53,15 @@ export function parseManifest(json: Record<string, unknown>, where: string): Man
       json.gate_pattern === undefined ? LLAMA3_GATE_PATTERN : readTokens(json.gate_pattern, `${where}: gate_pattern`),
     mixture: readChoice(json.mixture, ['sum', 'mean'], `${where}: mixture`),
     lambda: readLambda(json.lambda, `${where}: lambda`),
+    weights: json.weights === undefined ? null : readWeights(json.weights, `${where}: weights`),
+    rewards:
+      json.rewards === undefined ? null : readChoice<Rewards>(json.rewards, ['debiased', 'raw'], `${where}: rewards`),
   }
 }
 
 /** The inverse of `parseManifest`: an object for pinball.json. */
 export function manifestJson(manifest: Manifest): Record<string, unknown> {
-  const { attributes, levels, bos, gatePattern, mixture, lambda } = manifest
+  const { attributes, levels, bos, gatePattern, mixture, lambda, weights, rewards } = manifest
   return {
     ...(attributes && { attributes }),
     ...(levels && { levels }),
@@ -58,6 +69,8 @@ export function manifestJson(manifest: Manifest): Record<string, unknown> {
     gate_pattern: gatePattern,
     mixture,
     lambda,
+    ...(weights && { weights }),
+    ...(rewards && { rewards }),
   }
 }
 
@@ -116,6 +129,28 @@ function readLambda(value: unknown, where: string): number {
   if (typeof value !== 'number') throw new Error(`${where} must be a number, got ${show(value)}`)
   checkLambda(value, where)
   return value
+}
+
+function readWeights(value: unknown, where: string): FixedWeights {
+  if (value === 'mean') return value
+  if (!isObject(value) || Object.keys(value).length === 0) {
+    throw new Error(`${where} must be "mean" or an object of numbers by attribute, got ${show(value)}`)
+  }
+  for (const [name, weight] of Object.entries(value)) {
+    if (typeof weight !== 'number' || !Number.isFinite(weight))
+      throw new Error(`${where}: that of ${show(name)} must be a finite number, got ${show(weight)}`)
+  }
+  return value as Record<string, number>
+}
+
+/** Fixed weights [M] in the order of the attributes. Throws on a name that is none of them; `where` is what errors call them. */
+export function orderWeights(weights: FixedWeights, attributes: readonly string[], where: string): Float32Array {
+  if (weights === 'mean') return new Float32Array(attributes.length).fill(1 / attributes.length)
+  const unknown = Object.keys(weights).find((name) => !attributes.includes(name))
+  if (unknown !== undefined) {
+    throw new Error(`${where}: there is no attribute ${show(unknown)}; there are ${attributes.map(show).join(', ')}`)
+  }
+  return Float32Array.from(attributes, (name) => weights[name] ?? 0)
 }
 
 // The attributes of ArmoRM in the order of its regression layer; models with five objectives use the HelpSteer ones.

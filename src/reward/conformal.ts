@@ -1,0 +1,115 @@
+// Split conformal calibration of quantiles: what must be added to a level so that it covers what it promises.
+//
+// Source: Vovk, Gammerman and Shafer 2005; Romano, Patterson and Candès 2019 (one-sided, level by level). For ratings y of items that
+// the heads have not seen, scores s = y - q(x), and n items: the offset of level t is the ceil((n + 1) t)-th smallest score. If the
+// items and a new one are exchangeable and have one rating each, P(y <= q(x) + offset) is at least t, and at most t + 1 / (n + 1)
+// where no two scores are equal. With several ratings of an item each counts 1 / (their number): items are exchangeable, ratings of one
+// item are not. The bound then holds up to terms that vanish with n (Dunn, Wasserman and Ramdas 2022, pooled distributions).
+import { parseJson, show } from '../files/json.ts'
+import { encodeSafetensors, openSafetensors, readTensorF32 } from '../files/safetensors.ts'
+import type { ModelFiles } from '../files/source.ts'
+import { digest } from './fingerprint.ts'
+
+/** Of a model directory. */
+export const CALIBRATION_FILE = 'calibration.safetensors'
+
+export interface Calibration {
+  /** Added to the quantile values [M, K]. */
+  readonly offsets: Float32Array
+  /** Of each attribute: items and ratings that it was found on, and how many levels are too high for so few items. */
+  readonly attributes: readonly CalibratedAttribute[]
+  /** SHA-256 of the heads that it belongs to. */
+  readonly heads: string
+}
+
+export interface CalibratedAttribute {
+  readonly name: string
+  readonly items: number
+  readonly ratings: number
+  /** Levels t with (n + 1) t > n, for which no finite offset has a guarantee; theirs is the largest score. */
+  readonly unreachable: number
+}
+
+/**
+ * The offset of one level from scores [L] of labels with the item of each [L]; NaN are left out. Throws where nothing is left.
+ * `reached` is false where the level is above n / (n + 1).
+ */
+export function conformalOffset(
+  scores: ArrayLike<number>,
+  items: ArrayLike<number>,
+  level: number,
+): { readonly offset: number; readonly reached: boolean; readonly items: number; readonly ratings: number } {
+  const counts = new Map<number, number>()
+  const kept: number[] = []
+  for (let i = 0; i < scores.length; i++) {
+    if (Number.isNaN(scores[i])) continue
+    kept.push(i)
+    counts.set(items[i], (counts.get(items[i]) ?? 0) + 1)
+  }
+  if (kept.length === 0) throw new Error('conformal: at least one rating is needed, got none')
+  kept.sort((a, b) => scores[a] - scores[b])
+  // Shares of items may add up to a hair less than the whole numbers that they stand for.
+  const wanted = (counts.size + 1) * level * (1 - 1e-12)
+  let sum = 0
+  const at = kept.find((i) => {
+    sum += 1 / counts.get(items[i])!
+    return sum >= wanted
+  })
+  const place = at ?? kept[kept.length - 1]
+  return { offset: scores[place], reached: at !== undefined, items: counts.size, ratings: kept.length }
+}
+
+/** SHA-256 over heads, by which a calibration knows its own. */
+export async function headsDigest(regression: {
+  readonly weight: Float32Array
+  readonly bias: Float32Array | null
+}): Promise<string> {
+  const bytes = ({ buffer, byteOffset, byteLength }: Float32Array) =>
+    digest(new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength))
+  const parts = [await bytes(regression.weight), regression.bias ? await bytes(regression.bias) : 'none']
+  return digest(new TextEncoder().encode(parts.join(' ')))
+}
+
+/** The file of a calibration. */
+export function encodeCalibration({ offsets, attributes, heads }: Calibration): Uint8Array[] {
+  const shape = [attributes.length, offsets.length / attributes.length]
+  return encodeSafetensors([{ name: 'offsets', dtype: 'F32', shape, data: offsets }], {
+    attributes: JSON.stringify(attributes),
+    heads,
+    method: 'split conformal, one-sided, each level alone',
+  })
+}
+
+/** Reads the calibration of a model directory, or gives null where there is none. Throws where it belongs to other heads. */
+export async function readCalibration(
+  files: ModelFiles,
+  regression: { readonly weight: Float32Array; readonly bias: Float32Array | null },
+  outputs: number,
+): Promise<Calibration | null> {
+  const source = await files.open(CALIBRATION_FILE)
+  if (source === null) return null
+  const where = source.name
+  try {
+    const { tensors, metadata } = await openSafetensors(source)
+    const info = tensors.get('offsets')
+    if (info === undefined || info.shape.length !== 2 || info.shape[0] * info.shape[1] !== outputs) {
+      throw new Error(`${where}: offsets must be [M, K] with ${outputs} values, got ${show(info?.shape)}`)
+    }
+    const offsets = await readTensorF32(info)
+    const bad = offsets.findIndex((value) => !Number.isFinite(value))
+    if (bad >= 0) throw new Error(`${where}: offsets must be finite, got ${offsets[bad]} at element ${bad}`)
+    const heads = await headsDigest(regression)
+    if (metadata.heads !== heads) {
+      throw new Error(`${where}: belongs to other heads than those here; run "pinball calibrate" again, or remove it`)
+    }
+    const attributes = parseJson(metadata.attributes ?? 'null', `${where}: attributes in the metadata`)
+    if (!Array.isArray(attributes) || attributes.length !== info.shape[0]) {
+      throw new Error(
+        `${where}: attributes in the metadata must be a list of ${info.shape[0]}, got ${show(attributes)}`,
+      )
+    }
+    return { offsets, attributes: attributes as CalibratedAttribute[], heads }
+  } finally {
+    await source.close()
+  }
+}
