@@ -6,6 +6,7 @@ import { printable } from '../files/json.ts'
 import { addDevices } from './devices.ts'
 import { addFeatures } from './features.ts'
 import { addFit } from './fit.ts'
+import { addRidge } from './ridge.ts'
 import { addScore } from './score.ts'
 import { handleSignals } from './signals.ts'
 import { addStart } from './start.ts'
@@ -33,7 +34,7 @@ function makeProgram(): Command {
     .configureHelp({ showGlobalOptions: true, helpWidth: 100 })
     .showSuggestionAfterError(true)
     .addHelpText('after', HELP)
-  for (const add of [addScore, addFeatures, addFit, addDevices, addStart]) add(program)
+  for (const add of [addScore, addFeatures, addFit, addRidge, addDevices, addStart]) add(program)
   return program
 }
 
