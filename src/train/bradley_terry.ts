@@ -40,6 +40,11 @@ export class ScoreModel implements PairModel {
     this.#device.run('linear_grad_weight', { dy: dscores, x: this.#x as Tensor, dweight: this.#weight.grad })
   }
 
+  /** The weight [D] as it is now. */
+  weights(): Promise<Float32Array> {
+    return this.#weight.value.readF32()
+  }
+
   destroy(): void {
     destroyParameter(this.#weight)
     this.#scores.destroy()

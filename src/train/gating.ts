@@ -7,6 +7,7 @@
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
+import type { GateLayer, GateWeights } from '../reward/checkpoint.ts'
 import { destroyParameter, makeParameter, type Parameter } from './adamw.ts'
 import type { PairModel } from './pair_training.ts'
 import { uniform } from './random.ts'
@@ -204,6 +205,26 @@ export class GateModel implements PairModel {
       device.run('linear_grad_input', { dy: dh, weight: weight.value, dx: spare })
       ;[dh, spare] = [spare, dh]
     }
+  }
+
+  /** The weights as they are now, for a checkpoint. */
+  async weights(): Promise<GateWeights> {
+    const read = async (tensor: { readonly value: Tensor }) => tensor.value.readF32()
+    const hidden: GateLayer[] = []
+    for (const { weight, bias, norm } of this.#layers) {
+      hidden.push({
+        weight: await read(weight),
+        bias: bias && (await read(bias)),
+        norm: norm && {
+          weight: await read(norm.weight),
+          bias: await read(norm.bias),
+          mean: await norm.runningMean.readF32(),
+          variance: await norm.runningVariance.readF32(),
+        },
+      })
+    }
+    const { temperature, logitScale } = this.#settings
+    return { temperature, logitScale, hidden, weight: await read(this.#weight), bias: await read(this.#bias) }
   }
 
   destroy(): void {
