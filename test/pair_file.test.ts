@@ -95,7 +95,13 @@ test('only the bytes of the rows asked for are read, neighbours together', async
     ),
   ])
   let reads: number[] = []
-  const counted = { ...file, read: (at: number, length: number) => reads.push(length) && file.read(at, length) }
+  const counted: Source = {
+    ...file,
+    read(at, length) {
+      reads.push(length)
+      return file.read(at, length)
+    },
+  }
   const pairs = await openPairs([counted])
   const most = Math.max(...reads)
   assert.ok(most < 1000, `opening read ${most} bytes at once`)

@@ -1,9 +1,8 @@
 // pinball bradley-terry: a linear reward head, trained on pairs; the baseline of most reward models.
 
 import type { Command } from 'commander'
-import { encodeCheckpoint } from '../reward/checkpoint.ts'
 import { ScoreModel } from '../train/bradley_terry.ts'
-import { scoreCheckpoint } from '../train/checkpoints.ts'
+import { scoreFiles } from '../train/checkpoints.ts'
 import { scoreStates } from '../train/pair_rewards.ts'
 import { runTraining, TRAINING_HELP, type TrainingOptions, trainingOptions } from './training.ts'
 
@@ -33,10 +32,7 @@ async function bradleyTerry(options: TrainingOptions): Promise<void> {
       async prepare(device, pairs, rows) {
         const states = scoreStates(pairs)
         const model = new ScoreModel(device, pairs.columns, rows * states.sides, options)
-        const files = async function* () {
-          yield* encodeCheckpoint(scoreCheckpoint(pairs.columns, await model.weights()))
-        }
-        return { states, model, files }
+        return { states, model, files: async () => scoreFiles(await model.weights()) }
       },
     },
     options,

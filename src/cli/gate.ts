@@ -3,10 +3,9 @@
 import { type Command, Option } from 'commander'
 import type { Device } from '../device/device.ts'
 import { openFile } from '../files/disk.ts'
-import { encodeCheckpoint } from '../reward/checkpoint.ts'
 import { type HeadsFile, readHeadsFile } from '../reward/heads_file.ts'
 import type { PairFile } from '../reward/pair_file.ts'
-import { gateCheckpoint } from '../train/checkpoints.ts'
+import { gateFiles } from '../train/checkpoints.ts'
 import { GateModel } from '../train/gating.ts'
 import { gateStates } from '../train/pair_rewards.ts'
 import { sampleHash } from './fit_problem.ts'
@@ -83,10 +82,7 @@ async function gate(options: GateCommand): Promise<void> {
       async prepare(device, pairs, rows, signal) {
         const states = await readRewards(device, pairs, heads, signal)
         const model = new GateModel(device, pairs.columns, heads.attributes.length, rows * states.sides, settings)
-        const files = async function* () {
-          yield* encodeCheckpoint(gateCheckpoint(heads, await model.weights()))
-        }
-        return { states, model, files }
+        return { states, model, files: async () => gateFiles(heads, await model.trained()) }
       },
     },
     options,

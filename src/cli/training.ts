@@ -107,7 +107,7 @@ export interface Training {
     pairs: PairFile,
     rows: number,
     signal: AbortSignal,
-  ): Promise<{ readonly states: PairStates; readonly model: PairModel; files(): AsyncIterable<CheckpointFile> }>
+  ): Promise<{ readonly states: PairStates; readonly model: PairModel; files(): Promise<CheckpointFile[]> }>
 }
 
 /** Runs a training from where its folder is to its end, or to an interrupt. */
@@ -202,7 +202,7 @@ async function trainIn(folder: TrainingFolder, setup: Setup, interrupt: Interrup
       epochs: position.epochs,
       accuracy: accuracyOf(position.epochs),
     }
-    await folder.finish(prepared.files(), result)
+    await folder.finish(await prepared.files(), result)
     return { result, rate: trained > 0 ? trained / seconds : null }
   } catch (error) {
     if (!signal.aborted) throw error
