@@ -12,7 +12,7 @@ import { openFile } from '../src/files/disk.ts'
 import type { HeadsFile } from '../src/reward/heads_file.ts'
 import { openPairs, type PairFile } from '../src/reward/pair_file.ts'
 import { GateModel } from '../src/train/gating.ts'
-import { splitPairs } from '../src/train/pair_batches.ts'
+import { largestBatch, splitPairs } from '../src/train/pair_batches.ts'
 import { gateStates } from '../src/train/pair_rewards.ts'
 import { trainPairs } from '../src/train/pair_training.ts'
 import { randomBits } from '../src/train/random.ts'
@@ -99,8 +99,7 @@ async function train(device: Device, pairs: PairFile, shape: Shape, save?: strin
   const rewardsPeak = peak()
   const settings = { hidden, layers: LAYERS, temperature: 10, logitScale: 1, norm: 'batch', seed: 0 } as const
   const split = splitPairs(pairs, 0.1, 0)
-  const rows = Math.min(batch, split.training.length)
-  const model = new GateModel(device, columns, ATTRIBUTES, rows * states.sides, settings)
+  const model = new GateModel(device, columns, ATTRIBUTES, largestBatch(split, batch) * states.sides, settings)
   const start = performance.now()
   let [trainMs, waited] = [0, start]
   // Waiting for rows that were not read in time shows in a step; what the loop itself does is in all of them.

@@ -22,7 +22,9 @@ export {
   variance,
 } from './reward/distribution.ts'
 export { type Features, loadFeatureModel } from './reward/features.ts'
+export { type HeadsFile, readHeadsFile } from './reward/heads_file.ts'
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
+export { openPairs, type PairFile } from './reward/pair_file.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'
 export { type AlphaOptions, type AlphaProgress, type AlphaStep, type ChosenAlpha, chooseAlpha } from './solver/alpha.ts'
@@ -43,3 +45,12 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export {
+  type AttributeRidge,
+  fitRidge,
+  type Ratings,
+  type RidgeFit,
+  type RidgeOptions,
+} from './train/multi_attribute.ts'
+export type { PairSettings } from './train/pair_training.ts'
+export { type Trained, type TrainHooks, trainBradleyTerry, trainGate } from './train/recipes.ts'

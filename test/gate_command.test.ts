@@ -1,10 +1,15 @@
 // pinball gate and bradley-terry: what they write, that an interrupt or a kill changes no bit of it, and what they refuse.
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { openDirectory } from '../src/files/disk.ts'
+import { openDevice } from '../src/device/open.ts'
+import { openDirectory, openFile } from '../src/files/disk.ts'
 import { closeTensors, openModelTensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
+import { readHeadsFile } from '../src/reward/heads_file.ts'
+import { openPairs } from '../src/reward/pair_file.ts'
+import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
+import { fails } from './assert.ts'
 import { each, finish, openWorkplace, tensor, type Workplace } from './command.ts'
 import { random } from './random.ts'
 
@@ -110,6 +115,24 @@ test('gate writes a directory of heads, a log, and says how well it does', async
   assert.equal(await readTensorF32(tensors.get('regression_layer.weight')!), unit([0, 0, 0, 1, 1, 1]))
   assert.equal(tensors.get('gating.layers.9.weight')!.shape, [2, 32])
   await closeTensors(tensors)
+})
+
+test('the library gives the same files as the command', async () => {
+  const open = (name: string) => openFile(at(name))
+  const source = await open('heads.safetensors')
+  const pairs = await openPairs([await open('pairs.safetensors')])
+  const device = await openDevice('wasm', { threads: 1 })
+  try {
+    const options = { hidden: 32, batch: 64, temperature: 1, lr: 0.003 }
+    const { files } = await trainGate(device, pairs, await readHeadsFile(source), options)
+    for (const { file, chunks } of files) assert.is(Buffer.concat(chunks).toString('base64'), whole[file], file)
+    const stop = AbortSignal.abort(new Error('enough'))
+    await fails(() => trainBradleyTerry(device, pairs, { signal: stop }), 'enough')
+  } finally {
+    await device.destroy()
+    await pairs.close()
+    await source.close()
+  }
 })
 
 test('the same command on a finished directory does nothing; other settings are refused, --restart begins anew', async () => {

@@ -1,9 +1,7 @@
 // pinball bradley-terry: a linear reward head, trained on pairs; the baseline of most reward models.
 
 import type { Command } from 'commander'
-import { ScoreModel } from '../train/bradley_terry.ts'
-import { scoreFiles } from '../train/checkpoints.ts'
-import { scoreStates } from '../train/pair_rewards.ts'
+import { scoreRecipe } from '../train/recipes.ts'
 import { runTraining, TRAINING_HELP, type TrainingOptions, trainingOptions } from './training.ts'
 
 const EXAMPLES = `${TRAINING_HELP}
@@ -29,11 +27,7 @@ async function bradleyTerry(options: TrainingOptions): Promise<void> {
     {
       command: 'bradley-terry',
       settings: {},
-      async prepare(device, pairs, rows) {
-        const states = scoreStates(pairs)
-        const model = new ScoreModel(device, pairs.columns, rows * states.sides, options)
-        return { states, model, files: async () => scoreFiles(await model.weights()) }
-      },
+      prepare: async (device, pairs, rows) => scoreRecipe(device, pairs, { rows, seed: options.seed }),
     },
     options,
   )

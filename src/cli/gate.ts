@@ -1,13 +1,10 @@
 // pinball gate: the gate of a reward model, trained on pairs over frozen heads.
 
 import { type Command, Option } from 'commander'
-import type { Device } from '../device/device.ts'
 import { openFile } from '../files/disk.ts'
 import { type HeadsFile, readHeadsFile } from '../reward/heads_file.ts'
-import type { PairFile } from '../reward/pair_file.ts'
-import { gateFiles } from '../train/checkpoints.ts'
-import { GateModel } from '../train/gating.ts'
-import { gateStates } from '../train/pair_rewards.ts'
+import { GATE_DEFAULTS } from '../train/gating.ts'
+import { gateRecipe } from '../train/recipes.ts'
 import { sampleHash } from './fit_problem.ts'
 import { realNumber, usageError, wholeNumber } from './options.ts'
 import { startProgress } from './progress.ts'
@@ -43,10 +40,10 @@ export function addGate(program: Command): void {
     .requiredOption('--heads <file>', 'heads: safetensors', (text) =>
       text === '' ? usageError('--heads: must be a file name, got ""') : text,
     )
-    .option('--hidden <n>', 'units of a hidden layer', wholeNumber(1, 65536), 1024)
-    .option('--layers <n>', 'hidden layers', wholeNumber(0, 16), 3)
-    .option('--temperature <number>', 'of the softmax', positive, 10)
-    .option('--logit-scale <number>', 'factor of the softmax', positive, 1)
+    .option('--hidden <n>', 'units of a hidden layer', wholeNumber(1, 65536), GATE_DEFAULTS.hidden)
+    .option('--layers <n>', 'hidden layers', wholeNumber(0, 16), GATE_DEFAULTS.layers)
+    .option('--temperature <number>', 'of the softmax', positive, GATE_DEFAULTS.temperature)
+    .option('--logit-scale <number>', 'factor of the softmax', positive, GATE_DEFAULTS.logitScale)
     .addOption(
       new Option('--norm <norm>', 'after each hidden layer (default: batch; none for point heads)').choices([
         'batch',
@@ -80,9 +77,12 @@ async function gate(options: GateCommand): Promise<void> {
         'heads with the SHA-256': hash,
       },
       async prepare(device, pairs, rows, signal) {
-        const states = await readRewards(device, pairs, heads, signal)
-        const model = new GateModel(device, pairs.columns, heads.attributes.length, rows * states.sides, settings)
-        return { states, model, files: async () => gateFiles(heads, await model.trained()) }
+        const progress = startProgress('pairs through the heads')
+        try {
+          return await gateRecipe(device, pairs, heads, { ...settings, rows, onProgress: progress.update, signal })
+        } finally {
+          progress.end()
+        }
       },
     },
     options,
@@ -95,14 +95,5 @@ async function readHeads(path: string): Promise<{ heads: HeadsFile; hash: string
     return { heads: await readHeadsFile(source), hash: await sampleHash(source) }
   } finally {
     await source.close()
-  }
-}
-
-async function readRewards(device: Device, pairs: PairFile, heads: HeadsFile, signal: AbortSignal) {
-  const progress = startProgress('pairs through the heads')
-  try {
-    return await gateStates(device, pairs, heads, { onProgress: progress.update, signal })
-  } finally {
-    progress.end()
   }
 }

@@ -4,11 +4,11 @@ import { type Command, InvalidArgumentError } from 'commander'
 import type { Device } from '../device/device.ts'
 import { type DeviceKind, openDevice } from '../device/open.ts'
 import { printable } from '../files/json.ts'
-import type { CheckpointFile } from '../reward/checkpoint.ts'
 import { openPairs, type PairFile } from '../reward/pair_file.ts'
 import type { EpochResult } from '../train/log.ts'
-import { splitPairs } from '../train/pair_batches.ts'
-import { type PairModel, type PairStates, type Position, trainPairs } from '../train/pair_training.ts'
+import { largestBatch, splitPairs } from '../train/pair_batches.ts'
+import { PAIR_DEFAULTS, type PairModel, type PairStates, type Position, trainPairs } from '../train/pair_training.ts'
+import type { Recipe } from '../train/recipes.ts'
 import { planSteps } from '../train/schedule.ts'
 import { figure, table } from './draw.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
@@ -59,23 +59,28 @@ export function trainingOptions(command: Command): Command {
   command
     .requiredOption('--features <files...>', 'features of pairs: safetensors files, or folders of them', gather)
     .requiredOption('--out <dir>', 'directory for the model, the log and the state', parseOut)
-    .option('--lr <number>', 'learning rate of the first step, from which it falls to 0 along a cosine', positive, 3e-4)
+    .option(
+      '--lr <number>',
+      'learning rate of the first step, from which it falls to 0 along a cosine',
+      positive,
+      PAIR_DEFAULTS.lr,
+    )
     .option(
       '--weight-decay <number>',
       'weight decay of AdamW',
       realNumber((decay) => decay >= 0 && decay < Infinity, 'of at least 0'),
-      1e-3,
+      PAIR_DEFAULTS.weightDecay,
     )
-    .option('--batch <n>', 'pairs of a step', wholeNumber(2, 2 ** 20), 1024)
-    .option('--epochs <n>', 'times that the pairs are gone through', wholeNumber(1, 1e6), 3)
-    .option('--margin-scale <number>', 'factor of the margin in the loss', positive, 1)
+    .option('--batch <n>', 'pairs of a step', wholeNumber(2, 2 ** 20), PAIR_DEFAULTS.batch)
+    .option('--epochs <n>', 'times that the pairs are gone through', wholeNumber(1, 1e6), PAIR_DEFAULTS.epochs)
+    .option('--margin-scale <number>', 'factor of the margin in the loss', positive, PAIR_DEFAULTS.marginScale)
     .option(
       '--validation <share>',
       'share of the prompts that is for validation',
       realNumber((share) => share >= 0 && share < 1, 'from 0 to below 1'),
-      0.1,
+      PAIR_DEFAULTS.validation,
     )
-    .option('--seed <n>', 'of initial weights, split and order', wholeNumber(0, 2 ** 31 - 1), 0)
+    .option('--seed <n>', 'of initial weights, split and order', wholeNumber(0, 2 ** 31 - 1), PAIR_DEFAULTS.seed)
     .option('--log-every <steps>', 'steps between two lines of the log', wholeNumber(1, 1e9), 10)
     .option('--save-every <time>', 'steps between two saved states, or seconds as 60s', parseSaveEvery, {
       steps: Infinity,
@@ -101,13 +106,8 @@ export interface Training {
   readonly command: string
   /** What its bits depend on beside the common options. */
   readonly settings: TrainingSettings
-  /** States and rewards of the pairs, and the model, for batches of up to `rows` pairs. */
-  prepare(
-    device: Device,
-    pairs: PairFile,
-    rows: number,
-    signal: AbortSignal,
-  ): Promise<{ readonly states: PairStates; readonly model: PairModel; files(): Promise<CheckpointFile[]> }>
+  /** Gets it ready for batches of up to `rows` pairs. */
+  prepare(device: Device, pairs: PairFile, rows: number, signal: AbortSignal): Promise<Recipe>
 }
 
 /** Runs a training from where its folder is to its end, or to an interrupt. */
@@ -181,7 +181,7 @@ interface Setup {
 async function trainIn(folder: TrainingFolder, setup: Setup, interrupt: Interrupt) {
   const { device, pairs, split, training, options } = setup
   const { signal } = interrupt
-  const rows = Math.min(options.batch, Math.max(split.training.length, split.validation.length))
+  const rows = largestBatch(split, options.batch)
   let position: Position | null = null
   let model: PairModel | null = null
   try {

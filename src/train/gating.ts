@@ -28,6 +28,9 @@ export interface GateSettings {
   readonly seed: number
 }
 
+/** Of the paper, and the defaults of the published class. */
+export const GATE_DEFAULTS = { hidden: 1024, layers: 3, temperature: 10, logitScale: 1 } as const
+
 /** A gate for a checkpoint. */
 export interface TrainedGate {
   readonly temperature: number

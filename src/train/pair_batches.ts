@@ -35,6 +35,11 @@ export function splitPairs({ name, groups, pairs }: PairFile, share: number, see
   return { training, validation }
 }
 
+/** Pairs of the largest batch: `batch`, or fewer where there are not as many. */
+export function largestBatch({ training, validation }: Split, batch: number): number {
+  return Math.min(batch, Math.max(training.length, validation.length))
+}
+
 export interface Batch {
   readonly use: 'training' | 'validation'
   readonly rows: Uint32Array

@@ -9,7 +9,7 @@ import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { adamw, type Parameter } from './adamw.ts'
 import { addBatch, type EpochResult, type LogEntry, means, NO_PAIRS, type Sums } from './log.ts'
-import { type Batch, listBatches, readAhead, type Split } from './pair_batches.ts'
+import { type Batch, largestBatch, listBatches, readAhead, type Split } from './pair_batches.ts'
 import { cosine, planSteps } from './schedule.ts'
 
 /** A model on a device with its gradients. */
@@ -50,6 +50,17 @@ export interface PairSettings {
   readonly seed: number
 }
 
+/** Of the paper where it says: learning rate, decay, batch and epochs. */
+export const PAIR_DEFAULTS: PairSettings = {
+  lr: 3e-4,
+  weightDecay: 1e-3,
+  batch: 1024,
+  epochs: 3,
+  marginScale: 1,
+  validation: 0.1,
+  seed: 0,
+}
+
 /** How far a training has come; beside the tensors all that the steps to come depend on. */
 export interface Position {
   /** Steps done. */
@@ -85,7 +96,7 @@ export interface PairTask {
 export async function trainPairs(task: PairTask): Promise<Position> {
   const { device, model, states, split, settings, start = BEGINNING, logEvery = 10, onEntry, onStep, signal } = task
   const plan = planSteps(split.training.length, settings.batch, settings.epochs)
-  const batch = Math.min(settings.batch, Math.max(split.training.length, split.validation.length))
+  const batch = largestBatch(split, settings.batch)
   const buffers = makeBuffers(device, states, batch)
   const batches = listBatches(split, plan, settings.seed, start.step)
   const ahead = readAhead(batches, states.read, new Float32Array(batch * states.sides * states.columns))
