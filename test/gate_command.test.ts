@@ -298,9 +298,7 @@ each(
   ] as [string, string[], RegExp][],
   async ([, more, message], index) => {
     if (index < 3) {
-      await import('node:fs/promises').then(({ mkdir }) =>
-        Promise.all(['empty', 'full'].map((name) => mkdir(at(name), { recursive: true }))),
-      )
+      await Promise.all(['empty', 'full'].map((name) => mkdir(at(name), { recursive: true })))
       await writeFile(at('full', 'notes.txt'), 'mine')
     }
     const usage = /Must be/.test(message.source)
