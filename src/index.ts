@@ -26,7 +26,9 @@ export {
 export { encodeCheckpoint } from './reward/encode.ts'
 export { type Features, loadFeatureModel } from './reward/features.ts'
 export { type HeadOptions, type HeadScore, type Heads, loadHeads } from './reward/heads.ts'
+export { type HeadsFile, readHeadsFile } from './reward/heads_file.ts'
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
+export { openPairs, type PairFile } from './reward/pair_file.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'
 export { type AlphaOptions, type AlphaProgress, type AlphaStep, type ChosenAlpha, chooseAlpha } from './solver/alpha.ts'
@@ -47,3 +49,12 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export {
+  type AttributeRidge,
+  fitRidge,
+  type Ratings,
+  type RidgeFit,
+  type RidgeOptions,
+} from './train/multi_attribute.ts'
+export type { PairSettings } from './train/pair_training.ts'
+export { type Trained, type TrainHooks, trainBradleyTerry, trainGate } from './train/recipes.ts'

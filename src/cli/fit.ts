@@ -3,7 +3,7 @@
 import { realpath } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
 import type { DeviceKind } from '../device/open.ts'
-import { checkTarget, discardUnfinished, writeFileAtomic } from '../files/disk.ts'
+import { checkTarget, writeFileAtomic } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
 import { figure, table } from './draw.ts'
@@ -20,6 +20,7 @@ import {
   type Settings,
 } from './fit_partial.ts'
 import { checkProblemOptions, openProblem, type Problem, type ProblemOptions } from './fit_problem.ts'
+import { type Interrupt, interruptible } from './interrupt.ts'
 import {
   computeOptions,
   parseAlpha,
@@ -33,7 +34,6 @@ import {
   usageError,
 } from './options.ts'
 import { note, print, printJson } from './output.ts'
-import { withoutInterruptHandler } from './signals.ts'
 
 interface FitCommand extends ProblemOptions {
   readonly out: string
@@ -148,7 +148,7 @@ async function fitProblem(problem: Problem, options: FitCommand): Promise<void> 
   const finished = await startOrResume(settings, options)
   const keeper = keepFinished(partialName(out), settings, finished)
   const task = { problem, settings, finished, keeper }
-  if (!(await interruptible((interrupt) => runLevels(task, options, interrupt)))) return
+  if (!(await interruptible('fit', (interrupt) => runLevels(task, options, interrupt)))) return
   await show(settings, finished, performance.now() - start, options)
   const missed = finished.fits.filter((level) => level.status !== 'optimal').length
   if (missed === 0) return
@@ -206,37 +206,6 @@ async function runLevels(task: Task, { out, threads, device }: FitCommand, inter
     const { message } = error as Error
     throw finished.fits.length > 0 ? new Error(`${message} (${kept})`, { cause: error }) : error
   }
-}
-
-const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const
-
-interface Interrupt {
-  readonly signal: AbortSignal
-  /** The exit code, once there was one. */
-  code(): number
-}
-
-/** Runs work that an interrupt aborts by the signal; a second one ends the process at once. */
-function interruptible<T>(work: (interrupt: Interrupt) => Promise<T>): Promise<T> {
-  const controller = new AbortController()
-  const { signal } = controller
-  let code = 0
-  const stop = (name: NodeJS.Signals) => {
-    code = SIGNALS[name as keyof typeof SIGNALS]
-    if (signal.aborted) {
-      discardUnfinished()
-      process.exit(code)
-    }
-    controller.abort(new Error(`fit: interrupted by ${name}`))
-  }
-  return withoutInterruptHandler(async () => {
-    for (const name of Object.keys(SIGNALS)) process.on(name, stop)
-    try {
-      return await work({ signal, code: () => code })
-    } finally {
-      for (const name of Object.keys(SIGNALS)) process.off(name, stop)
-    }
-  })
 }
 
 async function writeHeads(problem: Problem, settings: Settings, finished: Finished, out: string): Promise<void> {

@@ -320,7 +320,8 @@ function checkLabels(
 const PIECES = 1024
 const PIECE_BYTES = 16384
 
-async function sampleHash(source: Source): Promise<string> {
+/** SHA-256 of a file, or of a sample of a large one. */
+export async function sampleHash(source: Source): Promise<string> {
   const hash = createHash('sha256')
   const { byteLength } = source
   if (byteLength <= PIECES * PIECE_BYTES) return hash.update(await source.read(0, byteLength)).digest('hex')

@@ -3,9 +3,12 @@ import { Command, CommanderError } from 'commander'
 import about from '../../package.json' with { type: 'json' }
 import { discardUnfinished } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
+import { addBradleyTerry } from './bradley_terry.ts'
 import { addDevices } from './devices.ts'
 import { addFeatures } from './features.ts'
 import { addFit } from './fit.ts'
+import { addGate } from './gate.ts'
+import { addRidge } from './ridge.ts'
 import { addScore } from './score.ts'
 import { handleSignals } from './signals.ts'
 import { addStart } from './start.ts'
@@ -19,6 +22,7 @@ Examples:
   $ pinball score --input rows.jsonl --json
   $ pinball features --input ratings.jsonl --labels helpful --out ratings.safetensors
   $ pinball fit --features ratings.safetensors --out heads.safetensors
+  $ pinball gate --features pairs.safetensors --heads heads.safetensors --out reward
   $ pinball devices
 `
 
@@ -33,7 +37,8 @@ function makeProgram(): Command {
     .configureHelp({ showGlobalOptions: true, helpWidth: 100 })
     .showSuggestionAfterError(true)
     .addHelpText('after', HELP)
-  for (const add of [addScore, addFeatures, addFit, addDevices, addStart]) add(program)
+  for (const add of [addScore, addFeatures, addFit, addRidge, addGate, addBradleyTerry, addDevices, addStart])
+    add(program)
   return program
 }
 

@@ -1,0 +1,309 @@
+// pinball gate and bradley-terry: what they write, that an interrupt or a kill changes no bit of it, and what they refuse.
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { openDevice } from '../src/device/open.ts'
+import { openDirectory, openFile } from '../src/files/disk.ts'
+import { closeTensors, openModelTensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
+import { readHeadsFile } from '../src/reward/heads_file.ts'
+import { openPairs } from '../src/reward/pair_file.ts'
+import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
+import { fails } from './assert.ts'
+import { each, finish, openWorkplace, tensor, type Workplace } from './command.ts'
+import { random } from './random.ts'
+
+const [PAIRS, COLUMNS] = [3000, 40]
+const MODEL = 'f'.repeat(64)
+
+let place: Workplace
+
+test.before(async () => {
+  place = await openWorkplace()
+  await place.save('pairs.safetensors', pairTensors(PAIRS), { fingerprint: MODEL })
+  await place.save('heads.safetensors', ...heads())
+  await place.save('point.safetensors', [tensor('regression_layer.weight', [2, COLUMNS], unit([0, 1]))], {
+    attributes: '["a","b"]',
+    point: 'true',
+    fingerprint: MODEL,
+  })
+})
+
+test.after(() => place.remove())
+
+const at = (...names: string[]) => join(place.folder, ...names)
+
+/** Pairs of which the chosen response is better in attribute 0 or 1, by the sign of the prompt's first column. */
+function pairTensors(N: number, seed = 1): TensorData[] {
+  const draw = random(seed)
+  const embeddings = draw.normal(N * 2 * COLUMNS)
+  const prompts = draw.normal(N * COLUMNS)
+  for (let i = 0; i < N; i++) embeddings[2 * i * COLUMNS + (prompts[i * COLUMNS] > 0 ? 0 : 1)] += 2
+  return [
+    tensor('embeddings', [N, 2, COLUMNS], embeddings),
+    tensor('prompt_embeddings', [N, COLUMNS], prompts),
+    tensor(
+      'prompt_ids',
+      [N],
+      BigInt64Array.from({ length: N }, (_, i) => BigInt(i >> 1)),
+      'I64',
+    ),
+  ]
+}
+
+/** Rows of the unit matrix. */
+function unit(rows: readonly number[]): Float32Array {
+  const weight = new Float32Array(rows.length * COLUMNS)
+  for (const [i, row] of rows.entries()) weight[i * COLUMNS + row] = 1
+  return weight
+}
+
+/** Heads at three levels whose mean for attribute m is column m. */
+function heads(): [TensorData[], Record<string, string>] {
+  const weight = unit([0, 0, 0, 1, 1, 1])
+  const metadata = { attributes: '["a","b"]', levels: '[0.25,0.5,0.75]', fingerprint: MODEL }
+  return [[tensor('regression_layer.weight', [6, COLUMNS], weight)], metadata]
+}
+
+const gate = (out: string, ...more: string[]) => [
+  ...['gate', '--features', 'pairs.safetensors', '--heads', 'heads.safetensors', '--out', out, '--device', 'wasm'],
+  ...['--hidden', '32', '--batch', '64', '--temperature', '1', '--lr', '0.003', ...more],
+]
+
+async function contents(folder: string): Promise<Record<string, string>> {
+  const files: Record<string, string> = {}
+  for (const name of (await readdir(at(folder))).sort()) {
+    files[name] = (await readFile(at(folder, name))).toString('base64')
+  }
+  return files
+}
+
+const tensorsOf = async (folder: string) => openModelTensors(await openDirectory(at(folder)))
+
+const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
+
+let whole: Record<string, string>
+
+test('gate writes a directory of heads, a log, and says how well it does', async () => {
+  const { code, out, err } = await place.pinball(gate('whole', '--json'))
+  assert.equal([code, err], [0, ''])
+  const document = JSON.parse(out)
+  assert.equal(Object.keys(document), [
+    ...['pairs', 'training', 'validation', 'parameters', 'steps', 'epochs', 'accuracy', 'ms', 'rows_per_second'],
+  ])
+  assert.is(document.pairs, PAIRS)
+  assert.is(document.training + document.validation, PAIRS)
+  assert.is(document.parameters, 32 * COLUMNS + 2 * 32 * 32 + 3 * 2 * 32 + 2 * 32 + 2)
+  assert.equal(
+    document.epochs.map(({ epoch }: { epoch: number }) => epoch),
+    [1, 2, 3],
+  )
+  // The mean of the two attributes is right for about 0.76 of the pairs, the better one for 0.92.
+  assert.is(document.accuracy, document.epochs[2].validation_accuracy)
+  assert.ok(document.accuracy > 0.85, `accuracy ${document.accuracy}`)
+  assert.ok(document.rows_per_second > 0)
+  whole = await contents('whole')
+  assert.equal(Object.keys(whole), FILES)
+  const log = (await readFile(at('whole', 'log.jsonl'), 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  const epochs = log.filter((entry) => 'validation_loss' in entry).map(({ step, ...epoch }) => epoch)
+  assert.equal(epochs, document.epochs)
+  assert.is(log.filter((entry) => 'lr' in entry).at(-1).step, document.steps)
+  const tensors = await tensorsOf('whole')
+  assert.equal(await readTensorF32(tensors.get('regression_layer.weight')!), unit([0, 0, 0, 1, 1, 1]))
+  assert.equal(tensors.get('gating.layers.9.weight')!.shape, [2, 32])
+  await closeTensors(tensors)
+})
+
+test('the library gives the same files as the command', async () => {
+  const open = (name: string) => openFile(at(name))
+  const source = await open('heads.safetensors')
+  const pairs = await openPairs([await open('pairs.safetensors')])
+  const device = await openDevice('wasm', { threads: 1 })
+  try {
+    const options = { hidden: 32, batch: 64, temperature: 1, lr: 0.003 }
+    const { files } = await trainGate(device, pairs, await readHeadsFile(source), options)
+    for (const { file, chunks } of files) assert.is(Buffer.concat(chunks).toString('base64'), whole[file], file)
+    const stop = AbortSignal.abort(new Error('enough'))
+    await fails(() => trainBradleyTerry(device, pairs, { signal: stop }), 'enough')
+  } finally {
+    await device.destroy()
+    await pairs.close()
+    await source.close()
+  }
+})
+
+test('the same command on a finished directory does nothing; other settings are refused, --restart begins anew', async () => {
+  const { code, out, err } = await place.pinball(gate('whole', '--json'))
+  assert.is(code, 0)
+  assert.is(err, 'pinball: gate: whole holds this training, finished; --restart begins it anew\n')
+  assert.is(JSON.parse(out).rows_per_second, null)
+  assert.equal(await contents('whole'), whole)
+  const told = 'whole/training\\.json: holds a training with'
+  for (const [more, change] of [
+    [['--lr', '0.001'], '--lr 0\\.003, now it is 0\\.001'],
+    [['--hidden', '8'], '--hidden 32, now it is 8'],
+    [['--heads', 'other.safetensors'], 'heads with the SHA-256 "[0-9a-f]{64}", now it is "[0-9a-f]{64}"'],
+    [['--features', 'more.safetensors'], 'features with the SHA-256 \\["[0-9a-f]{64}"\\], now it is'],
+  ] as const) {
+    const [tensors, metadata] = heads()
+    await place.save('other.safetensors', tensors, { ...metadata, attributes: '["c","d"]' })
+    await place.save('more.safetensors', pairTensors(100, 2))
+    await place.refused(gate('whole', ...more), new RegExp(`${told} ${change}`))
+  }
+  assert.equal(await contents('whole'), whole)
+  const again = await place.pinball(gate('whole', '--restart', '--threads', '1'))
+  assert.equal([again.code, again.err], [0, ''])
+  assert.equal(await contents('whole'), whole)
+})
+
+const LONG = ['--epochs', '12', '--save-every', '25']
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
+test('a training that is killed at any moment goes on, and ends with the same files, the log included', async () => {
+  const start = performance.now()
+  const { code, err } = await place.pinball(gate('long', ...LONG))
+  assert.equal([code, err], [0, ''])
+  const ms = performance.now() - start
+  const expected = await contents('long')
+  const draw = random(Date.now() & 0xffff)
+  let cuts = 0
+  for (let round = 0; round < 2; round++) {
+    await rm(at('killed'), { recursive: true, force: true })
+    for (let run = 0; run < 5; run++) {
+      const child = place.launch(gate('killed', ...LONG))
+      const ended = new Promise((resolve) => child.on('close', resolve))
+      await sleep(ms * (0.1 + 0.5 * draw.next()))
+      child.kill('SIGKILL')
+      await ended
+      if ((await readdir(at('killed')).catch(() => [] as string[])).includes('state.safetensors')) cuts++
+    }
+    const last = await place.pinball(gate('killed', ...LONG))
+    assert.is(last.code, 0, last.err)
+    assert.equal(Object.keys(await contents('killed')), FILES)
+    assert.equal(await contents('killed'), expected)
+  }
+  assert.ok(cuts > 0, 'no kill left a state')
+})
+
+test('an interrupt saves the step it is at, exits with 130, and the same command goes on', async () => {
+  const expected = await contents('long')
+  for (let delay = 600, tries = 0; ; delay *= 0.7, tries++) {
+    await rm(at('stopped'), { recursive: true, force: true })
+    const child = place.launch(gate('stopped', ...LONG))
+    const timer = setTimeout(() => child.kill('SIGINT'), delay)
+    const { code, err } = await finish(child)
+    clearTimeout(timer)
+    if (code === 0 && tries < 8) continue
+    assert.is(code, 130, err)
+    if (err.includes('no step was made') && tries < 8) {
+      delay *= 2
+      continue
+    }
+    assert.match(
+      err,
+      /^pinball: gate: interrupted; step \d+ is saved in stopped; the same command goes on from there\n$/,
+    )
+    break
+  }
+  await place.refused(
+    gate('stopped', ...LONG, '--seed', '9'),
+    /stopped\/state\.safetensors: was begun with --seed 0, now it is 9; /,
+  )
+  const { code, err } = await place.pinball(gate('stopped', ...LONG))
+  assert.equal([code, err], [0, ''])
+  assert.equal(await contents('stopped'), expected)
+})
+
+test('point heads get a gate of ArmoRM, several files and folders are read as one', async () => {
+  const [first, second] = [pairTensors(300, 3), pairTensors(200, 4)]
+  await place.save('one.safetensors', first, { fingerprint: MODEL })
+  await place.save('two.safetensors', second, { fingerprint: MODEL })
+  const args = [
+    'gate',
+    '--heads',
+    'point.safetensors',
+    '--device',
+    'wasm',
+    '--hidden',
+    '8',
+    '--layers',
+    '1',
+    '--batch',
+    '50',
+  ]
+  const { code, out, err } = await place.pinball([
+    ...[...args, '--features', 'one.safetensors', 'two.safetensors', '--out', 'armo', '--json', '--validation', '0'],
+  ])
+  assert.equal([code, err], [0, ''])
+  const document = JSON.parse(out)
+  assert.equal([document.pairs, document.validation, document.epochs[0].validation_loss], [500, 0, null])
+  assert.is(document.parameters, 8 * COLUMNS + 8 + 2 * 8 + 2)
+  const config = JSON.parse(await readFile(at('armo', 'config.json'), 'utf8'))
+  assert.is(config.num_objectives, 2)
+  await place.refused(
+    [...args, '--features', 'one.safetensors', '--out', 'x', '--norm', 'batch'],
+    '--norm: must be none for point heads, as models of ArmoRM have it, got batch',
+    2,
+  )
+})
+
+test('bradley-terry trains a linear head', async () => {
+  const args = [
+    'bradley-terry',
+    '--features',
+    'pairs.safetensors',
+    '--out',
+    'bt',
+    '--device',
+    'wasm',
+    '--lr',
+    '0.01',
+    '--batch',
+    '128',
+  ]
+  const { code, out, err } = await place.pinball([...args, '--json'])
+  assert.equal([code, err], [0, ''])
+  const document = JSON.parse(out)
+  assert.is(document.parameters, COLUMNS)
+  assert.ok(document.accuracy > 0.7, `accuracy ${document.accuracy}`)
+  const text = await place.pinball([...args, '--restart'])
+  assert.equal([text.code, text.err], [0, ''])
+  assert.match(text.out, /^epoch +loss +accuracy +validation loss +validation accuracy\n {4}1 /)
+  assert.match(text.out, /bt: 40 parameters, \d+ steps on \d+ pairs, \d+ for validation\n$/)
+})
+
+each(
+  'refused:',
+  [
+    ['no such heads', ['--heads', 'none.safetensors'], /none\.safetensors: no such file/],
+    ['a folder without features', ['--features', 'empty'], /empty: has no file of features/],
+    [
+      'an --out with other files',
+      ['--out', 'full'],
+      /full: must be empty or hold a training, it has "notes\.txt"; choose another/,
+    ],
+    [
+      'an --out that is a file',
+      ['--out', 'heads.safetensors'],
+      /heads\.safetensors: must be a directory for the model/,
+    ],
+    ['an --out in no folder', ['--out', 'none/x'], /none\/x: cannot be made: its parent does not exist/],
+    ['ratings', ['--features', 'heads.safetensors'], /heads\.safetensors: has no tensor "embeddings"/],
+    ['a batch of 1', ['--batch', '1'], /--batch.*Must be a whole number from 2/],
+    ['all for validation', ['--validation', '1'], /--validation.*Must be a number from 0 to below 1/],
+    ['no time to save', ['--save-every', '0s'], /--save-every.*Must be a number of steps, or of seconds as 60s/],
+  ] as [string, string[], RegExp][],
+  async ([, more, message], index) => {
+    if (index < 3) {
+      await Promise.all(['empty', 'full'].map((name) => mkdir(at(name), { recursive: true })))
+      await writeFile(at('full', 'notes.txt'), 'mine')
+    }
+    const usage = /Must be/.test(message.source)
+    await place.refused(gate('refused', ...more), message, usage ? 2 : 1)
+  },
+)
+
+test.run()
