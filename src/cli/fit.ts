@@ -57,7 +57,8 @@ Features, by the ending of the file:
   .csv, .tsv      a header line, then numbers; --labels names the columns that are labels, all others are features
   .parquet, .pq   the same, without the text
   all others      safetensors: "embeddings" [N, D] and "labels" [N, M], as "pinball features --labels" makes them; with
-                  "label_rows" [L] (feature row of each label) labels are [L, M]; "label_weights" [L]
+                  "label_rows" [L] (feature row of each label) labels are [L, M]; "label_weights" [L]; several files, or
+                  a folder of them, are read as one
 Floats may have 16, 32 or 64 bits; bfloat16 stays as it is, all else is kept in 32 bits. An empty cell (null, NaN) is a missing
 label. Features must not be missing.
 
@@ -87,7 +88,7 @@ export function addFit(program: Command): void {
   const command = program
     .command('fit')
     .description('fit quantile heads to features: L1-penalised quantile regression')
-    .requiredOption('--features <file>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
+    .requiredOption('--features <files...>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
     .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
     .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
@@ -123,7 +124,7 @@ export function addFit(program: Command): void {
 async function checkInputs({ out, features, labels, labelRows, weights }: FitCommand): Promise<void> {
   const target = await realpath(out).catch(() => null)
   if (target === null) return
-  for (const input of [features, labels, labelRows, weights]) {
+  for (const input of [...features, labels, labelRows, weights]) {
     if (input !== undefined && (await realpath(input).catch(() => null)) === target)
       usageError(`--out: must not be a file that is read, got ${printable(out)}; write to another name`)
   }

@@ -4,10 +4,9 @@ import { basename, extname } from 'node:path'
 import { CommanderError } from 'commander'
 import { readCsv } from '../files/csv.ts'
 import { openFile } from '../files/disk.ts'
-import { parseJson, printable, show } from '../files/json.ts'
+import { printable, show } from '../files/json.ts'
 import { openNpy } from '../files/npy.ts'
 import { openParquet } from '../files/parquet.ts'
-import { openSafetensors, type Safetensors, type TensorInfo } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import {
   arrayBlocks,
@@ -17,15 +16,17 @@ import {
   readRowNumbers,
   type StoredArray,
   type Table,
-  tensorArray,
 } from '../files/table.ts'
-import { attributeNames, isName } from '../reward/manifest.ts'
+import { isName } from '../reward/manifest.ts'
+import { openRatings, readWeights } from '../reward/rating_file.ts'
+import { listFeatureFiles, openFiles } from './feature_files.ts'
 import { parseNames, usageError } from './options.ts'
-import { startStatus } from './progress.ts'
+import { type StatusLine, startStatus } from './progress.ts'
 
 /** The options that say what to read. */
 export interface ProblemOptions {
-  readonly features: string
+  /** One file; of safetensors also several, or folders of them, which are read as one. */
+  readonly features: readonly string[]
   readonly labels?: string
   readonly labelRows?: string
   readonly weights?: string
@@ -55,7 +56,10 @@ type Parts = Omit<Problem, 'fingerprint' | 'close'> & { readonly release?: () =>
 
 /** Throws where options do not go with the kind of file that --features names, before any is opened. */
 export function checkProblemOptions(options: ProblemOptions): void {
-  const kind = kindOf(options.features)
+  const kind = kindOf(options.features[0])
+  if (options.features.length > 1 && options.features.some((file) => kindOf(file) !== 'safetensors')) {
+    usageError('--features: only safetensors files may be several')
+  }
   const allowed = { safetensors: ['labels'], npy: ['labels', 'labelRows', 'weights'] }[kind as string] ?? [
     'labels',
     'weights',
@@ -90,107 +94,62 @@ function kindOf(file: string): Kind {
 
 /** Opens the features and reads the labels. The problem must be closed. */
 export async function openProblem(options: ProblemOptions): Promise<Problem> {
-  const file = options.features
-  const kind = kindOf(file)
-  const source = await openFile(file)
-  const progress = readingProgress(source)
+  const kind = kindOf(options.features[0])
+  const sources = await openFiles(kind === 'safetensors' ? await listFeatureFiles(options.features) : options.features)
+  const [{ name: file }] = sources
+  const status = startStatus()
   try {
-    const { release, ...parts } = await READERS[kind](progress.source, options)
+    const { release, ...parts } = await READERS[kind](watched(sources, status), options)
     checkLabels(parts, options.labels !== undefined && kind === 'npy' ? options.labels : file)
+    const hashes: string[] = []
+    for (const source of sources) hashes.push(await sampleHash(source))
     const fingerprint = {
-      bytes: source.byteLength,
-      features: await sampleHash(source),
+      bytes: sources.reduce((sum, { byteLength }) => sum + byteLength, 0),
+      features: hashes.join(' '),
       labels: labelHash(parts),
     }
-    const close = () => {
-      progress.end()
+    const close = async () => {
+      status.end()
       release?.()
-      return source.close()
+      for (const source of sources) await source.close()
     }
     return { ...parts, fingerprint, close }
   } catch (error) {
-    progress.end()
-    await source.close()
+    status.end()
+    for (const source of sources) await source.close()
     throw error
   }
 }
 
-/** The source, with a status line that says how much of it has been read. */
-function readingProgress(source: Source): { source: Source; end(): void } {
-  const status = startStatus()
+/** The sources, with a status line that says how much of them has been read. */
+function watched(sources: readonly Source[], status: StatusLine): Source[] {
+  const total = sources.reduce((sum, { byteLength }) => sum + byteLength, 0)
   let bytes = 0
-  return {
-    source: {
-      ...source,
-      read(offset, length, into) {
-        bytes += length
-        status.show(
-          () => `${printable(source.name)}: ${Math.min(100, Math.floor((100 * bytes) / source.byteLength))} % read`,
-        )
-        return source.read(offset, length, into)
-      },
+  return sources.map((source) => ({
+    ...source,
+    read(offset, length, into) {
+      bytes += length
+      const share = () => Math.min(100, Math.floor((100 * bytes) / total))
+      status.show(() => `${printable(source.name)}: ${share()} % read`)
+      return source.read(offset, length, into)
     },
-    end: status.end,
-  }
+  }))
 }
 
-const READERS: Record<Kind, (source: Source, options: ProblemOptions) => Promise<Parts>> = {
+const READERS: Record<Kind, (sources: readonly Source[], options: ProblemOptions) => Promise<Parts>> = {
   safetensors: readSafetensors,
-  npy: readNpy,
-  csv: (source, options) =>
-    readTable(source, options, (choice) => readCsv(source, choice, separator(options.features))),
-  parquet: (source, options) => readTable(source, options, (choice) => openParquet(source, choice)),
+  npy: ([source], options) => readNpy(source, options),
+  csv: ([source], options) => readTable(source, options, (choice) => readCsv(source, choice, separator(source.name))),
+  parquet: ([source], options) => readTable(source, options, (choice) => openParquet(source, choice)),
 }
 
 function separator(file: string): string {
   return extname(file).toLowerCase() === '.tsv' ? '\t' : ','
 }
 
-const FLOATS = ['F32', 'BF16', 'F16', 'F64'] as const
-
-async function readSafetensors(source: Source, options: ProblemOptions): Promise<Parts> {
-  const file = source.name
-  const opened = await openSafetensors(source)
-  const embeddings = find(opened, file, 'embeddings')
-  const labels = find(opened, file, 'labels')
-  const [rows, columns] = embeddings.shape
-  if (rows === 0 || columns === 0) throw new Error(`${file}: embeddings are empty: ${show(embeddings.shape)}`)
-  const stored = opened.tensors.get('label_rows')
-  const rowIndex = stored && (await readRowNumbers(tensorArray(stored, ['U32', 'I64', 'I32', 'U64']), rows))
-  const count = rowIndex?.length ?? rows
-  if (labels.shape[0] !== count || labels.shape[1] === 0) {
-    const why = rowIndex ? `label_rows has ${count} entries` : `embeddings has ${rows} rows`
-    throw new Error(`${file}: labels must be [${count}, M], as ${why}, got ${show(labels.shape)}`)
-  }
-  const weighing = opened.tensors.get('label_weights')
-  const names = readAttributes(opened.metadata.attributes, labels.shape[1], file)
-  const all = await readFloats(tensorArray(labels, FLOATS), 0, count * names.length)
-  return {
-    features: arrayBlocks(tensorArray(embeddings, FLOATS)),
-    columns: null,
-    ...selectAttributes(all, names, options.labels, file),
-    ...(rowIndex && { rowIndex }),
-    ...(weighing && { weights: await readWeights(tensorArray(weighing, FLOATS), count) }),
-    metadata: opened.metadata,
-  }
-}
-
-function find({ tensors }: Safetensors, file: string, name: string): TensorInfo {
-  const info = tensors.get(name)
-  if (info === undefined) {
-    throw new Error(`${file}: has no tensor "${name}"; make the file with "pinball features --labels ..."`)
-  }
-  if (info.shape.length !== 2) throw new Error(`${file}: ${name} must have two dimensions, got ${show(info.shape)}`)
-  return info
-}
-
-function readAttributes(text: string | undefined, count: number, file: string): string[] {
-  if (text === undefined) return attributeNames(count)
-  const names = parseJson(text, `${file}: attributes in the metadata`)
-  if (!Array.isArray(names) || !names.every(isName) || names.length !== count) {
-    throw new Error(`${file}: attributes in the metadata must be a list of ${count} names, got ${show(names)}`)
-  }
-  return names
+async function readSafetensors(sources: readonly Source[], options: ProblemOptions): Promise<Parts> {
+  const { attributes, labels, ...rest } = await openRatings(sources)
+  return { columns: null, ...rest, ...selectAttributes(labels, attributes, options.labels, sources[0].name) }
 }
 
 /** The labels [L, M] of the attributes that --labels names; all without it. */
@@ -265,16 +224,6 @@ async function withNpy<T>(file: string, work: (array: StoredArray) => Promise<T>
   } finally {
     await source.close()
   }
-}
-
-async function readWeights(array: StoredArray, count: number): Promise<Float32Array> {
-  if (array.shape.length !== 1 || array.shape[0] !== count) {
-    throw new Error(`${array.name} must be [${count}], one weight a label, got ${show(array.shape)}`)
-  }
-  const weights = await readFloats(array, 0, count)
-  const bad = weights.findIndex((weight) => !(weight >= 0 && weight < Infinity))
-  if (bad >= 0) throw new Error(`${array.name} must be finite and at least 0, entry ${bad} is ${weights[bad]}`)
-  return weights
 }
 
 async function readTable(

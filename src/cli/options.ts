@@ -45,8 +45,9 @@ function fileName(option: string, what: string): (text: string) => string {
 const parseModel = fileName('--model', 'directory')
 /** Parses --input of rows. */
 export const parseInput = fileName('--input', 'file name or -')
-/** Parses --features. */
-export const parseFeatures = fileName('--features', 'file name')
+const parseFeature = fileName('--features', 'file name')
+/** Parses --features, which takes several files or folders. */
+export const parseFeatures = (text: string, before: readonly string[] = []): string[] => [...before, parseFeature(text)]
 /** Parses --labels of a fit. */
 export const parseLabels = fileName('--labels', 'list of names or a file name')
 /** Parses --weights. */

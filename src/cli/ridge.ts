@@ -51,7 +51,7 @@ export function addRidge(program: Command): void {
   program
     .command('ridge')
     .description('fit point estimates to features: ridge regression of all attributes')
-    .requiredOption('--features <file>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
+    .requiredOption('--features <files...>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
     .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
     .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
