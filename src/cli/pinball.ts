@@ -8,6 +8,7 @@ import { addBradleyTerry } from './bradley_terry.ts'
 import { addCalibrate } from './calibrate.ts'
 import { addDebias } from './debias.ts'
 import { addDevices } from './devices.ts'
+import { addEval } from './eval.ts'
 import { addFeatures } from './features.ts'
 import { addFit } from './fit.ts'
 import { addGate } from './gate.ts'
@@ -40,6 +41,7 @@ const COMMANDS = [
   addBradleyTerry,
   addCalibrate,
   addAssemble,
+  addEval,
   addDevices,
   addStart,
 ]
