@@ -110,15 +110,12 @@ function join(parts: readonly Ratings[]): Ratings {
         `${features.name}: ${what} must be ${show(wanted)}, as in ${first.features.name}, got ${show(found)}`,
       )
     }
-    differ('the number of columns', features.columns, first.features.columns)
-    differ('the type of the embeddings', features.dtype, first.features.dtype)
     differ('the attributes', attributes, first.attributes)
     if (metadata.fingerprint !== undefined && first.metadata.fingerprint !== undefined)
       differ('the fingerprint of the model', metadata.fingerprint, first.metadata.fingerprint)
   }
-  const { columns, dtype, name } = first.features
-  const starts = [0]
-  for (const { features } of parts) starts.push(starts[starts.length - 1] + features.rows)
+  const features = joinBlocks(parts.map((part) => part.features))
+  let start = 0
   const width = first.attributes.length
   const counts = parts.map(({ labels }) => labels.length / width)
   const total = counts.reduce((sum, count) => sum + count, 0)
@@ -128,30 +125,47 @@ function join(parts: readonly Ratings[]): Ratings {
   let at = 0
   for (const [p, part] of parts.entries()) {
     labels.set(part.labels, at * width)
-    for (let i = 0; i < counts[p]; i++) rowIndex[at + i] = starts[p] + (part.rowIndex?.[i] ?? i)
+    for (let i = 0; i < counts[p]; i++) rowIndex[at + i] = start + (part.rowIndex?.[i] ?? i)
+    start += part.features.rows
     if (part.weights) weights.set(part.weights, at)
     at += counts[p]
   }
   return {
-    features: {
-      name,
-      rows: starts[parts.length],
-      columns,
-      dtype,
-      async read(firstRow, count) {
-        const out = dtype === 'bf16' ? new Uint16Array(count * columns) : new Float32Array(count * columns)
-        for (const [p, { features }] of parts.entries()) {
-          const from = Math.max(firstRow, starts[p])
-          const to = Math.min(firstRow + count, starts[p + 1])
-          if (from < to) out.set(await features.read(from - starts[p], to - from), (from - firstRow) * columns)
-        }
-        return out
-      },
-    },
+    features,
     attributes: first.attributes,
     labels,
     ...(parts.some((part) => part.rowIndex) && { rowIndex }),
     ...(parts.some((part) => part.weights) && { weights }),
     metadata: first.metadata,
+  }
+}
+
+/** Features of several files as one matrix. Throws where columns or types differ. */
+export function joinBlocks(parts: readonly FeatureBlocks[]): FeatureBlocks {
+  const [first] = parts
+  const { columns, dtype, name } = first
+  const starts = [0]
+  for (const part of parts) {
+    if (part.columns !== columns || part.dtype !== dtype) {
+      const [wanted, found] = [`${columns} columns of ${dtype}`, `${part.columns} of ${part.dtype}`]
+      throw new Error(`${part.name}: embeddings must have ${wanted}, as those of ${name}, got ${found}`)
+    }
+    starts.push(starts[starts.length - 1] + part.rows)
+  }
+  if (parts.length === 1) return first
+  return {
+    name,
+    rows: starts[parts.length],
+    columns,
+    dtype,
+    async read(firstRow, count) {
+      const out = dtype === 'bf16' ? new Uint16Array(count * columns) : new Float32Array(count * columns)
+      for (const [p, part] of parts.entries()) {
+        const from = Math.max(firstRow, starts[p])
+        const to = Math.min(firstRow + count, starts[p + 1])
+        if (from < to) out.set(await part.read(from - starts[p], to - from), (from - firstRow) * columns)
+      }
+      return out
+    },
   }
 }
