@@ -335,7 +335,7 @@ const usage: [string, string[], RegExp][] = [
   ['features without a name', ['fit', '--features', '', '--out', 'a'], /--features: must be a file name, got ""/],
   ['a model without a name', ['score', '--model', '', '-'], /--model: must be a directory, got ""/],
   ['a label that is no label', ['features', ...FILES, '--labels', 'a,prompt'], /"prompt" is what is scored/],
-  ['fit without features', ['fit', '--out', 'a'], /required option '--features <file>' not specified/],
+  ['fit without features', ['fit', '--out', 'a'], /required option '--features <files...>' not specified/],
   ['no levels', [...FIT, '--levels', '0'], /Must be a number of levels, or levels between 0 and 1/],
   ['a level of one', [...FIT, '--levels', '0.5,1'], /levels between 0 and 1/],
   ['a half level', [...FIT, '--levels', '1.5'], /levels between 0 and 1/],

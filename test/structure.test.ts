@@ -86,6 +86,7 @@ const NAMES = [
   'mix',
   'openDevice',
   'openPairs',
+  'openRatings',
   'openSafetensors',
   'openSolver',
   'probabilityBelow',

@@ -45,8 +45,11 @@ function fileName(option: string, what: string): (text: string) => string {
 const parseModel = fileName('--model', 'directory')
 /** Parses --input of rows. */
 export const parseInput = fileName('--input', 'file name or -')
-/** Parses --features. */
-export const parseFeatures = fileName('--features', 'file name')
+const parseFeatureFile = fileName('--features', 'file name')
+/** Parses --features, of which there may be several. */
+export function parseFeatures(text: string, before: string[] = []): string[] {
+  return [...before, parseFeatureFile(text)]
+}
 /** Parses --labels of a fit. */
 export const parseLabels = fileName('--labels', 'list of names or a file name')
 /** Parses --weights. */

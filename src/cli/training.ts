@@ -57,7 +57,7 @@ When it is done, --out holds the model, the log and training.json, and the same 
 export function trainingOptions(command: Command): Command {
   const positive = realNumber((value) => value > 0 && value < Infinity, 'above 0')
   command
-    .requiredOption('--features <files...>', 'features of pairs: safetensors files, or folders of them', gather)
+    .requiredOption('--features <files...>', 'features of pairs: safetensors files, or folders of them', parseFeatures)
     .requiredOption('--out <dir>', 'directory for the model, the log and the state', parseOut)
     .option(
       '--lr <number>',
@@ -88,10 +88,6 @@ export function trainingOptions(command: Command): Command {
     })
     .option('--restart', 'begin anew, whatever --out holds of an earlier training')
   return computeOptions(command).option('--json', 'print one JSON document')
-}
-
-function gather(text: string, before: string[] | undefined): string[] {
-  return [...(before ?? []), parseFeatures(text)]
 }
 
 function parseSaveEvery(text: string): SaveEvery {
