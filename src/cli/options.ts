@@ -4,8 +4,8 @@ import { fileURLToPath } from 'node:url'
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
 import { show } from '../files/json.ts'
-import { evenLevels } from '../reward/distribution.ts'
-import { isName } from '../reward/manifest.ts'
+import { evenLevels, type Mixture } from '../reward/distribution.ts'
+import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
 
 /** What `deviceOptions` add to a command. */
 export interface DeviceChoice {
@@ -30,6 +30,53 @@ export function computeOptions(command: Command, device: DeviceKind = 'auto'): C
   return command
     .addOption(new Option('--device <device>', 'where to compute').choices([...DEVICE_KINDS]).default(device))
     .option('--threads <n>', 'threads of the wasm device (default: all cores)', wholeNumber(1, 64))
+}
+
+/** What `headOptions` adds to a command. */
+export interface HeadChoice {
+  readonly mixture?: Mixture
+  readonly rewards?: Rewards
+  readonly debias: boolean
+  readonly calibration: boolean
+  readonly weights?: FixedWeights
+}
+
+/** Adds the switches for what checkpoints do in different ways. */
+export function headOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--mixture <mixture>', "sum or mean over the attributes (default: the model's)").choices([
+        'sum',
+        'mean',
+      ]),
+    )
+    .addOption(
+      new Option('--rewards <rewards>', "values that attributes show (default: the model's)").choices([
+        'debiased',
+        'raw',
+      ]),
+    )
+    .option('--no-debias', 'leave the transform matrix out')
+    .option('--no-calibration', 'leave the conformal calibration out')
+    .option(
+      '--weights <weights>',
+      'fixed weights instead of the gate: mean, or NAME=NUMBER with commas',
+      parseFixedWeights,
+    )
+}
+
+/** Parses --weights of attributes. */
+function parseFixedWeights(text: string): FixedWeights {
+  if (text === 'mean') return text
+  const weights: Record<string, number> = {}
+  for (const part of text.split(',')) {
+    const [, name, value] = /^(.+)=([^=]+)$/.exec(part.trim()) ?? []
+    if (name === undefined || !Number.isFinite(number(value))) {
+      throw new InvalidArgumentError('Must be mean, or NAME=NUMBER with commas.')
+    }
+    weights[name] = number(value)
+  }
+  return weights
 }
 
 /** Ends the command as wrong usage: exit code 2. */

@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import type { Device } from '../device/device.ts'
 import { type DeviceKind, openDevice } from '../device/open.ts'
 import { printable } from '../files/json.ts'
+import { encodeCheckpoint } from '../reward/encode.ts'
 import { openPairs, type PairFile } from '../reward/pair_file.ts'
 import type { EpochResult } from '../train/log.ts'
 import { largestBatch, splitPairs } from '../train/pair_batches.ts'
@@ -198,7 +199,7 @@ async function trainIn(folder: TrainingFolder, setup: Setup, interrupt: Interrup
       epochs: position.epochs,
       accuracy: accuracyOf(position.epochs),
     }
-    await folder.finish(await prepared.files(), result)
+    await folder.finish(encodeCheckpoint(await prepared.checkpoint()), result)
     return { result, rate: trained > 0 ? trained / seconds : null }
   } catch (error) {
     if (!signal.aborted) throw error
