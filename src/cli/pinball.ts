@@ -4,6 +4,7 @@ import about from '../../package.json' with { type: 'json' }
 import { discardUnfinished } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { addBradleyTerry } from './bradley_terry.ts'
+import { addData } from './data.ts'
 import { addDevices } from './devices.ts'
 import { addFeatures } from './features.ts'
 import { addFit } from './fit.ts'
@@ -20,6 +21,7 @@ Examples:
   $ pinball start
   $ pinball score --prompt "How was the film?" --response "A delight."
   $ pinball score --input rows.jsonl --json
+  $ pinball data rows --dataset attributes --out ratings.jsonl
   $ pinball features --input ratings.jsonl --labels helpful --out ratings.safetensors
   $ pinball fit --features ratings.safetensors --out heads.safetensors
   $ pinball gate --features pairs.safetensors --heads heads.safetensors --out reward
@@ -37,7 +39,7 @@ function makeProgram(): Command {
     .configureHelp({ showGlobalOptions: true, helpWidth: 100 })
     .showSuggestionAfterError(true)
     .addHelpText('after', HELP)
-  for (const add of [addScore, addFeatures, addFit, addRidge, addGate, addBradleyTerry, addDevices, addStart])
+  for (const add of [addScore, addData, addFeatures, addFit, addRidge, addGate, addBradleyTerry, addDevices, addStart])
     add(program)
   return program
 }
