@@ -1,7 +1,9 @@
 // Rows of an input file: read with their line numbers, and encoded by the model.
 import { openInput } from '../files/disk.ts'
+import { gunzip, isGzip } from '../files/gzip.ts'
 import { isObject, show } from '../files/json.ts'
-import { type JsonLine, readJsonl } from '../files/jsonl.ts'
+import { readJsonl } from '../files/jsonl.ts'
+import { type FileRecord, readRecords } from '../files/records.ts'
 import type { FeatureModel } from '../reward/features.ts'
 import type { EncodedRow } from '../reward/rows.ts'
 import { withoutInterruptHandler } from './signals.ts'
@@ -23,31 +25,51 @@ export async function readRows(input: string): Promise<InputRow[]> {
 }
 
 /**
- * Yields the rows of a JSON Lines file or pipe, or of standard input for `-`. Throws where there are none or they are no
- * objects.
+ * Yields the rows of a file of JSON Lines, a JSON list (either plain or gzip) or Parquet, or of JSON Lines from a pipe or, for `-`,
+ * from standard input. Throws where there are none or they are no objects.
  */
 export async function* eachRow(input: string): AsyncGenerator<InputRow> {
-  if (input === '-') return yield* checked(readJsonl(process.stdin, 'standard input'), 'standard input')
-  // By its name it cannot be opened where it is a socket.
-  if (input === '/dev/stdin') return yield* checked(readJsonl(process.stdin, input), input)
-  // Opening a pipe may wait for a writer, in a call that only the system can end.
-  const source = await withoutInterruptHandler(() => openInput(input))
-  try {
-    yield* checked(readJsonl(source, input), input)
-  } finally {
-    if ('close' in source) await source.close()
-  }
-}
-
-async function* checked(lines: AsyncIterable<JsonLine>, name: string): AsyncGenerator<InputRow> {
   let rows = 0
-  for await (const { line, value } of lines) {
-    const where = `${name} line ${line}`
-    if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
+  for await (const { where, value } of records(input)) {
     rows++
     yield { where, row: value }
   }
+  const name = input === '-' ? 'standard input' : input
   if (rows === 0) throw new Error(`${name}: has no rows; give one JSON object a line`)
+}
+
+async function* records(input: string): AsyncGenerator<FileRecord> {
+  if (input === '-') return yield* streamed(process.stdin, 'standard input')
+  // By its name it cannot be opened where it is a socket.
+  if (input === '/dev/stdin') return yield* streamed(process.stdin, input)
+  // Opening a pipe may wait for a writer, in a call that only the system can end.
+  const source = await withoutInterruptHandler(() => openInput(input))
+  if (!('byteLength' in source)) return yield* streamed(source, input)
+  try {
+    yield* readRecords(source)
+  } finally {
+    await source.close()
+  }
+}
+
+/** JSON Lines, plain or gzip, of something that can be read only once. */
+async function* streamed(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<FileRecord> {
+  const all = chunks[Symbol.asyncIterator]()
+  const first = await all.next()
+  async function* rest() {
+    try {
+      if (!first.done) yield first.value
+      yield* { [Symbol.asyncIterator]: () => all }
+    } finally {
+      await all.return?.()
+    }
+  }
+  const bytes = !first.done && isGzip(first.value) ? gunzip(rest(), name) : rest()
+  for await (const { line, value } of readJsonl(bytes, name)) {
+    const where = `${name} line ${line}`
+    if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
+    yield { where, value }
+  }
 }
 
 /** Reads one label. Throws where it is no number or not finite. */
