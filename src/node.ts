@@ -2,6 +2,7 @@
 
 export { readCsv } from './files/csv.ts'
 export { openDirectory, openFile, writeFileAtomic } from './files/disk.ts'
+export { type CachedFile, type HubCacheOptions, openHub } from './files/hub_cache.ts'
 export { openNpy } from './files/npy.ts'
 export { openParquet } from './files/parquet.ts'
 export { arrayBlocks, type ColumnChoice, type StoredArray, type Table } from './files/table.ts'

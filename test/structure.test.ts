@@ -20,7 +20,7 @@ const LAYERS = ['generated', 'device', 'solver', 'llama', 'reward', 'train', 'ev
 /** Above all layers; they may import everything in src that is not listed here. */
 const TOPS = ['index.ts', 'node.ts', 'report', 'server', 'cli']
 /** Below all layers: they import themselves and what is named here. */
-const LEAVES: Record<string, string[]> = { files: [], text: ['files'] }
+const LEAVES: Record<string, string[]> = { data: ['files', 'text'], files: [], text: ['files'] }
 
 /** The only files of src that may use Node itself, beside cli and server. */
 const NODE_FILES = [
@@ -28,11 +28,13 @@ const NODE_FILES = [
   'src/device/webgpu/dawn.ts',
   'src/device/webgpu/software.ts',
   'src/files/disk.ts',
+  'src/files/hub_cache.ts',
   'src/node.ts',
 ]
 
 /** A new dependency is a decision: it is added here and explained in DECISIONS.md. */
 const DEPENDENCIES = [
+  '@huggingface/hub',
   '@huggingface/jinja',
   '@huggingface/tokenizers',
   'commander',
@@ -59,7 +61,10 @@ const DEV_DEPENDENCIES = [
 
 /** What `pinball-rm` exports, beside types: a change is a new version. */
 const NAMES = [
+  'ATTRIBUTES',
+  'DATASETS',
   'DEVICE_KINDS',
+  'attributeRows',
   'blobSource',
   'cdf',
   'certify',
@@ -73,8 +78,12 @@ const NAMES = [
   'entropic',
   'evenLevels',
   'expectation',
+  'findDatasets',
   'fitQuantiles',
   'fitRidge',
+  'httpSource',
+  'hubSource',
+  'listHub',
   'loadFeatureModel',
   'loadHeads',
   'loadLlama',
@@ -86,15 +95,19 @@ const NAMES = [
   'mix',
   'openDevice',
   'openPairs',
+  'openRatings',
   'openSafetensors',
   'openSolver',
   'probabilityBelow',
   'quantile',
+  'rankedRows',
   'readCheckpoint',
   'readHeadsFile',
+  'readRecords',
   'readTensorF32',
   'rearrange',
   'renderChat',
+  'startReport',
   'tailMean',
   'trainBradleyTerry',
   'trainGate',
@@ -102,7 +115,16 @@ const NAMES = [
   'utility',
   'variance',
 ]
-const NODE_NAMES = ['arrayBlocks', 'openDirectory', 'openFile', 'openNpy', 'openParquet', 'readCsv', 'writeFileAtomic']
+const NODE_NAMES = [
+  'arrayBlocks',
+  'openDirectory',
+  'openFile',
+  'openHub',
+  'openNpy',
+  'openParquet',
+  'readCsv',
+  'writeFileAtomic',
+]
 
 interface Package {
   readonly dependencies: Record<string, string>
@@ -174,7 +196,7 @@ test('layers import downwards only', () => {
     }
     if (![...LAYERS, ...TOPS, ...Object.keys(LEAVES)].includes(layer)) offenders.push(`${file} is in no known layer`)
   }
-  none(offenders, 'generated < device < llama < reward < train < evaluate < the rest; files and text are leaves')
+  none(offenders, 'generated < device < llama < reward < train < evaluate < the rest; data, files and text are leaves')
 })
 
 test('the mathematics of rewards needs nothing but its WASM module', () => {

@@ -14,7 +14,7 @@ import {
   headsDigest,
 } from '../reward/conformal.ts'
 import { predictRows } from '../reward/predict.ts'
-import { openRatings, type Ratings } from '../reward/rating_file.ts'
+import { openRatings, type RatingFile } from '../reward/rating_file.ts'
 import { figure, table } from './draw.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
 import { computeOptions, parseFeatures, usageError } from './options.ts'
@@ -135,7 +135,7 @@ async function calibrate({ heads: folder, features, device: kind, threads, json 
 }
 
 /** Differences of the ratings of attribute m and what is predicted for their rows, with these rows. */
-function scoresOf({ labels, attributes, rowIndex }: Ratings, m: number, predicted: (row: number) => number) {
+function scoresOf({ labels, attributes, rowIndex }: RatingFile, m: number, predicted: (row: number) => number) {
   const scores: number[] = []
   const items: number[] = []
   const count = labels.length / attributes.length

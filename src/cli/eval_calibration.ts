@@ -5,7 +5,7 @@ import { openDirectory, writeFileAtomic } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { readCheckpoint } from '../reward/checkpoint.ts'
 import { predictRows } from '../reward/predict.ts'
-import { openRatings, type Ratings } from '../reward/rating_file.ts'
+import { openRatings, type RatingFile } from '../reward/rating_file.ts'
 import { figure, table } from './draw.ts'
 import { withModel } from './engine.ts'
 import type { EvalCommand } from './eval.ts'
@@ -97,7 +97,7 @@ export async function calibrationSuite(options: EvalCommand): Promise<void> {
 }
 
 /** Ratings of each attribute with the rows they belong to. */
-function byAttribute({ labels, attributes, rowIndex, weights }: Ratings): Map<string, RatedValues> {
+function byAttribute({ labels, attributes, rowIndex, weights }: RatingFile): Map<string, RatedValues> {
   const count = labels.length / attributes.length
   const rows = rowIndex ?? Uint32Array.from({ length: count }, (_, i) => i)
   return new Map(
@@ -108,7 +108,7 @@ function byAttribute({ labels, attributes, rowIndex, weights }: Ratings): Map<st
   )
 }
 
-async function withRatings<T>(paths: readonly string[], work: (ratings: Ratings) => T | Promise<T>): Promise<T> {
+async function withRatings<T>(paths: readonly string[], work: (ratings: RatingFile) => T | Promise<T>): Promise<T> {
   const sources = await openFiles(await listFeatureFiles(paths))
   try {
     return await work(await openRatings(sources))

@@ -5,8 +5,7 @@ import { openFile } from '../files/disk.ts'
 import { show } from '../files/json.ts'
 import { openSafetensors } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
-import { arrayBlocks, type FeatureBlocks, tensorArray } from '../files/table.ts'
-import { joinBlocks } from '../reward/rating_file.ts'
+import { arrayBlocks, concatBlocks, type FeatureBlocks, tensorArray } from '../files/table.ts'
 
 /** Paths of the files; a folder stands for all its files NAME.safetensors, by name. Throws where a folder has none. */
 export async function listFeatureFiles(paths: readonly string[]): Promise<string[]> {
@@ -52,5 +51,8 @@ export async function stateRows(sources: readonly Source[]): Promise<FeatureBloc
     if (rows === 0 || columns === 0) throw new Error(`${source.name}: embeddings are empty: ${show(shape)}`)
     parts.push(arrayBlocks({ ...tensorArray(info, FLOATS), shape: [rows, columns] }))
   }
-  return joinBlocks(parts)
+  return concatBlocks(
+    parts,
+    sources.length === 1 ? sources[0].name : `${sources[0].name} and ${sources.length - 1} more`,
+  )
 }

@@ -18,15 +18,17 @@ import {
   type Table,
 } from '../files/table.ts'
 import { isName } from '../reward/manifest.ts'
-import { openRatings, readWeights } from '../reward/rating_file.ts'
+import { checkFinite, openRatings, readWeights } from '../reward/rating_file.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
 import { parseNames, usageError } from './options.ts'
-import { type StatusLine, startStatus } from './progress.ts'
+import { startStatus } from './progress.ts'
 
 /** The options that say what to read. */
 export interface ProblemOptions {
-  /** One file; of safetensors also several, or folders of them, which are read as one. */
+  /** Files, or folders of them. */
   readonly features: readonly string[]
+  /** Names of the labels' columns, for safetensors files that do not say them. */
+  readonly attributes?: readonly string[]
   readonly labels?: string
   readonly labelRows?: string
   readonly weights?: string
@@ -45,8 +47,8 @@ export interface Problem {
   readonly rowIndex?: Uint32Array
   /** Weight of each label [L]. */
   readonly weights?: Float32Array
-  /** Of the file of features. */
-  readonly metadata: Record<string, string>
+  /** Of the first file of features. */
+  readonly metadata: Readonly<Record<string, string>>
   /** What a later run compares to know that it reads the same: features by size and sample, labels whole. */
   readonly fingerprint: { readonly bytes: number; readonly features: string; readonly labels: string }
   close(): Promise<void>
@@ -56,19 +58,25 @@ type Parts = Omit<Problem, 'fingerprint' | 'close'> & { readonly release?: () =>
 
 /** Throws where options do not go with the kind of file that --features names, before any is opened. */
 export function checkProblemOptions(options: ProblemOptions): void {
-  const kind = kindOf(options.features[0])
-  if (options.features.length > 1 && options.features.some((file) => kindOf(file) !== 'safetensors')) {
-    usageError('--features: only safetensors files may be several')
+  const [first, ...others] = options.features
+  const kind = kindOf(first)
+  const other = others.find((file) => kind !== 'safetensors' || kindOf(file) !== kind)
+  if (other !== undefined) {
+    usageError(`--features: only safetensors files go together, got ${show(first)} and ${show(other)}`)
   }
-  const allowed = { safetensors: ['labels'], npy: ['labels', 'labelRows', 'weights'] }[kind as string] ?? [
-    'labels',
-    'weights',
-    'columns',
-  ]
-  const flags = { labels: '--labels', labelRows: '--label-rows', weights: '--weights', columns: '--columns' }
+  const allowed = { safetensors: ['labels', 'attributes'], npy: ['labels', 'labelRows', 'weights'] }[
+    kind as string
+  ] ?? ['labels', 'weights', 'columns']
+  const flags = {
+    attributes: '--attributes',
+    labels: '--labels',
+    labelRows: '--label-rows',
+    weights: '--weights',
+    columns: '--columns',
+  }
   for (const [key, flag] of Object.entries(flags)) {
     if (options[key as keyof ProblemOptions] === undefined || allowed.includes(key)) continue
-    usageError(`${flag} does not go with ${NAMES[kind]} of features${HINTS[kind] ?? ''}`)
+    usageError(`${flag} does not go with ${NAMES[kind]} of features${key === 'attributes' ? '' : (HINTS[kind] ?? '')}`)
   }
   if (kind === 'npy' && options.labels === undefined) usageError('--labels: must name the .npy file of the labels')
   if ((kind === 'csv' || kind === 'parquet') && options.labels === undefined) {
@@ -96,47 +104,53 @@ function kindOf(file: string): Kind {
 export async function openProblem(options: ProblemOptions): Promise<Problem> {
   const kind = kindOf(options.features[0])
   const sources = await openFiles(kind === 'safetensors' ? await listFeatureFiles(options.features) : options.features)
-  const [{ name: file }] = sources
-  const status = startStatus()
+  const progress = readingProgress(sources)
+  const close = async () => {
+    progress.end()
+    for (const source of sources) await source.close()
+  }
   try {
-    const { release, ...parts } = await READERS[kind](watched(sources, status), options)
-    checkLabels(parts, options.labels !== undefined && kind === 'npy' ? options.labels : file)
-    const hashes: string[] = []
-    for (const source of sources) hashes.push(await sampleHash(source))
+    const { release, ...parts } = await READERS[kind](progress.sources, options)
+    checkLabels(parts, options.labels !== undefined && kind === 'npy' ? options.labels : parts.features.name)
     const fingerprint = {
-      bytes: sources.reduce((sum, { byteLength }) => sum + byteLength, 0),
-      features: hashes.join(' '),
+      bytes: sources.reduce((sum, source) => sum + source.byteLength, 0),
+      features: await sampleHashes(sources),
       labels: labelHash(parts),
     }
-    const close = async () => {
-      status.end()
-      release?.()
-      for (const source of sources) await source.close()
+    return {
+      ...parts,
+      fingerprint,
+      close() {
+        release?.()
+        return close()
+      },
     }
-    return { ...parts, fingerprint, close }
   } catch (error) {
-    status.end()
-    for (const source of sources) await source.close()
+    await close()
     throw error
   }
 }
 
 /** The sources, with a status line that says how much of them has been read. */
-function watched(sources: readonly Source[], status: StatusLine): Source[] {
+function readingProgress(sources: readonly Source[]): { sources: Source[]; end(): void } {
+  const status = startStatus()
   const total = sources.reduce((sum, { byteLength }) => sum + byteLength, 0)
   let bytes = 0
-  return sources.map((source) => ({
-    ...source,
-    read(offset, length, into) {
-      bytes += length
-      const share = () => Math.min(100, Math.floor((100 * bytes) / total))
-      status.show(() => `${printable(source.name)}: ${share()} % read`)
-      return source.read(offset, length, into)
-    },
-  }))
+  return {
+    sources: sources.map((source) => ({
+      ...source,
+      read(offset, length, into) {
+        bytes += length
+        status.show(() => `${printable(source.name)}: ${Math.min(100, Math.floor((100 * bytes) / total))} % read`)
+        return source.read(offset, length, into)
+      },
+      async close() {},
+    })),
+    end: status.end,
+  }
 }
 
-const READERS: Record<Kind, (sources: readonly Source[], options: ProblemOptions) => Promise<Parts>> = {
+const READERS: Record<Kind, (sources: Source[], options: ProblemOptions) => Promise<Parts>> = {
   safetensors: readSafetensors,
   npy: ([source], options) => readNpy(source, options),
   csv: ([source], options) => readTable(source, options, (choice) => readCsv(source, choice, separator(source.name))),
@@ -147,9 +161,16 @@ function separator(file: string): string {
   return extname(file).toLowerCase() === '.tsv' ? '\t' : ','
 }
 
-async function readSafetensors(sources: readonly Source[], options: ProblemOptions): Promise<Parts> {
-  const { attributes, labels, ...rest } = await openRatings(sources)
-  return { columns: null, ...rest, ...selectAttributes(labels, attributes, options.labels, sources[0].name) }
+async function readSafetensors(sources: Source[], options: ProblemOptions): Promise<Parts> {
+  const { features, attributes, labels, rowIndex, weights, metadata } = await openRatings(sources, options)
+  return {
+    features,
+    columns: null,
+    ...selectAttributes(labels, attributes, options.labels, features.name),
+    rowIndex,
+    weights,
+    metadata,
+  }
 }
 
 /** The labels [L, M] of the attributes that --labels names; all without it. */
@@ -250,15 +271,13 @@ function checkLabels(
   file: string,
 ): void {
   const count = attributes.length
+  checkFinite(labels, attributes, file)
   for (const [m, name] of attributes.entries()) {
     let [found, weight] = [false, 0]
     for (let at = m, n = 0; at < labels.length; at += count, n++) {
       if (Number.isNaN(labels[at])) continue
       found = true
       weight += weights ? weights[n] : 1
-      if (!Number.isFinite(labels[at])) {
-        throw new Error(`${file}: labels of ${show(name)} must be finite, row ${n} has ${labels[at]}`)
-      }
     }
     if (!found) throw new Error(`${file}: labels of ${show(name)} are all missing; leave it out of --labels`)
     if (!(weight > 0)) throw new Error(`${file}: labels of ${show(name)} all have weight 0; leave it out of --labels`)
@@ -280,6 +299,13 @@ export async function sampleHash(source: Source): Promise<string> {
     hash.update(await source.read(at, PIECE_BYTES, piece))
   }
   return hash.digest('hex')
+}
+
+/** One hash for all: of one file its own. */
+async function sampleHashes(sources: readonly Source[]): Promise<string> {
+  const hashes: string[] = []
+  for (const source of sources) hashes.push(await sampleHash(source))
+  return hashes.length === 1 ? hashes[0] : createHash('sha256').update(hashes.join(' ')).digest('hex')
 }
 
 function labelHash({ labels, rowIndex, weights }: Pick<Parts, 'labels' | 'rowIndex' | 'weights'>): string {

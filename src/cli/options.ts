@@ -92,9 +92,11 @@ function fileName(option: string, what: string): (text: string) => string {
 const parseModel = fileName('--model', 'directory')
 /** Parses --input of rows. */
 export const parseInput = fileName('--input', 'file name or -')
-const parseFeature = fileName('--features', 'file name')
-/** Parses --features, which takes several files or folders. */
-export const parseFeatures = (text: string, before: readonly string[] = []): string[] => [...before, parseFeature(text)]
+const parseFeatureFile = fileName('--features', 'file name')
+/** Parses --features, of which there may be several. */
+export function parseFeatures(text: string, before: string[] = []): string[] {
+  return [...before, parseFeatureFile(text)]
+}
 /** Parses --labels of a fit. */
 export const parseLabels = fileName('--labels', 'list of names or a file name')
 /** Parses --weights. */

@@ -6,6 +6,7 @@ import { printable } from '../files/json.ts'
 import { addAssemble } from './assemble.ts'
 import { addBradleyTerry } from './bradley_terry.ts'
 import { addCalibrate } from './calibrate.ts'
+import { addData } from './data.ts'
 import { addDebias } from './debias.ts'
 import { addDevices } from './devices.ts'
 import { addEval } from './eval.ts'
@@ -24,6 +25,7 @@ Examples:
   $ pinball start
   $ pinball score --prompt "How was the film?" --response "A delight."
   $ pinball score --input rows.jsonl --json
+  $ pinball data rows --dataset attributes --out ratings.jsonl
   $ pinball features --input ratings.jsonl --labels helpful --out ratings.safetensors
   $ pinball fit --features ratings.safetensors --out heads.safetensors
   $ pinball gate --features pairs.safetensors --heads heads.safetensors --out reward
@@ -33,6 +35,7 @@ Examples:
 // In the order of the help.
 const COMMANDS = [
   addScore,
+  addData,
   addFeatures,
   addFit,
   addRidge,

@@ -31,7 +31,8 @@ export async function* readJsonl(input: Source | AsyncIterable<Uint8Array>, name
   }
 }
 
-async function* pieces(source: Source): AsyncGenerator<Uint8Array> {
+/** The bytes of a source in order, a few megabytes at a time. */
+export async function* pieces(source: Source): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < source.byteLength; at += PIECE_BYTES) {
     yield await source.read(at, Math.min(PIECE_BYTES, source.byteLength - at))
   }

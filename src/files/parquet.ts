@@ -1,24 +1,13 @@
 // Reads tables of numbers from Parquet files, one row group at a time.
-import { type FileMetaData, parquetMetadataAsync, parquetScan, parquetSchema, type SchemaElement } from 'hyparquet'
+import { parquetScan, type SchemaElement } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
-import { printable, show } from './json.ts'
+import { show } from './json.ts'
+import { guarded, openParquetFile, type ParquetFile, rowGroup } from './parquet_file.ts'
 import type { Source } from './source.ts'
 import { CHOOSE, type ColumnChoice, chooseColumns, type FeatureBlocks, type Table } from './table.ts'
 
 // Columns are decoded by groups of about this size, beside the rows they are put into.
 const DECODED_BYTES = 32 * 2 ** 20
-// Metadata of 100,000 columns in 10 row groups has about 100 MB.
-const METADATA_LIMIT_BYTES = 512 * 2 ** 20
-
-interface Opened {
-  readonly name: string
-  readonly buffer: { byteLength: number; slice(start: number, end?: number): Promise<ArrayBuffer> }
-  readonly metadata: FileMetaData
-  /** First row of each row group, and at the end the number of all rows. */
-  readonly starts: readonly number[]
-  readonly elements: readonly SchemaElement[]
-}
-
 /** Turns a value of column `names[column]` into a number; throws where it cannot be one. */
 type Convert = (value: unknown, column: number, row: number) => number
 
@@ -28,7 +17,7 @@ type Convert = (value: unknown, column: number, row: number) => number
  * NaN mean a missing label), and on files that are damaged.
  */
 export async function openParquet(source: Source, choice: ColumnChoice): Promise<Table> {
-  const file = await openFile(source)
+  const file = await openParquetFile(source)
   const { name, starts, elements } = file
   const names = elements.map((element) => element.name)
   const chosen = chooseColumns(names, choice, name)
@@ -65,55 +54,6 @@ export async function openParquet(source: Source, choice: ColumnChoice): Promise
   }
 }
 
-async function openFile(source: Source): Promise<Opened> {
-  const { name, byteLength } = source
-  const buffer = {
-    byteLength,
-    slice: async (start: number, end = byteLength) => (await source.read(start, end - start)).buffer,
-  }
-  if (byteLength < 12) throw new Error(`${name}: not a Parquet file, it has only ${byteLength} bytes`)
-  const tail = await source.read(byteLength - 8, 8)
-  const footer = new DataView(tail.buffer).getUint32(0, true)
-  if (String.fromCharCode(...tail.subarray(4)) !== 'PAR1') {
-    throw new Error(`${name}: not a Parquet file, or cut off; it must end with PAR1`)
-  }
-  if (footer > byteLength - 12 || footer > METADATA_LIMIT_BYTES) {
-    throw new Error(`${name}: metadata of ${footer} bytes exceed the file (${byteLength}) or ${METADATA_LIMIT_BYTES}`)
-  }
-  return guarded(name, 'metadata', async () => {
-    const metadata = await parquetMetadataAsync(buffer, { geoparquet: false })
-    const elements = parquetSchema(metadata).children.map((child) => child.element)
-    if (!elements.every((element) => typeof element.name === 'string')) throw new Error('a column has no name')
-    const starts = [0]
-    for (const group of metadata.row_groups) {
-      const rows = Number(group.num_rows)
-      if (!Number.isSafeInteger(rows) || rows < 0) throw new Error(`a row group has ${rows} rows`)
-      for (const { meta_data: column } of group.columns) {
-        if (!column) throw new Error('a column has no metadata')
-        const [begin, length] = [Number(column.data_page_offset), Number(column.total_compressed_size)]
-        if (!(begin >= 0 && length >= 0 && begin + length <= byteLength)) {
-          throw new Error(`column ${show(column.path_in_schema[0])} is at bytes ${begin} to ${begin + length}`)
-        }
-      }
-      starts.push(starts[starts.length - 1] + rows)
-    }
-    if (BigInt(starts[starts.length - 1]) !== metadata.num_rows) {
-      throw new Error(`${metadata.num_rows} rows are announced, the row groups have ${starts[starts.length - 1]}`)
-    }
-    return { name, buffer, metadata, starts, elements }
-  })
-}
-
-/** Runs the decoder, whose errors about damaged files are of many kinds. */
-async function guarded<T>(name: string, what: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    const reason = printable(error instanceof Error ? error.message : String(error)) // decoders throw texts, too
-    throw new Error(`${name}: ${what} cannot be read, the file may be damaged (${reason})`)
-  }
-}
-
 const NUMERIC = ['INT32', 'INT64', 'FLOAT', 'DOUBLE']
 const NUMERIC_MEANINGS = ['INTEGER', 'DECIMAL', 'FLOAT16']
 
@@ -134,22 +74,27 @@ function kind({ type, converted_type: converted, logical_type: logical }: Schema
 
 /** Reads columns of a row group into rows of `into`, in the order of `columns`. */
 async function readGroup(
-  file: Opened,
+  file: ParquetFile,
   group: number,
   columns: readonly number[],
   into: Float32Array,
   convert: Convert,
 ): Promise<void> {
-  const { name, buffer, metadata, starts, elements } = file
+  const { name, buffer, starts, elements } = file
   const rows = starts[group + 1] - starts[group]
   const step = Math.max(1, Math.floor(DECODED_BYTES / (8 * rows)))
   // A scan keeps what it has decoded, so each one is for a few columns.
   for (let first = 0; first < columns.length && rows > 0; first += step) {
     const some = columns.slice(first, first + step)
     const names = some.map((at) => elements[at].name)
-    const only = { ...metadata, row_groups: [metadata.row_groups[group]], num_rows: BigInt(rows) }
     const scan = await guarded(name, 'metadata', () =>
-      parquetScan({ file: buffer, metadata: only, columns: names, compressors, useOffsetIndex: false }),
+      parquetScan({
+        file: buffer,
+        metadata: rowGroup(file, group),
+        columns: names,
+        compressors,
+        useOffsetIndex: false,
+      }),
     )
     for (const [i, at] of some.entries()) {
       const column = elements[at].name
@@ -166,7 +111,7 @@ async function readGroup(
 }
 
 function featureBlocks(
-  file: Opened,
+  file: ParquetFile,
   chosen: readonly number[],
   rows: number,
   columns: number,

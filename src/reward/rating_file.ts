@@ -1,16 +1,18 @@
-// Rated features, in one safetensors file or several that are read as one.
+// Ratings as features with their labels, in one safetensors file or several that are read as one.
 //
-//   embeddings     [N, D] F32, BF16 or F16
-//   labels         [L, M]; NaN is a missing label; L = N where there are no label_rows
-//   label_rows     [L] integers, optional: feature row of each label, for several ratings of one row
-//   label_weights  [L], optional
+//   embeddings         [N, D]            state at the last token; F32, BF16, F16 or F64
+//   labels             [L, M]            NaN where a rating is missing; L = N without label_rows
+//   label_rows         [L], optional     feature row of each line of labels: several ratings of a row do not copy its features
+//   label_weights      [L], optional     finite, at least 0
+//   prompt_embeddings  [N, D], optional  state that the gate reads
 //
-// Attribute names are in the metadata. Source: what `pinball features` and the scripts of ArmoRM (stage-1_prepare.py) write.
+// Source: what `pinball features` writes, and the ArmoRM scripts (stage-1_prepare.py: the first two).
 import { parseJson, show } from '../files/json.ts'
 import { openSafetensors, type Safetensors, type TensorInfo } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import {
   arrayBlocks,
+  concatBlocks,
   type FeatureBlocks,
   readFloats,
   readRowNumbers,
@@ -19,56 +21,123 @@ import {
 } from '../files/table.ts'
 import { attributeNames, isName } from './manifest.ts'
 
-export interface Ratings {
+export interface RatingFile {
+  /** What errors call it: the file, or the first of several and how many more there are. */
+  readonly name: string
+  /** [N, D], the files one after the other; read by rows, never held as a whole. */
   readonly features: FeatureBlocks
-  /** [M] */
+  /** M names. */
   readonly attributes: string[]
-  /** [L, M]; NaN is a missing label. */
+  /** [L, M]; NaN is a missing label, all others are finite. */
   readonly labels: Float32Array
-  /** Feature row of each label [L]; absent where each row has one. */
+  /** Feature row of each line of labels [L]; absent where line and row are the same. */
   readonly rowIndex?: Uint32Array
-  /** [L] */
+  /** Weight of each line of labels [L]. */
   readonly weights?: Float32Array
+  /** States that the gate reads [N, D]; null where the files have none. */
+  readonly prompts: FeatureBlocks | null
+  /** Of the model that made the features; null where no file says. */
+  readonly fingerprint: string | null
   /** Of the first file. */
-  readonly metadata: Record<string, string>
+  readonly metadata: Readonly<Record<string, string>>
+  close(): Promise<void>
+}
+
+export interface RatingOptions {
+  /** Names of the attributes [M], for files that do not say them. */
+  readonly attributes?: readonly string[]
+}
+
+interface Part {
+  readonly source: Source
+  readonly opened: Safetensors
+  readonly rows: number
+  readonly columns: number
+  readonly features: FeatureBlocks
+  readonly prompts: FeatureBlocks | null
+  readonly attributes: string[]
+  readonly labels: Float32Array
+  readonly rowIndex: Uint32Array | null
+  readonly weights: Float32Array | null
+}
+
+/**
+ * Opens files of ratings as one matrix, in the order given; labels are read whole, features when they are asked for. Takes the
+ * sources over, and closes them on failure. Throws on tensors that are missing or of another shape or type, labels that are
+ * infinite, and files that differ in columns, attributes, model or in which tensors they have. A file without rows adds nothing.
+ */
+export async function openRatings(sources: readonly Source[], options: RatingOptions = {}): Promise<RatingFile> {
+  try {
+    if (sources.length === 0) throw new Error('ratings: at least one file is needed, got none')
+    const parts: Part[] = []
+    for (const source of sources) parts.push(await openPart(source, options))
+    checkTogether(parts)
+    const [{ source, attributes, opened }] = parts
+    const name = parts.length === 1 ? source.name : `${source.name} and ${parts.length - 1} more`
+    const features = concatBlocks(
+      parts.map((part) => part.features),
+      name,
+    )
+    if (features.rows === 0) throw new Error(`${name}: embeddings are empty: ${show([0, features.columns])}`)
+    const rowIndex = joinRows(parts)
+    const prompts = parts.flatMap((part) => part.prompts ?? [])
+    return {
+      name,
+      features,
+      attributes,
+      labels: joinFloats(parts.map((part) => part.labels)),
+      ...(rowIndex && { rowIndex }),
+      ...(parts[0].weights && { weights: joinFloats(parts.map((part) => part.weights!)) }),
+      prompts: prompts.length > 0 ? concatBlocks(prompts, name) : null,
+      fingerprint: parts.map((part) => part.opened.metadata.fingerprint).find((text) => text !== undefined) ?? null,
+      metadata: opened.metadata,
+      async close() {
+        for (const each of sources) await each.close()
+      },
+    }
+  } catch (error) {
+    for (const source of sources) await source.close()
+    throw error
+  }
 }
 
 const FLOATS = ['F32', 'BF16', 'F16', 'F64'] as const
 
-/**
- * Opens files of rated features as one, in the order given; the caller closes the sources. Throws on tensors that are missing or of
- * another shape or type, and on files whose columns, attributes or models differ.
- */
-export async function openRatings(sources: readonly Source[]): Promise<Ratings> {
-  const parts: Ratings[] = []
-  for (const source of sources) parts.push(await openPart(source))
-  if (parts.length === 0) throw new Error('features: at least one file is needed, got none')
-  return parts.length === 1 ? parts[0] : join(parts)
-}
-
-async function openPart(source: Source): Promise<Ratings> {
+async function openPart(source: Source, options: RatingOptions): Promise<Part> {
   const file = source.name
   const opened = await openSafetensors(source)
   const embeddings = find(opened, file, 'embeddings')
   const labels = find(opened, file, 'labels')
   const [rows, columns] = embeddings.shape
-  if (rows === 0 || columns === 0) throw new Error(`${file}: embeddings are empty: ${show(embeddings.shape)}`)
+  if (columns === 0) throw new Error(`${file}: embeddings are empty: ${show(embeddings.shape)}`)
   const stored = opened.tensors.get('label_rows')
-  const rowIndex = stored && (await readRowNumbers(tensorArray(stored, ['U32', 'I64', 'I32', 'U64']), rows))
+  const rowIndex = stored ? await readRowNumbers(tensorArray(stored, ['U32', 'I64', 'I32', 'U64']), rows) : null
   const count = rowIndex?.length ?? rows
   if (labels.shape[0] !== count || labels.shape[1] === 0) {
     const why = rowIndex ? `label_rows has ${count} entries` : `embeddings has ${rows} rows`
     throw new Error(`${file}: labels must be [${count}, M], as ${why}, got ${show(labels.shape)}`)
   }
+  const prompt = opened.tensors.get('prompt_embeddings')
+  if (prompt && show(prompt.shape) !== show(embeddings.shape)) {
+    throw new Error(
+      `${file}: prompt_embeddings must be ${show(embeddings.shape)}, as embeddings are, got ${show(prompt.shape)}`,
+    )
+  }
   const weighing = opened.tensors.get('label_weights')
-  const attributes = readAttributes(opened.metadata.attributes, labels.shape[1], file)
+  const attributes = readAttributes(opened.metadata.attributes, labels.shape[1], file, options)
+  const values = await readFloats(tensorArray(labels, FLOATS), 0, count * attributes.length)
+  checkFinite(values, attributes, file)
   return {
+    source,
+    opened,
+    rows,
+    columns,
     features: arrayBlocks(tensorArray(embeddings, FLOATS)),
+    prompts: prompt ? arrayBlocks(tensorArray(prompt, FLOATS)) : null,
     attributes,
-    labels: await readFloats(tensorArray(labels, FLOATS), 0, count * attributes.length),
-    ...(rowIndex && { rowIndex }),
-    ...(weighing && { weights: await readWeights(tensorArray(weighing, FLOATS), count) }),
-    metadata: opened.metadata,
+    labels: values,
+    rowIndex,
+    weights: weighing ? await readWeights(tensorArray(weighing, FLOATS), count) : null,
   }
 }
 
@@ -77,12 +146,27 @@ function find({ tensors }: Safetensors, file: string, name: string): TensorInfo 
   if (info === undefined) {
     throw new Error(`${file}: has no tensor "${name}"; make the file with "pinball features --labels ..."`)
   }
+  if (info.shape.length === 3 && info.shape[1] === 2) {
+    throw new Error(
+      `${file}: ${name} must have two dimensions, got ${show(info.shape)}: it holds pairs, which are for "pinball gate"`,
+    )
+  }
   if (info.shape.length !== 2) throw new Error(`${file}: ${name} must have two dimensions, got ${show(info.shape)}`)
   return info
 }
 
-function readAttributes(text: string | undefined, count: number, file: string): string[] {
-  if (text === undefined) return attributeNames(count)
+/** The names in the metadata, else those given, else numbers. */
+function readAttributes(
+  text: string | undefined,
+  count: number,
+  file: string,
+  { attributes }: RatingOptions,
+): string[] {
+  if (text === undefined) {
+    if (attributes === undefined) return attributeNames(count)
+    if (attributes.length === count) return [...attributes]
+    throw new Error(`${file}: labels have ${count} columns, --attributes gives ${attributes.length} names`)
+  }
   const names = parseJson(text, `${file}: attributes in the metadata`)
   if (!Array.isArray(names) || !names.every(isName) || names.length !== count) {
     throw new Error(`${file}: attributes in the metadata must be a list of ${count} names, got ${show(names)}`)
@@ -90,7 +174,16 @@ function readAttributes(text: string | undefined, count: number, file: string): 
   return names
 }
 
-/** Reads weights [count]. Throws on others than finite numbers of at least 0. */
+/** Throws unless labels [L, M] are finite or missing. */
+export function checkFinite(labels: Float32Array, attributes: readonly string[], file: string): void {
+  // The difference of infinities, and that of NaN, is NaN: what is left to look at are missing labels.
+  const bad = labels.findIndex((label) => label - label !== 0 && !Number.isNaN(label))
+  if (bad < 0) return
+  const [row, m] = [Math.floor(bad / attributes.length), bad % attributes.length]
+  throw new Error(`${file}: labels of ${show(attributes[m])} must be finite, row ${row} has ${labels[bad]}`)
+}
+
+/** Reads the weights [L] of labels. Throws where one is negative or not finite. */
 export async function readWeights(array: StoredArray, count: number): Promise<Float32Array> {
   if (array.shape.length !== 1 || array.shape[0] !== count) {
     throw new Error(`${array.name} must be [${count}], one weight a label, got ${show(array.shape)}`)
@@ -101,71 +194,49 @@ export async function readWeights(array: StoredArray, count: number): Promise<Fl
   return weights
 }
 
-function join(parts: readonly Ratings[]): Ratings {
-  const [first] = parts
-  for (const { features, attributes, metadata } of parts) {
-    const differ = (what: string, found: unknown, wanted: unknown) => {
-      if (show(found) === show(wanted)) return
+function checkTogether(parts: readonly Part[]): void {
+  const [one] = parts
+  for (const other of parts) {
+    const [a, b] = [one.source.name, other.source.name]
+    if (other.columns !== one.columns) {
+      throw new Error(`${b}: features must be of ${one.columns} columns, as those of ${a} are, got ${other.columns}`)
+    }
+    if (JSON.stringify(other.attributes) !== JSON.stringify(one.attributes)) {
       throw new Error(
-        `${features.name}: ${what} must be ${show(wanted)}, as in ${first.features.name}, got ${show(found)}`,
+        `${b}: attributes must be ${show(one.attributes)}, as those of ${a} are, got ${show(other.attributes)}`,
       )
     }
-    differ('the attributes', attributes, first.attributes)
-    if (metadata.fingerprint !== undefined && first.metadata.fingerprint !== undefined)
-      differ('the fingerprint of the model', metadata.fingerprint, first.metadata.fingerprint)
-  }
-  const features = joinBlocks(parts.map((part) => part.features))
-  let start = 0
-  const width = first.attributes.length
-  const counts = parts.map(({ labels }) => labels.length / width)
-  const total = counts.reduce((sum, count) => sum + count, 0)
-  const labels = new Float32Array(total * width)
-  const rowIndex = new Uint32Array(total)
-  const weights = new Float32Array(total).fill(1)
-  let at = 0
-  for (const [p, part] of parts.entries()) {
-    labels.set(part.labels, at * width)
-    for (let i = 0; i < counts[p]; i++) rowIndex[at + i] = start + (part.rowIndex?.[i] ?? i)
-    start += part.features.rows
-    if (part.weights) weights.set(part.weights, at)
-    at += counts[p]
-  }
-  return {
-    features,
-    attributes: first.attributes,
-    labels,
-    ...(parts.some((part) => part.rowIndex) && { rowIndex }),
-    ...(parts.some((part) => part.weights) && { weights }),
-    metadata: first.metadata,
+    for (const name of ['label_weights', 'prompt_embeddings']) {
+      if (one.opened.tensors.has(name) === other.opened.tensors.has(name)) continue
+      const [lacking, having] = one.opened.tensors.has(name) ? [b, a] : [a, b]
+      throw new Error(`${lacking}: has no tensor "${name}", ${having} has it`)
+    }
+    const [model, its] = [one.opened.metadata.fingerprint, other.opened.metadata.fingerprint]
+    if (model !== undefined && its !== undefined && model !== its) {
+      throw new Error(`${b}: was made by another model than ${a} (fingerprint ${show(its)}, not ${show(model)})`)
+    }
   }
 }
 
-/** Features of several files as one matrix. Throws where columns or types differ. */
-export function joinBlocks(parts: readonly FeatureBlocks[]): FeatureBlocks {
-  const [first] = parts
-  const { columns, dtype, name } = first
-  const starts = [0]
-  for (const part of parts) {
-    if (part.columns !== columns || part.dtype !== dtype) {
-      const [wanted, found] = [`${columns} columns of ${dtype}`, `${part.columns} of ${part.dtype}`]
-      throw new Error(`${part.name}: embeddings must have ${wanted}, as those of ${name}, got ${found}`)
-    }
-    starts.push(starts[starts.length - 1] + part.rows)
+/** Feature rows of all labels, counted through the files; null where each label has the row of its number. */
+function joinRows(parts: readonly Part[]): Uint32Array | null {
+  if (parts.every((part) => part.rowIndex === null)) return null
+  const all = new Uint32Array(parts.reduce((sum, { rowIndex, rows }) => sum + (rowIndex?.length ?? rows), 0))
+  let [at, first] = [0, 0]
+  for (const { rowIndex, rows } of parts) {
+    for (let i = 0; i < (rowIndex?.length ?? rows); i++) all[at++] = first + (rowIndex ? rowIndex[i] : i)
+    first += rows
   }
-  if (parts.length === 1) return first
-  return {
-    name,
-    rows: starts[parts.length],
-    columns,
-    dtype,
-    async read(firstRow, count) {
-      const out = dtype === 'bf16' ? new Uint16Array(count * columns) : new Float32Array(count * columns)
-      for (const [p, part] of parts.entries()) {
-        const from = Math.max(firstRow, starts[p])
-        const to = Math.min(firstRow + count, starts[p + 1])
-        if (from < to) out.set(await part.read(from - starts[p], to - from), (from - firstRow) * columns)
-      }
-      return out
-    },
+  return all
+}
+
+function joinFloats(arrays: readonly Float32Array[]): Float32Array {
+  if (arrays.length === 1) return arrays[0]
+  const all = new Float32Array(arrays.reduce((sum, array) => sum + array.length, 0))
+  let at = 0
+  for (const array of arrays) {
+    all.set(array, at)
+    at += array.length
   }
+  return all
 }

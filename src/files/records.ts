@@ -1,0 +1,116 @@
+// Records of a file, whatever it is: JSON Lines, a JSON list (either plain or gzip) or Parquet, told apart by content.
+import { parquetReadObjects } from 'hyparquet'
+import { compressors } from 'hyparquet-compressors'
+import { gunzip, isGzip } from './gzip.ts'
+import { isObject, show } from './json.ts'
+import { readJsonList } from './json_list.ts'
+import { pieces, readJsonl } from './jsonl.ts'
+import { guarded, openParquetFile, rowGroup } from './parquet_file.ts'
+import type { Source } from './source.ts'
+
+/** A row with what errors call it. */
+export interface FileRecord {
+  /** The file and the line, element or row in it, counted from 1. */
+  readonly where: string
+  readonly value: Record<string, unknown>
+}
+
+export interface RecordOptions {
+  /** Names of the columns to read; all without it. Columns that the file lacks are absent from the records. */
+  readonly columns?: readonly string[]
+}
+
+/**
+ * Yields the records of a file in order, at most one row group of a Parquet file in memory. Parquet integers become numbers, dates
+ * ISO texts, lists arrays and structs objects. Throws, with the file's name, on damaged and cut off files, records that are no
+ * objects and integers beyond 2^53.
+ */
+export async function* readRecords(source: Source, { columns }: RecordOptions = {}): AsyncGenerator<FileRecord> {
+  const { name, byteLength } = source
+  const head = await source.read(0, Math.min(4, byteLength))
+  if (String.fromCharCode(...head) === 'PAR1') {
+    yield* readParquet(source, columns)
+    return
+  }
+  const wanted = columns && new Set(columns)
+  const chunks = isGzip(head) ? gunzip(pieces(source), name) : pieces(source)
+  const { list, all } = await startsList(chunks)
+  const found = list ? listRecords(all, name) : lineRecords(all, name)
+  for await (const { where, value } of found) {
+    if (!isObject(value)) throw new Error(`${where}: a record must be an object, got ${show(value)}`)
+    yield { where, value: wanted ? pick(value, wanted) : value }
+  }
+}
+
+interface Found {
+  readonly where: string
+  readonly value: unknown
+}
+
+async function* listRecords(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<Found> {
+  for await (const { element, value } of readJsonList(chunks, name))
+    yield { where: `${name} element ${element}`, value }
+}
+
+async function* lineRecords(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<Found> {
+  for await (const { line, value } of readJsonl(chunks, name)) yield { where: `${name} line ${line}`, value }
+}
+
+/** Says whether the first character is that of a list, and gives all chunks, those that were looked at included. */
+async function startsList(
+  chunks: AsyncGenerator<Uint8Array>,
+): Promise<{ list: boolean; all: AsyncIterable<Uint8Array> }> {
+  const seen: Uint8Array[] = []
+  let first: number | undefined
+  while (first === undefined) {
+    const { value, done } = await chunks.next()
+    if (done) break
+    seen.push(value)
+    first = value.find((byte) => ![9, 10, 13, 32, 0xef, 0xbb, 0xbf].includes(byte))
+  }
+  async function* all() {
+    yield* seen
+    yield* chunks
+  }
+  return { list: first === '['.charCodeAt(0), all: all() }
+}
+
+function pick(value: Record<string, unknown>, wanted: ReadonlySet<string>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(value).filter(([key]) => wanted.has(key)))
+}
+
+async function* readParquet(source: Source, columns?: readonly string[]): AsyncGenerator<FileRecord> {
+  const file = await openParquetFile(source)
+  const { name, buffer, starts, elements } = file
+  const names = elements.map((element) => element.name)
+  const wanted = columns ? names.filter((column) => columns.includes(column)) : names
+  for (let group = 0; group + 1 < starts.length; group++) {
+    const rows = starts[group + 1] - starts[group]
+    const values = await guarded(name, `row group ${group + 1}`, async () => {
+      if (rows === 0 || wanted.length === 0) return Array.from({ length: rows }, () => ({}))
+      const metadata = rowGroup(file, group)
+      const found = await parquetReadObjects({ file: buffer, metadata, columns: [...wanted], compressors })
+      if (found.length !== rows) throw new Error(`it has ${found.length} rows, ${rows} are announced`)
+      return found
+    })
+    for (const [i, value] of values.entries()) {
+      const where = `${name} row ${starts[group] + i + 1}`
+      yield { where, value: plain(value, where) as Record<string, unknown> }
+    }
+  }
+}
+
+/** Values as JSON has them. */
+function plain(value: unknown, where: string): unknown {
+  if (typeof value === 'bigint') {
+    if (value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER) return Number(value)
+    throw new Error(`${where}: the integer ${value} is beyond 2^53`)
+  }
+  if (value === undefined) return null
+  if (typeof value !== 'object' || value === null) return value
+  if (value instanceof Date) return value.toISOString()
+  if (Array.isArray(value)) return value.map((inner) => plain(inner, where))
+  if (ArrayBuffer.isView(value)) return value instanceof Uint8Array ? value : Array.from(value as Float64Array)
+  const entries = Object.entries(value).map(([key, inner]) => [key, plain(inner, where)])
+  return Object.fromEntries(entries)
+}
