@@ -61,7 +61,7 @@ export async function main(args: string[]): Promise<void> {
   }
   const size = { pairs: whole('pairs'), columns: whole('columns') }
   const path = fileURLToPath(
-    new URL(`../.cache/gate/pairs-${size.pairs}-${size.columns}-1.safetensors`, import.meta.url),
+    new URL(`../.cache/gate/pairs-${size.pairs}-${size.columns}-2.safetensors`, import.meta.url),
   )
   if (values.make) {
     makePairs(path, size)
@@ -218,10 +218,11 @@ function makeAlone(path: string, args: readonly string[]): void {
 }
 
 const BLOCK = 512
+const MARKED = 16
 
 /**
- * Noise in bf16, with something to learn: of each pair the chosen response is better in attribute 0 where column 0 of the prompt is
- * above 0, and in attribute 1 where it is not, and worse in the other of the two.
+ * Noise in bf16, with something to learn: the chosen response of a pair is better in attribute 0 where the first columns of the
+ * prompt are 2, and in attribute 1 where they are -2, and worse in the other of the two.
  */
 function makePairs(path: string, { pairs, columns }: { readonly pairs: number; readonly columns: number }): void {
   mkdirSync(dirname(path), { recursive: true })
@@ -259,7 +260,7 @@ function makePairs(path: string, { pairs, columns }: { readonly pairs: number; r
   })
   write(pairs, (row, values) => {
     fill(row, values, 2)
-    values[0] = value(0, row)
+    for (let d = 0; d < MARKED; d++) values[d] = bf16(upward(row) ? 2 : -2)
   })
   writeSync(file, new Uint8Array(BigInt64Array.from({ length: pairs }, (_, i) => BigInt(i)).buffer))
   closeSync(file)

@@ -3,11 +3,16 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { Device } from '../src/device/device.ts'
 import { openDevice } from '../src/device/open.ts'
 import { openDirectory, openFile } from '../src/files/disk.ts'
-import { closeTensors, openModelTensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
+import type { TensorData } from '../src/files/safetensors.ts'
+import { readCheckpoint } from '../src/reward/checkpoint.ts'
+import { encodeCheckpoint } from '../src/reward/encode.ts'
+import { loadHeads } from '../src/reward/heads.ts'
 import { readHeadsFile } from '../src/reward/heads_file.ts'
-import { openPairs } from '../src/reward/pair_file.ts'
+import { openPairs, type PairFile } from '../src/reward/pair_file.ts'
+import { splitPairs } from '../src/train/pair_batches.ts'
 import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
 import { fails } from './assert.ts'
 import { each, finish, openWorkplace, tensor, type Workplace } from './command.ts'
@@ -78,7 +83,23 @@ async function contents(folder: string): Promise<Record<string, string>> {
   return files
 }
 
-const tensorsOf = async (folder: string) => openModelTensors(await openDirectory(at(folder)))
+/** The share of pairs whose chosen response the model in a folder scores higher. */
+async function accuracyOf(folder: string, device: Device, pairs: PairFile, rows: Uint32Array): Promise<number> {
+  const model = await loadHeads(device, await openDirectory(at(folder)))
+  const both = device.tensor([2 * rows.length, COLUMNS], { data: await pairs.readSides(rows) })
+  const prompts = pairs.hasPrompts ? await pairs.readPrompts(rows) : null
+  const twice = new Float32Array(2 * rows.length * COLUMNS)
+  for (let i = 0; prompts && i < 2 * rows.length; i++) {
+    twice.set(prompts.subarray((i >> 1) * COLUMNS, ((i >> 1) + 1) * COLUMNS), i * COLUMNS)
+  }
+  const prompt = device.tensor([2 * rows.length, COLUMNS], { data: twice })
+  try {
+    const scores = await model.score(both, model.needsPrompt ? prompt : null)
+    return rows.filter((_, i) => scores[2 * i].score > scores[2 * i + 1].score).length / rows.length
+  } finally {
+    for (const thing of [both, prompt, model]) thing.destroy()
+  }
+}
 
 const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
 
@@ -111,10 +132,9 @@ test('gate writes a directory of heads, a log, and says how well it does', async
   const epochs = log.filter((entry) => 'validation_loss' in entry).map(({ step, ...epoch }) => epoch)
   assert.equal(epochs, document.epochs)
   assert.is(log.filter((entry) => 'lr' in entry).at(-1).step, document.steps)
-  const tensors = await tensorsOf('whole')
-  assert.equal(await readTensorF32(tensors.get('regression_layer.weight')!), unit([0, 0, 0, 1, 1, 1]))
-  assert.equal(tensors.get('gating.layers.9.weight')!.shape, [2, 32])
-  await closeTensors(tensors)
+  const { layout, manifest, regression } = await readCheckpoint(await openDirectory(at('whole')))
+  assert.equal([layout, manifest.attributes, manifest.levels], ['qrm', ['a', 'b'], [0.25, 0.5, 0.75]])
+  assert.equal(regression.weight, unit([0, 0, 0, 1, 1, 1]))
 })
 
 test('the library gives the same files as the command', async () => {
@@ -124,8 +144,13 @@ test('the library gives the same files as the command', async () => {
   const device = await openDevice('wasm', { threads: 1 })
   try {
     const options = { hidden: 32, batch: 64, temperature: 1, lr: 0.003 }
-    const { files } = await trainGate(device, pairs, await readHeadsFile(source), options)
-    for (const { file, chunks } of files) assert.is(Buffer.concat(chunks).toString('base64'), whole[file], file)
+    const { checkpoint, epochs } = await trainGate(device, pairs, await readHeadsFile(source), options)
+    for await (const { file, chunks } of encodeCheckpoint(checkpoint)) {
+      assert.is(Buffer.concat(chunks).toString('base64'), whole[file], file)
+    }
+    // What scores rows elsewhere, in its own words, is as right as the training says on the pairs held out.
+    const { validation } = splitPairs(pairs, 0.1, 0)
+    assert.is(await accuracyOf('whole', device, pairs, validation), epochs[2].validation_accuracy)
     const stop = AbortSignal.abort(new Error('enough'))
     await fails(() => trainBradleyTerry(device, pairs, { signal: stop }), 'enough')
   } finally {
@@ -243,6 +268,7 @@ test('point heads get a gate of ArmoRM, several files and folders are read as on
   assert.is(document.parameters, 8 * COLUMNS + 8 + 2 * 8 + 2)
   const config = JSON.parse(await readFile(at('armo', 'config.json'), 'utf8'))
   assert.is(config.num_objectives, 2)
+  assert.is((await readCheckpoint(await openDirectory(at('armo')))).layout, 'armorm')
   await place.refused(
     [...args, '--features', 'one.safetensors', '--out', 'x', '--norm', 'batch'],
     '--norm: must be none for point heads, as models of ArmoRM have it, got batch',
@@ -269,6 +295,12 @@ test('bradley-terry trains a linear head', async () => {
   const document = JSON.parse(out)
   assert.is(document.parameters, COLUMNS)
   assert.ok(document.accuracy > 0.7, `accuracy ${document.accuracy}`)
+  const pairs = await openPairs([await openFile(at('pairs.safetensors'))])
+  const device = await openDevice('wasm', { threads: 1 })
+  const { validation } = splitPairs(pairs, 0.1, 0)
+  assert.is(await accuracyOf('bt', device, pairs, validation), document.accuracy)
+  await device.destroy()
+  await pairs.close()
   const text = await place.pinball([...args, '--restart'])
   assert.equal([text.code, text.err], [0, ''])
   assert.match(text.out, /^epoch +loss +accuracy +validation loss +validation accuracy\n {4}1 /)

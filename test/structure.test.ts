@@ -95,6 +95,7 @@ const NAMES = [
   'mix',
   'openDevice',
   'openPairs',
+  'openRatings',
   'openSafetensors',
   'openSolver',
   'probabilityBelow',

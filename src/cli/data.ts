@@ -169,7 +169,7 @@ async function localFiles(paths: readonly string[]): Promise<DataFile[]> {
 }
 
 /** Fetches the files of a dataset that are not here yet. */
-async function hubFiles({ hub, files: pattern }: Dataset): Promise<{ commit: string; files: DataFile[] }> {
+export async function hubFiles({ hub, files: pattern }: Dataset): Promise<{ commit: string; files: DataFile[] }> {
   let line: { path: string; progress: ReturnType<typeof startProgress> } | null = null
   const onProgress = (path: string, bytes: number, total: number) => {
     if (line?.path !== path) {

@@ -3,12 +3,25 @@ import { cores } from '#threads'
 import type { Device } from '../device/device.ts'
 import { openDevice } from '../device/open.ts'
 import { openDirectory } from '../files/disk.ts'
+import { closeTensors, openModelTensors } from '../files/safetensors.ts'
 import type { ModelFiles } from '../files/source.ts'
+import { fingerprint } from '../reward/fingerprint.ts'
 import { type DeviceChoice, EMBEDDED, embeddedModel } from './options.ts'
 import { withoutInterruptHandler } from './signals.ts'
 
 /** Runs long computations on the device so that they can be interrupted. */
 export type Compute = <T>(work: () => Promise<T>) => Promise<T>
+
+/** The fingerprint of the model, which is not loaded. */
+export async function fingerprintModel({ model: folder }: DeviceChoice): Promise<string> {
+  const files = await openDirectory(folder ?? embeddedModel())
+  const tensors = await openModelTensors(files)
+  try {
+    return await fingerprint(files, tensors)
+  } finally {
+    await closeTensors(tensors)
+  }
+}
 
 /** Loads a model by `load` and runs `work` with it. */
 export async function withModel<M extends { destroy(): Promise<void> }, T>(

@@ -7,6 +7,7 @@ import { checkTarget, writeFileAtomic } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
 import { figure, table } from './draw.ts'
+import { listFeatureFiles } from './feature_files.ts'
 import { finishLevels } from './fit_levels.ts'
 import {
   type AttributeFit,
@@ -28,6 +29,7 @@ import {
   parseLabelRows,
   parseLabels,
   parseLevels,
+  parseNames,
   parseOut,
   parseWeights,
   realNumber,
@@ -58,6 +60,8 @@ Features, by the ending of the file:
   .parquet, .pq   the same, without the text
   all others      safetensors: "embeddings" [N, D] and "labels" [N, M], as "pinball features --labels" makes them; with
                   "label_rows" [L] (feature row of each label) labels are [L, M]; "label_weights" [L]
+Several safetensors files are read as one, in the order given; a folder stands for all its files NAME.safetensors, by name: the
+shards of "pinball features", or those of the scripts of ArmoRM, whose labels get their names from --attributes.
 Floats may have 16, 32 or 64 bits; bfloat16 stays as it is, all else is kept in 32 bits. An empty cell (null, NaN) is a missing
 label. Features must not be missing.
 
@@ -76,6 +80,7 @@ Examples:
   $ pinball fit --features ratings.safetensors --out heads.safetensors
   $ pinball fit --features ratings.safetensors --out heads.safetensors --levels 0.1,0.5,0.9 --alpha 0.001 --json
   $ pinball fit --features ratings.safetensors --labels helpful --alpha auto --out heads.safetensors
+  $ pinball fit --features shards/ more.safetensors --out heads.safetensors
   $ pinball fit --features x.npy --labels y.npy --weights w.npy --intercept --out heads.safetensors
   $ pinball fit --features engel.csv --labels foodexp --levels 0.25,0.5,0.75 --alpha 0 --intercept --out engel.safetensors
   $ pinball fit --features wages.parquet --labels wage --columns age,school --intercept --out wages.safetensors
@@ -87,8 +92,13 @@ export function addFit(program: Command): void {
   const command = program
     .command('fit')
     .description('fit quantile heads to features: L1-penalised quantile regression')
-    .requiredOption('--features <file>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
+    .requiredOption(
+      '--features <files...>',
+      'features: safetensors files or folders of them, or one .npy, .csv or .parquet file',
+      parseFeatures,
+    )
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
+    .option('--attributes <names>', 'names of the labels, for safetensors files that do not say them', parseNames)
     .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
     .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
     .option('--weights <name>', 'column, or .npy file, with a weight for each label', parseWeights)
@@ -123,7 +133,7 @@ export function addFit(program: Command): void {
 async function checkInputs({ out, features, labels, labelRows, weights }: FitCommand): Promise<void> {
   const target = await realpath(out).catch(() => null)
   if (target === null) return
-  for (const input of [features, labels, labelRows, weights]) {
+  for (const input of [...(await listFeatureFiles(features)), labels, labelRows, weights]) {
     if (input !== undefined && (await realpath(input).catch(() => null)) === target)
       usageError(`--out: must not be a file that is read, got ${printable(out)}; write to another name`)
   }

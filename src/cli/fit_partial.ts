@@ -1,8 +1,7 @@
 // The finished levels of a fit that is not done, kept in a file beside its target so that `--resume` can go on.
-import { readdir, stat, unlink } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { stat, unlink } from 'node:fs/promises'
 import about from '../../package.json' with { type: 'json' }
-import { openFile, writeFileAtomic } from '../files/disk.ts'
+import { openFile, removeAbandoned, writeFileAtomic } from '../files/disk.ts'
 import { isObject, parseJson, printable, show } from '../files/json.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32, type TensorData } from '../files/safetensors.ts'
 import type { ChosenAlpha, LevelFit } from './fit_solver.ts'
@@ -105,17 +104,8 @@ export function keepFinished(path: string, settings: Settings, finished: Finishe
       await unlink(path).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'ENOENT') note(`note: ${printable(path)} cannot be removed (${error.code})`)
       })
-      await removeTemporary(path)
+      await removeAbandoned(path)
     },
-  }
-}
-
-/** Removes what a process that was killed while it wrote the file has left beside it. */
-async function removeTemporary(path: string): Promise<void> {
-  const [folder, begin] = [dirname(path), `.${basename(path)}.`]
-  for (const name of await readdir(folder).catch(() => [])) {
-    const ours = name.startsWith(begin) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(begin.length))
-    if (ours) await unlink(join(folder, name)).catch(() => {})
   }
 }
 

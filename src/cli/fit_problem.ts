@@ -4,10 +4,9 @@ import { basename, extname } from 'node:path'
 import { CommanderError } from 'commander'
 import { readCsv } from '../files/csv.ts'
 import { openFile } from '../files/disk.ts'
-import { parseJson, printable, show } from '../files/json.ts'
+import { printable, show } from '../files/json.ts'
 import { openNpy } from '../files/npy.ts'
 import { openParquet } from '../files/parquet.ts'
-import { openSafetensors, type Safetensors, type TensorInfo } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import {
   arrayBlocks,
@@ -17,15 +16,19 @@ import {
   readRowNumbers,
   type StoredArray,
   type Table,
-  tensorArray,
 } from '../files/table.ts'
-import { attributeNames, isName } from '../reward/manifest.ts'
+import { isName } from '../reward/manifest.ts'
+import { checkFinite, openRatings, readWeights } from '../reward/rating_file.ts'
+import { listFeatureFiles, openFiles } from './feature_files.ts'
 import { parseNames, usageError } from './options.ts'
 import { startStatus } from './progress.ts'
 
 /** The options that say what to read. */
 export interface ProblemOptions {
-  readonly features: string
+  /** Files, or folders of them. */
+  readonly features: readonly string[]
+  /** Names of the labels' columns, for safetensors files that do not say them. */
+  readonly attributes?: readonly string[]
   readonly labels?: string
   readonly labelRows?: string
   readonly weights?: string
@@ -44,8 +47,8 @@ export interface Problem {
   readonly rowIndex?: Uint32Array
   /** Weight of each label [L]. */
   readonly weights?: Float32Array
-  /** Of the file of features. */
-  readonly metadata: Record<string, string>
+  /** Of the first file of features. */
+  readonly metadata: Readonly<Record<string, string>>
   /** What a later run compares to know that it reads the same: features by size and sample, labels whole. */
   readonly fingerprint: { readonly bytes: number; readonly features: string; readonly labels: string }
   close(): Promise<void>
@@ -55,16 +58,25 @@ type Parts = Omit<Problem, 'fingerprint' | 'close'> & { readonly release?: () =>
 
 /** Throws where options do not go with the kind of file that --features names, before any is opened. */
 export function checkProblemOptions(options: ProblemOptions): void {
-  const kind = kindOf(options.features)
-  const allowed = { safetensors: ['labels'], npy: ['labels', 'labelRows', 'weights'] }[kind as string] ?? [
-    'labels',
-    'weights',
-    'columns',
-  ]
-  const flags = { labels: '--labels', labelRows: '--label-rows', weights: '--weights', columns: '--columns' }
+  const [first, ...others] = options.features
+  const kind = kindOf(first)
+  const other = others.find((file) => kind !== 'safetensors' || kindOf(file) !== kind)
+  if (other !== undefined) {
+    usageError(`--features: only safetensors files go together, got ${show(first)} and ${show(other)}`)
+  }
+  const allowed = { safetensors: ['labels', 'attributes'], npy: ['labels', 'labelRows', 'weights'] }[
+    kind as string
+  ] ?? ['labels', 'weights', 'columns']
+  const flags = {
+    attributes: '--attributes',
+    labels: '--labels',
+    labelRows: '--label-rows',
+    weights: '--weights',
+    columns: '--columns',
+  }
   for (const [key, flag] of Object.entries(flags)) {
     if (options[key as keyof ProblemOptions] === undefined || allowed.includes(key)) continue
-    usageError(`${flag} does not go with ${NAMES[kind]} of features${HINTS[kind] ?? ''}`)
+    usageError(`${flag} does not go with ${NAMES[kind]} of features${key === 'attributes' ? '' : (HINTS[kind] ?? '')}`)
   }
   if (kind === 'npy' && options.labels === undefined) usageError('--labels: must name the .npy file of the labels')
   if ((kind === 'csv' || kind === 'parquet') && options.labels === undefined) {
@@ -90,107 +102,75 @@ function kindOf(file: string): Kind {
 
 /** Opens the features and reads the labels. The problem must be closed. */
 export async function openProblem(options: ProblemOptions): Promise<Problem> {
-  const file = options.features
-  const kind = kindOf(file)
-  const source = await openFile(file)
-  const progress = readingProgress(source)
+  const kind = kindOf(options.features[0])
+  const sources = await openFiles(kind === 'safetensors' ? await listFeatureFiles(options.features) : options.features)
+  const progress = readingProgress(sources)
+  const close = async () => {
+    progress.end()
+    for (const source of sources) await source.close()
+  }
   try {
-    const { release, ...parts } = await READERS[kind](progress.source, options)
-    checkLabels(parts, options.labels !== undefined && kind === 'npy' ? options.labels : file)
+    const { release, ...parts } = await READERS[kind](progress.sources, options)
+    checkLabels(parts, options.labels !== undefined && kind === 'npy' ? options.labels : parts.features.name)
     const fingerprint = {
-      bytes: source.byteLength,
-      features: await sampleHash(source),
+      bytes: sources.reduce((sum, source) => sum + source.byteLength, 0),
+      features: await sampleHashes(sources),
       labels: labelHash(parts),
     }
-    const close = () => {
-      progress.end()
-      release?.()
-      return source.close()
+    return {
+      ...parts,
+      fingerprint,
+      close() {
+        release?.()
+        return close()
+      },
     }
-    return { ...parts, fingerprint, close }
   } catch (error) {
-    progress.end()
-    await source.close()
+    await close()
     throw error
   }
 }
 
-/** The source, with a status line that says how much of it has been read. */
-function readingProgress(source: Source): { source: Source; end(): void } {
+/** The sources, with a status line that says how much of them has been read. */
+function readingProgress(sources: readonly Source[]): { sources: Source[]; end(): void } {
   const status = startStatus()
+  const total = sources.reduce((sum, { byteLength }) => sum + byteLength, 0)
   let bytes = 0
   return {
-    source: {
+    sources: sources.map((source) => ({
       ...source,
       read(offset, length, into) {
         bytes += length
-        status.show(
-          () => `${printable(source.name)}: ${Math.min(100, Math.floor((100 * bytes) / source.byteLength))} % read`,
-        )
+        status.show(() => `${printable(source.name)}: ${Math.min(100, Math.floor((100 * bytes) / total))} % read`)
         return source.read(offset, length, into)
       },
-    },
+      async close() {},
+    })),
     end: status.end,
   }
 }
 
-const READERS: Record<Kind, (source: Source, options: ProblemOptions) => Promise<Parts>> = {
+const READERS: Record<Kind, (sources: Source[], options: ProblemOptions) => Promise<Parts>> = {
   safetensors: readSafetensors,
-  npy: readNpy,
-  csv: (source, options) =>
-    readTable(source, options, (choice) => readCsv(source, choice, separator(options.features))),
-  parquet: (source, options) => readTable(source, options, (choice) => openParquet(source, choice)),
+  npy: ([source], options) => readNpy(source, options),
+  csv: ([source], options) => readTable(source, options, (choice) => readCsv(source, choice, separator(source.name))),
+  parquet: ([source], options) => readTable(source, options, (choice) => openParquet(source, choice)),
 }
 
 function separator(file: string): string {
   return extname(file).toLowerCase() === '.tsv' ? '\t' : ','
 }
 
-const FLOATS = ['F32', 'BF16', 'F16', 'F64'] as const
-
-async function readSafetensors(source: Source, options: ProblemOptions): Promise<Parts> {
-  const file = source.name
-  const opened = await openSafetensors(source)
-  const embeddings = find(opened, file, 'embeddings')
-  const labels = find(opened, file, 'labels')
-  const [rows, columns] = embeddings.shape
-  if (rows === 0 || columns === 0) throw new Error(`${file}: embeddings are empty: ${show(embeddings.shape)}`)
-  const stored = opened.tensors.get('label_rows')
-  const rowIndex = stored && (await readRowNumbers(tensorArray(stored, ['U32', 'I64', 'I32', 'U64']), rows))
-  const count = rowIndex?.length ?? rows
-  if (labels.shape[0] !== count || labels.shape[1] === 0) {
-    const why = rowIndex ? `label_rows has ${count} entries` : `embeddings has ${rows} rows`
-    throw new Error(`${file}: labels must be [${count}, M], as ${why}, got ${show(labels.shape)}`)
-  }
-  const weighing = opened.tensors.get('label_weights')
-  const names = readAttributes(opened.metadata.attributes, labels.shape[1], file)
-  const all = await readFloats(tensorArray(labels, FLOATS), 0, count * names.length)
+async function readSafetensors(sources: Source[], options: ProblemOptions): Promise<Parts> {
+  const { features, attributes, labels, rowIndex, weights, metadata } = await openRatings(sources, options)
   return {
-    features: arrayBlocks(tensorArray(embeddings, FLOATS)),
+    features,
     columns: null,
-    ...selectAttributes(all, names, options.labels, file),
-    ...(rowIndex && { rowIndex }),
-    ...(weighing && { weights: await readWeights(tensorArray(weighing, FLOATS), count) }),
-    metadata: opened.metadata,
+    ...selectAttributes(labels, attributes, options.labels, features.name),
+    rowIndex,
+    weights,
+    metadata,
   }
-}
-
-function find({ tensors }: Safetensors, file: string, name: string): TensorInfo {
-  const info = tensors.get(name)
-  if (info === undefined) {
-    throw new Error(`${file}: has no tensor "${name}"; make the file with "pinball features --labels ..."`)
-  }
-  if (info.shape.length !== 2) throw new Error(`${file}: ${name} must have two dimensions, got ${show(info.shape)}`)
-  return info
-}
-
-function readAttributes(text: string | undefined, count: number, file: string): string[] {
-  if (text === undefined) return attributeNames(count)
-  const names = parseJson(text, `${file}: attributes in the metadata`)
-  if (!Array.isArray(names) || !names.every(isName) || names.length !== count) {
-    throw new Error(`${file}: attributes in the metadata must be a list of ${count} names, got ${show(names)}`)
-  }
-  return names
 }
 
 /** The labels [L, M] of the attributes that --labels names; all without it. */
@@ -267,16 +247,6 @@ async function withNpy<T>(file: string, work: (array: StoredArray) => Promise<T>
   }
 }
 
-async function readWeights(array: StoredArray, count: number): Promise<Float32Array> {
-  if (array.shape.length !== 1 || array.shape[0] !== count) {
-    throw new Error(`${array.name} must be [${count}], one weight a label, got ${show(array.shape)}`)
-  }
-  const weights = await readFloats(array, 0, count)
-  const bad = weights.findIndex((weight) => !(weight >= 0 && weight < Infinity))
-  if (bad >= 0) throw new Error(`${array.name} must be finite and at least 0, entry ${bad} is ${weights[bad]}`)
-  return weights
-}
-
 async function readTable(
   source: Source,
   options: ProblemOptions,
@@ -301,15 +271,13 @@ function checkLabels(
   file: string,
 ): void {
   const count = attributes.length
+  checkFinite(labels, attributes, file)
   for (const [m, name] of attributes.entries()) {
     let [found, weight] = [false, 0]
     for (let at = m, n = 0; at < labels.length; at += count, n++) {
       if (Number.isNaN(labels[at])) continue
       found = true
       weight += weights ? weights[n] : 1
-      if (!Number.isFinite(labels[at])) {
-        throw new Error(`${file}: labels of ${show(name)} must be finite, row ${n} has ${labels[at]}`)
-      }
     }
     if (!found) throw new Error(`${file}: labels of ${show(name)} are all missing; leave it out of --labels`)
     if (!(weight > 0)) throw new Error(`${file}: labels of ${show(name)} all have weight 0; leave it out of --labels`)
@@ -331,6 +299,13 @@ export async function sampleHash(source: Source): Promise<string> {
     hash.update(await source.read(at, PIECE_BYTES, piece))
   }
   return hash.digest('hex')
+}
+
+/** One hash for all: of one file its own. */
+async function sampleHashes(sources: readonly Source[]): Promise<string> {
+  const hashes: string[] = []
+  for (const source of sources) hashes.push(await sampleHash(source))
+  return hashes.length === 1 ? hashes[0] : createHash('sha256').update(hashes.join(' ')).digest('hex')
 }
 
 function labelHash({ labels, rowIndex, weights }: Pick<Parts, 'labels' | 'rowIndex' | 'weights'>): string {

@@ -4,8 +4,8 @@ import { fileURLToPath } from 'node:url'
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
 import { show } from '../files/json.ts'
-import { evenLevels } from '../reward/distribution.ts'
-import { isName } from '../reward/manifest.ts'
+import { evenLevels, type Mixture } from '../reward/distribution.ts'
+import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
 
 /** What `deviceOptions` add to a command. */
 export interface DeviceChoice {
@@ -32,6 +32,53 @@ export function computeOptions(command: Command, device: DeviceKind = 'auto'): C
     .option('--threads <n>', 'threads of the wasm device (default: all cores)', wholeNumber(1, 64))
 }
 
+/** What `headOptions` adds to a command. */
+export interface HeadChoice {
+  readonly mixture?: Mixture
+  readonly rewards?: Rewards
+  readonly debias: boolean
+  readonly calibration: boolean
+  readonly weights?: FixedWeights
+}
+
+/** Adds the switches for what checkpoints do in different ways. */
+export function headOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--mixture <mixture>', "sum or mean over the attributes (default: the model's)").choices([
+        'sum',
+        'mean',
+      ]),
+    )
+    .addOption(
+      new Option('--rewards <rewards>', "values that attributes show (default: the model's)").choices([
+        'debiased',
+        'raw',
+      ]),
+    )
+    .option('--no-debias', 'leave the transform matrix out')
+    .option('--no-calibration', 'leave the conformal calibration out')
+    .option(
+      '--weights <weights>',
+      'fixed weights instead of the gate: mean, or NAME=NUMBER with commas',
+      parseFixedWeights,
+    )
+}
+
+/** Parses --weights of attributes. */
+function parseFixedWeights(text: string): FixedWeights {
+  if (text === 'mean') return text
+  const weights: Record<string, number> = {}
+  for (const part of text.split(',')) {
+    const [, name, value] = /^(.+)=([^=]+)$/.exec(part.trim()) ?? []
+    if (name === undefined || !Number.isFinite(number(value))) {
+      throw new InvalidArgumentError('Must be mean, or NAME=NUMBER with commas.')
+    }
+    weights[name] = number(value)
+  }
+  return weights
+}
+
 /** Ends the command as wrong usage: exit code 2. */
 export function usageError(message: string): never {
   throw new CommanderError(2, 'pinball.usage', message)
@@ -45,8 +92,11 @@ function fileName(option: string, what: string): (text: string) => string {
 const parseModel = fileName('--model', 'directory')
 /** Parses --input of rows. */
 export const parseInput = fileName('--input', 'file name or -')
-/** Parses --features. */
-export const parseFeatures = fileName('--features', 'file name')
+const parseFeatureFile = fileName('--features', 'file name')
+/** Parses --features, of which there may be several. */
+export function parseFeatures(text: string, before: string[] = []): string[] {
+  return [...before, parseFeatureFile(text)]
+}
 /** Parses --labels of a fit. */
 export const parseLabels = fileName('--labels', 'list of names or a file name')
 /** Parses --weights. */

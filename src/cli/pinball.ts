@@ -3,9 +3,13 @@ import { Command, CommanderError } from 'commander'
 import about from '../../package.json' with { type: 'json' }
 import { discardUnfinished } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
+import { addAssemble } from './assemble.ts'
 import { addBradleyTerry } from './bradley_terry.ts'
+import { addCalibrate } from './calibrate.ts'
 import { addData } from './data.ts'
+import { addDebias } from './debias.ts'
 import { addDevices } from './devices.ts'
+import { addEval } from './eval.ts'
 import { addFeatures } from './features.ts'
 import { addFit } from './fit.ts'
 import { addGate } from './gate.ts'
@@ -28,6 +32,23 @@ Examples:
   $ pinball devices
 `
 
+// In the order of the help.
+const COMMANDS = [
+  addScore,
+  addData,
+  addFeatures,
+  addFit,
+  addRidge,
+  addDebias,
+  addGate,
+  addBradleyTerry,
+  addCalibrate,
+  addAssemble,
+  addEval,
+  addDevices,
+  addStart,
+]
+
 function makeProgram(): Command {
   const program = new Command('pinball')
   program
@@ -39,8 +60,7 @@ function makeProgram(): Command {
     .configureHelp({ showGlobalOptions: true, helpWidth: 100 })
     .showSuggestionAfterError(true)
     .addHelpText('after', HELP)
-  for (const add of [addScore, addData, addFeatures, addFit, addRidge, addGate, addBradleyTerry, addDevices, addStart])
-    add(program)
+  for (const add of COMMANDS) add(program)
   return program
 }
 

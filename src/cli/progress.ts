@@ -72,11 +72,23 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`
 }
 
-/** A progress line for rows, as a model reports them. */
-export function startRows(): { update: (progress: Progress) => void; end(): void } {
-  const line = startProgress('rows', 'tokens')
+/** A progress line for rows, as a model reports them; `before` were there when the work began. */
+export function startRows(before: Pick<Progress, 'done' | 'tokens'> = { done: 0, tokens: 0 }): {
+  update: (progress: Progress) => void
+  end(): void
+} {
+  const status = startStatus()
+  const start = performance.now()
   return {
-    update: ({ done, rows, tokens, totalTokens }) => line.update(done, rows, tokens, totalTokens),
-    end: line.end,
+    update({ done, rows, tokens, totalTokens }) {
+      status.show(() => {
+        const seconds = (performance.now() - start) / 1000
+        const rate = (tokens - before.tokens) / seconds
+        const [some, many] = [(done - before.done) / seconds, rate].map((value) => Number(value.toPrecision(3)))
+        const left = rate > 0 ? `, ${duration((totalTokens - tokens) / rate)} left` : ''
+        return `${done} of ${rows} rows, ${some} rows and ${many} tokens a second${left}`
+      })
+    },
+    end: status.end,
   }
 }

@@ -12,6 +12,7 @@ import {
   parseFeatures,
   parseLabelRows,
   parseLabels,
+  parseNames,
   parseOut,
   parseWeights,
   realNumber,
@@ -51,8 +52,13 @@ export function addRidge(program: Command): void {
   program
     .command('ridge')
     .description('fit point estimates to features: ridge regression of all attributes')
-    .requiredOption('--features <file>', 'features: safetensors, .npy, .csv or .parquet', parseFeatures)
+    .requiredOption(
+      '--features <files...>',
+      'features: safetensors files or folders of them, or one .npy, .csv or .parquet file',
+      parseFeatures,
+    )
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
+    .option('--attributes <names>', 'names of the labels, for safetensors files that do not say them', parseNames)
     .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
     .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
     .option('--weights <name>', 'column, or .npy file, with a weight for each label', parseWeights)

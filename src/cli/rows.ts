@@ -1,7 +1,9 @@
-// Rows of an input file: read with their line numbers, split from their labels, and encoded by the model.
+// Rows of an input file: read with their line numbers, and encoded by the model.
 import { openInput } from '../files/disk.ts'
+import { gunzip, isGzip } from '../files/gzip.ts'
 import { isObject, show } from '../files/json.ts'
-import { type JsonLine, readJsonl } from '../files/jsonl.ts'
+import { readJsonl } from '../files/jsonl.ts'
+import { type FileRecord, readRecords } from '../files/records.ts'
 import type { FeatureModel } from '../reward/features.ts'
 import type { EncodedRow } from '../reward/rows.ts'
 import { withoutInterruptHandler } from './signals.ts'
@@ -13,75 +15,65 @@ export interface InputRow {
 }
 
 /** Fields that say what is scored; all others of a row are labels or unknown. */
-const ROW_FIELDS = ['prompt', 'response', 'messages', 'input_ids', 'gate_position']
+export const ROW_FIELDS = ['prompt', 'response', 'messages', 'input_ids', 'gate_position']
 
-/** Reads all rows of a JSON Lines file or pipe, or of standard input for `-`. Throws where there are none or they are no objects. */
+/** Reads all rows of an input; see `eachRow`. */
 export async function readRows(input: string): Promise<InputRow[]> {
-  if (input === '-') return collect(readJsonl(process.stdin, 'standard input'), 'standard input')
-  // By its name it cannot be opened where it is a socket.
-  if (input === '/dev/stdin') return collect(readJsonl(process.stdin, input), input)
-  // Opening a pipe may wait for a writer, in a call that only the system can end.
-  const source = await withoutInterruptHandler(() => openInput(input))
-  try {
-    return await collect(readJsonl(source, input), input)
-  } finally {
-    if ('close' in source) await source.close()
-  }
-}
-
-async function collect(lines: AsyncIterable<JsonLine>, name: string): Promise<InputRow[]> {
   const rows: InputRow[] = []
-  for await (const { line, value } of lines) {
-    const where = `${name} line ${line}`
-    if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
-    rows.push({ where, row: value })
-  }
-  if (rows.length === 0) throw new Error(`${name}: has no rows; give one JSON object a line`)
+  for await (const row of eachRow(input)) rows.push(row)
   return rows
 }
 
-export interface Labelled {
-  /** The rows without labels and ignored fields. */
-  readonly rows: InputRow[]
-  /** [N, M], NaN where a row has null or no such field. */
-  readonly labels: Float32Array<ArrayBuffer>
-  /** Names of numeric fields that no label asked for. */
-  readonly ignored: string[]
-}
-
 /**
- * Takes the labels `names` [M] off the rows [N]. Other fields that hold numbers or null are left out and named in `ignored`;
- * the rest is left for the model to refuse. Throws on labels that are no finite numbers, and on names that no row has.
+ * Yields the rows of a file of JSON Lines, a JSON list (either plain or gzip) or Parquet, or of JSON Lines from a pipe or, for `-`,
+ * from standard input. Throws where there are none or they are no objects.
  */
-export function takeLabels(rows: readonly InputRow[], names: readonly string[]): Labelled {
-  const labels = new Float32Array(rows.length * names.length).fill(Number.NaN)
-  const ignored = new Set<string>()
-  const seen = new Set<string>()
-  const kept = rows.map(({ where, row }, n) => {
-    const rest: [string, unknown][] = []
-    for (const [field, value] of Object.entries(row)) {
-      const m = names.indexOf(field)
-      if (m >= 0) {
-        seen.add(field)
-        if (value !== null) labels[n * names.length + m] = readLabel(value, `${where}: label ${show(field)}`)
-      } else if (!ROW_FIELDS.includes(field) && (value === null || typeof value === 'number')) ignored.add(field)
-      else rest.push([field, value])
-    }
-    return { where, row: Object.fromEntries(rest) }
-  })
-  const absent = names.filter((name) => !seen.has(name))
-  if (absent.length > 0) {
-    throw new Error(`--labels: no row has a field ${absent.map(show).join(', ')}`)
+export async function* eachRow(input: string): AsyncGenerator<InputRow> {
+  let rows = 0
+  for await (const { where, value } of records(input)) {
+    rows++
+    yield { where, row: value }
   }
-  return { rows: kept, labels, ignored: [...ignored] }
+  const name = input === '-' ? 'standard input' : input
+  if (rows === 0) throw new Error(`${name}: has no rows; give one JSON object a line`)
 }
 
-/** Names that cannot be labels, because they say what is scored. */
-export function reservedName(names: readonly string[]): string | undefined {
-  return names.find((name) => ROW_FIELDS.includes(name))
+async function* records(input: string): AsyncGenerator<FileRecord> {
+  if (input === '-') return yield* streamed(process.stdin, 'standard input')
+  // By its name it cannot be opened where it is a socket.
+  if (input === '/dev/stdin') return yield* streamed(process.stdin, input)
+  // Opening a pipe may wait for a writer, in a call that only the system can end.
+  const source = await withoutInterruptHandler(() => openInput(input))
+  if (!('byteLength' in source)) return yield* streamed(source, input)
+  try {
+    yield* readRecords(source)
+  } finally {
+    await source.close()
+  }
 }
 
-function readLabel(value: unknown, where: string): number {
+/** JSON Lines, plain or gzip, of something that can be read only once. */
+async function* streamed(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<FileRecord> {
+  const all = chunks[Symbol.asyncIterator]()
+  const first = await all.next()
+  async function* rest() {
+    try {
+      if (!first.done) yield first.value
+      yield* { [Symbol.asyncIterator]: () => all }
+    } finally {
+      await all.return?.()
+    }
+  }
+  const bytes = !first.done && isGzip(first.value) ? gunzip(rest(), name) : rest()
+  for await (const { line, value } of readJsonl(bytes, name)) {
+    const where = `${name} line ${line}`
+    if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
+    yield { where, value }
+  }
+}
+
+/** Reads one label. Throws where it is no number or not finite. */
+export function readLabel(value: unknown, where: string): number {
   if (typeof value !== 'number') throw new Error(`${where} must be a number or null, got ${show(value)}`)
   // JSON knows no infinity, but 1e999 reads as one; and labels are kept as float32.
   if (!Number.isFinite(Math.fround(value))) throw new Error(`${where} must be a finite float32 number, got ${value}`)

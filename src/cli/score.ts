@@ -2,15 +2,24 @@
 import type { Command } from 'commander'
 import type { Device } from '../device/device.ts'
 import { printable } from '../files/json.ts'
+import type { ModelFiles } from '../files/source.ts'
 import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
 import { axis, commonScale, figure, nearest, sketch, snippet, table } from './draw.ts'
 import { type Compute, withModel } from './engine.ts'
-import { type DeviceChoice, deviceOptions, parseInput, parseLambda, usageError } from './options.ts'
+import {
+  type DeviceChoice,
+  deviceOptions,
+  type HeadChoice,
+  headOptions,
+  parseInput,
+  parseLambda,
+  usageError,
+} from './options.ts'
 import { print, printJson } from './output.ts'
 import { startRows } from './progress.ts'
 import { encodeAll, type InputRow, readRows } from './rows.ts'
 
-interface ScoreOptions extends DeviceChoice {
+interface ScoreOptions extends DeviceChoice, HeadChoice {
   readonly prompt?: string
   readonly response?: string[]
   readonly input?: string
@@ -36,7 +45,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addScore(program: Command): void {
-  deviceOptions(program.command('score'))
+  headOptions(deviceOptions(program.command('score')))
     .description('score responses: reward distribution, expectation and risk-aware utility')
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
@@ -56,7 +65,8 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  await withModel(options, loadRewardModel, async (model, device, compute) => {
+  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, options)
+  await withModel(options, load, async (model, device, compute) => {
     const results = await scoreRows(model, compute, rows, options.lambda, options.rearrange)
     if (options.json) return printJson(document(model, device, results, options.rearrange))
     await print(`${heading(model, device, rows.length, options.lambda)}\n${summary(model, rows, results)}`)

@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import type { Device } from '../device/device.ts'
 import { type DeviceKind, openDevice } from '../device/open.ts'
 import { printable } from '../files/json.ts'
+import { encodeCheckpoint } from '../reward/encode.ts'
 import { openPairs, type PairFile } from '../reward/pair_file.ts'
 import type { EpochResult } from '../train/log.ts'
 import { largestBatch, splitPairs } from '../train/pair_batches.ts'
@@ -57,7 +58,7 @@ When it is done, --out holds the model, the log and training.json, and the same 
 export function trainingOptions(command: Command): Command {
   const positive = realNumber((value) => value > 0 && value < Infinity, 'above 0')
   command
-    .requiredOption('--features <files...>', 'features of pairs: safetensors files, or folders of them', gather)
+    .requiredOption('--features <files...>', 'features of pairs: safetensors files, or folders of them', parseFeatures)
     .requiredOption('--out <dir>', 'directory for the model, the log and the state', parseOut)
     .option(
       '--lr <number>',
@@ -88,10 +89,6 @@ export function trainingOptions(command: Command): Command {
     })
     .option('--restart', 'begin anew, whatever --out holds of an earlier training')
   return computeOptions(command).option('--json', 'print one JSON document')
-}
-
-function gather(text: string, before: string[] | undefined): string[] {
-  return [...(before ?? []), parseFeatures(text)]
 }
 
 function parseSaveEvery(text: string): SaveEvery {
@@ -202,7 +199,7 @@ async function trainIn(folder: TrainingFolder, setup: Setup, interrupt: Interrup
       epochs: position.epochs,
       accuracy: accuracyOf(position.epochs),
     }
-    await folder.finish(await prepared.files(), result)
+    await folder.finish(encodeCheckpoint(await prepared.checkpoint()), result)
     return { result, rate: trained > 0 ? trained / seconds : null }
   } catch (error) {
     if (!signal.aborted) throw error

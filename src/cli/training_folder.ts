@@ -29,7 +29,7 @@ export interface TrainingFolder {
   flush(): Promise<void>
   save(model: PairModel, position: Position): Promise<void>
   /** Writes the files of the model, then the result, and removes the state. */
-  finish(files: readonly CheckpointFile[], result: Record<string, unknown>): Promise<void>
+  finish(files: AsyncIterable<CheckpointFile>, result: Record<string, unknown>): Promise<void>
   close(): Promise<void>
 }
 
@@ -89,7 +89,7 @@ export async function openTrainingFolder(
     save,
     async finish(files, result) {
       await log.sync()
-      for (const { file, chunks } of files) await writeFileAtomic(path(file), chunks)
+      for await (const { file, chunks } of files) await writeFileAtomic(path(file), chunks)
       const text = `${JSON.stringify({ settings: versioned(settings), result }, null, 2)}\n`
       await writeFileAtomic(path(RESULT), [new TextEncoder().encode(text)])
       await rm(path(STATE), { force: true })

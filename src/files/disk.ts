@@ -185,6 +185,15 @@ export function discardUnfinished(): void {
   }
 }
 
+/** Removes what processes that were killed while they wrote the file at `path` have left beside it. */
+export async function removeAbandoned(path: string): Promise<void> {
+  const [folder, begin] = [dirname(path), `.${basename(path)}.`]
+  for (const name of await readdir(folder).catch(() => [])) {
+    const ours = name.startsWith(begin) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(begin.length))
+    if (ours) await unlink(join(folder, name)).catch(() => {})
+  }
+}
+
 function explainWrite(error: unknown): string {
   const known = error as NodeJS.ErrnoException
   return known.code === 'ENOENT' ? 'no such directory' : explain(known)

@@ -282,25 +282,43 @@ export function widenF16(bits: Uint16Array, target: Float32Array): void {
   }
 }
 
+/** Rounds float32 to the bits of bfloat16, to nearest, ties to even; NaN stays NaN. */
+export function narrowBF16(values: Float32Array): Uint16Array<ArrayBuffer> {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  const bits = new Uint16Array(values.length)
+  for (let i = 0; i < bits.length; i++) {
+    const word = words[i]
+    if ((word & 0x7fffffff) > 0x7f800000) bits[i] = (word >>> 16) | 0x40
+    else bits[i] = (word + 0x7fff + ((word >>> 16) & 1)) >>> 16
+  }
+  return bits
+}
+
+/** What a safetensors file begins with, and the tensors in the order in which their bytes follow. */
+export interface SafetensorsLayout<T> {
+  readonly header: Uint8Array
+  readonly ordered: readonly T[]
+}
+
 /**
- * Encodes tensors and metadata as the chunks of a safetensors file. Wider dtypes come first (as the reference writer does),
- * so every tensor is aligned to its element; the header is padded with spaces to a multiple of 8 bytes.
+ * Lays out a safetensors file whose bytes are written piece by piece. Wider dtypes come first (as the reference writer does), so
+ * every tensor is aligned to its element; the header is padded with spaces to a multiple of 8 bytes.
  */
-export function encodeSafetensors(tensors: readonly TensorData[], metadata: Record<string, string> = {}): Uint8Array[] {
+export function layOutSafetensors<T extends Pick<TensorData, 'name' | 'dtype' | 'shape'>>(
+  tensors: readonly T[],
+  metadata: Record<string, string> = {},
+): SafetensorsLayout<T> {
   const ordered = [...tensors].sort((a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype])
   // Entries rather than an object literal: a tensor may be called "1" or "__proto__" and keeps its place.
   const entries: string[] = []
   if (Object.keys(metadata).length > 0) entries.push(`"__metadata__":${JSON.stringify(metadata)}`)
   const names = new Set<string>(['__metadata__'])
   let offset = 0
-  for (const { name, dtype, shape, data } of ordered) {
+  for (const { name, dtype, shape } of ordered) {
     const where = `safetensors: tensor ${show(name)}`
     if (names.has(name)) throw new Error(`${where}: the name is taken`)
     names.add(name)
     const size = tensorBytes(where, dtype, shape)
-    if (data.byteLength !== size) {
-      throw new Error(`${where}: ${dtype} ${show(shape)} needs ${size} bytes, got ${data.byteLength}`)
-    }
     entries.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [offset, offset + size] })}`)
     offset += size
   }
@@ -308,6 +326,19 @@ export function encodeSafetensors(tensors: readonly TensorData[], metadata: Reco
   const header = new Uint8Array(Math.ceil((PREFIX_BYTES + json.length) / 8) * 8).fill(0x20)
   header.set(json, PREFIX_BYTES)
   new DataView(header.buffer).setBigUint64(0, BigInt(header.length - PREFIX_BYTES), true)
-  const chunks = ordered.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
+  return { header, ordered }
+}
+
+/** Encodes tensors and metadata as the chunks of a safetensors file. Throws where data has not the bytes of its shape. */
+export function encodeSafetensors(tensors: readonly TensorData[], metadata: Record<string, string> = {}): Uint8Array[] {
+  const { header, ordered } = layOutSafetensors(tensors, metadata)
+  const chunks = ordered.map(({ name, dtype, shape, data }) => {
+    const where = `safetensors: tensor ${show(name)}`
+    const size = tensorBytes(where, dtype, shape)
+    if (data.byteLength !== size) {
+      throw new Error(`${where}: ${dtype} ${show(shape)} needs ${size} bytes, got ${data.byteLength}`)
+    }
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+  })
   return [header, ...chunks]
 }

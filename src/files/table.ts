@@ -210,6 +210,43 @@ export function arrayBlocks(array: StoredArray): FeatureBlocks {
   }
 }
 
+/**
+ * Features of the same columns, one after the other, as one: bfloat16 where all are, else float32. Throws where there are none,
+ * and where columns differ.
+ */
+export function concatBlocks(parts: readonly FeatureBlocks[], name: string): FeatureBlocks {
+  if (parts.length === 1) return parts[0]
+  const columns = parts[0]?.columns
+  const other = parts.find((part) => part.columns !== columns)
+  if (columns === undefined || other) {
+    throw new Error(`${name}: features must all be of ${columns} columns, got ${other?.columns ?? 'none'}`)
+  }
+  const dtype = parts.every((part) => part.dtype === 'bf16') ? 'bf16' : 'f32'
+  const rows = parts.reduce((sum, part) => sum + part.rows, 0)
+  return {
+    name,
+    rows,
+    columns,
+    dtype,
+    async read(firstRow, count) {
+      const block = dtype === 'bf16' ? new Uint16Array(count * columns) : new Float32Array(count * columns)
+      let first = 0
+      for (const part of parts) {
+        const begin = Math.max(firstRow, first)
+        const end = Math.min(firstRow + count, first + part.rows)
+        if (begin < end) {
+          const read = await part.read(begin - first, end - begin)
+          const target = block.subarray((begin - firstRow) * columns, (end - firstRow) * columns)
+          if (read instanceof Uint16Array && target instanceof Float32Array) widenBF16(read, target)
+          else target.set(read)
+        }
+        first += part.rows
+      }
+      return block
+    },
+  }
+}
+
 // NaN * 0 and Infinity * 0 are NaN: one test for many values.
 function firstNonFinite32(values: Float32Array): number {
   let sum = 0

@@ -31,6 +31,13 @@ export interface RunOptions {
   readonly signal?: AbortSignal
 }
 
+export interface FeatureOptions extends RunOptions {
+  /** Also the states at the gate positions. */
+  readonly gate?: boolean
+  /** What errors call a row, counted from 0; `row 1` is the first by default. */
+  readonly nameRow?: (row: number) => string
+}
+
 export interface Features {
   /** State at each row's last token after the final norm [N, D]. */
   readonly embeddings: Float32Array
@@ -77,7 +84,7 @@ export interface FeatureModel {
   /** Checks and encodes one row; what it gives is a row as well. With `gate`, throws where it has no gate position. */
   encode(row: unknown, options?: { readonly gate?: boolean }): EncodedRow
   /** Features of the rows, in their order; with `gate`, those of the gate too. */
-  features(rows: readonly Row[], options?: RunOptions & { readonly gate?: boolean }): Promise<Features>
+  features(rows: readonly Row[], options?: FeatureOptions): Promise<Features>
   /** SHA-256 over configuration, tokenizer and weights, 64 hexadecimal digits. Reads the whole model. */
   fingerprint(): Promise<string>
   destroy(): Promise<void>
@@ -195,33 +202,44 @@ async function runBatch(
 export async function extractFeatures(
   backbone: Backbone,
   rows: readonly Row[],
-  { gate = false, ...options }: RunOptions & { readonly gate?: boolean } = {},
+  { gate = false, nameRow, ...options }: FeatureOptions = {},
 ): Promise<Features> {
   const encoded = encodeRows(rows, backbone.rules, gate)
   const width = backbone.config.hidden
   const embeddings = new Float32Array(rows.length * width)
   const promptEmbeddings = gate ? new Float32Array(rows.length * width) : undefined
   await backbone.run(encoded, { gate, ...options }, async ({ indices, last, prompt }) => {
-    scatter(await last.readF32(), indices, width, embeddings)
-    if (prompt && promptEmbeddings) scatter(await prompt.readF32(), indices, width, promptEmbeddings)
+    scatter(await last.readF32(), indices, embeddings, nameRow)
+    if (prompt && promptEmbeddings) scatter(await prompt.readF32(), indices, promptEmbeddings, nameRow)
   })
   const tokens = Uint32Array.from(encoded, (row) => row.input_ids.length)
   return { embeddings, ...(promptEmbeddings && { promptEmbeddings }), tokens }
 }
 
-function scatter(states: Float32Array, indices: readonly number[], width: number, target: Float32Array): void {
+function scatter(
+  states: Float32Array,
+  indices: readonly number[],
+  target: Float32Array,
+  nameRow?: (row: number) => string,
+): void {
+  const width = states.length / indices.length
   for (const [b, row] of indices.entries()) {
     const state = states.subarray(b * width, (b + 1) * width)
-    checkRow(state, row, 'features')
+    checkRow(state, row, 'features', nameRow)
     target.set(state, row * width)
   }
 }
 
 /** Throws where a row's result is not finite, which is never the row's fault. */
-export function checkRow(values: Float32Array, row: number, what: string): void {
+export function checkRow(
+  values: Float32Array,
+  row: number,
+  what: string,
+  nameRow = (row: number) => `row ${row + 1}`,
+): void {
   const bad = values.findIndex((value) => !Number.isFinite(value))
   if (bad < 0) return
   throw new Error(
-    `row ${row + 1}: ${what} must be finite, got ${values[bad]} at ${bad}; the model's weights hold NaN or overflow`,
+    `${nameRow(row)}: ${what} must be finite, got ${values[bad]} at ${bad}; the model's weights hold NaN or overflow`,
   )
 }

@@ -59,19 +59,17 @@ export function parseManifest(json: Record<string, unknown>, where: string): Man
   }
 }
 
-/** The inverse of `parseManifest`: an object for pinball.json. */
+/**
+ * The inverse of `parseManifest`: an object for pinball.json. What is the default is left out, so that a manifest says what its model
+ * needs and nothing more.
+ */
 export function manifestJson(manifest: Manifest): Record<string, unknown> {
   const { attributes, levels, bos, gatePattern, mixture, lambda, weights, rewards } = manifest
-  return {
-    ...(attributes && { attributes }),
-    ...(levels && { levels }),
-    bos,
-    gate_pattern: gatePattern,
-    mixture,
-    lambda,
-    ...(weights && { weights }),
-    ...(rewards && { rewards }),
-  }
+  const all = { attributes, levels, bos, gate_pattern: gatePattern, mixture, lambda, weights, rewards }
+  const usual = parseManifest({}, '')
+  const defaults: Record<string, unknown> = { ...usual, gate_pattern: usual.gatePattern }
+  const differs = ([key, value]: [string, unknown]) => JSON.stringify(value) !== JSON.stringify(defaults[key])
+  return Object.fromEntries(Object.entries(all).filter(differs))
 }
 
 /** The first value is the default. */

@@ -25,6 +25,8 @@ export interface RewardModel extends FeatureModel {
   readonly attributes: readonly string[]
   /** Of the utility, where `score` is given no other. */
   readonly lambda: number
+  /** Whether a conformal calibration is applied to the quantiles. */
+  readonly calibrated: boolean
   /** Scores rows, in their order. Throws `row N: ...` on the first row that cannot be scored, before any is computed. */
   score(rows: readonly Row[], options?: ScoreOptions): Promise<Score[]>
 }
@@ -42,7 +44,7 @@ export async function loadRewardModel(
   const { config, rules, name, tokenizer } = backbone
   try {
     const heads = openHeads(device, checkpoint, name, options)
-    const { levels, attributes, lambda: usual, needsPrompt } = heads
+    const { levels, attributes, lambda: usual, needsPrompt, calibrated } = heads
     return {
       name,
       config,
@@ -50,6 +52,7 @@ export async function loadRewardModel(
       levels,
       attributes,
       lambda: usual,
+      calibrated,
       encode: (row, settings) => encodeRow(row, rules, settings?.gate && needsPrompt),
       features: (rows, settings) => extractFeatures(backbone, rows, settings),
       async score(rows, { lambda = usual, rearrange = false, ...settings } = {}) {

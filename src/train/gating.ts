@@ -7,6 +7,7 @@
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
+import type { GateLayer, GateWeights } from '../reward/checkpoint.ts'
 import { destroyParameter, makeParameter, type Parameter } from './adamw.ts'
 import type { PairModel } from './pair_training.ts'
 import { uniform } from './random.ts'
@@ -30,18 +31,6 @@ export interface GateSettings {
 
 /** Of the paper, and the defaults of the published class. */
 export const GATE_DEFAULTS = { hidden: 1024, layers: 3, temperature: 10, logitScale: 1 } as const
-
-/** A gate for a checkpoint. */
-export interface TrainedGate {
-  readonly temperature: number
-  readonly logitScale: number
-  readonly hidden: number
-  readonly layers: number
-  /** Parameters and running statistics, by the names of a checkpoint. */
-  readonly tensors: readonly { readonly name: string; readonly shape: readonly number[]; readonly data: Float32Array }[]
-  /** Names of the batch counters, which loaders of the original layout expect. */
-  readonly counters: readonly string[]
-}
 
 interface Layer {
   readonly weight: Parameter
@@ -221,16 +210,24 @@ export class GateModel implements PairModel {
     }
   }
 
-  /** The gate as it is now. */
-  async trained(): Promise<TrainedGate> {
-    const { temperature, logitScale, hidden, layers, norm } = this.#settings
-    const tensors: TrainedGate['tensors'][number][] = []
-    for (const { name, value } of [...this.parameters, ...this.statistics]) {
-      tensors.push({ name, shape: value.shape, data: await value.readF32() })
+  /** The weights as they are now, for a checkpoint. */
+  async weights(): Promise<GateWeights> {
+    const read = ({ value }: Parameter) => value.readF32()
+    const hidden: GateLayer[] = []
+    for (const { weight, bias, norm } of this.#layers) {
+      hidden.push({
+        weight: await read(weight),
+        bias: bias && (await read(bias)),
+        norm: norm && {
+          weight: await read(norm.weight),
+          bias: await read(norm.bias),
+          mean: await norm.runningMean.readF32(),
+          variance: await norm.runningVariance.readF32(),
+        },
+      })
     }
-    const counters =
-      norm === 'batch' ? this.#layers.map((_, i) => `gating.layers.${3 * i + 2}.num_batches_tracked`) : []
-    return { temperature, logitScale, hidden, layers, tensors, counters }
+    const { temperature, logitScale } = this.#settings
+    return { temperature, logitScale, hidden, weight: await read(this.#weight), bias: await read(this.#bias) }
   }
 
   destroy(): void {

@@ -1,10 +1,10 @@
-// Whole trainings, from pairs and heads to the files of a model: what the commands save step by step, in one call.
+// Whole trainings, from pairs and heads to a checkpoint: what the commands save step by step, in one call.
 import type { Device } from '../device/device.ts'
-import type { CheckpointFile } from '../reward/encode.ts'
+import type { Checkpoint } from '../reward/checkpoint.ts'
 import type { HeadsFile } from '../reward/heads_file.ts'
 import type { PairFile } from '../reward/pair_file.ts'
 import { ScoreModel } from './bradley_terry.ts'
-import { gateFiles, scoreFiles } from './checkpoints.ts'
+import { gateCheckpoint, scoreCheckpoint } from './checkpoints.ts'
 import { GATE_DEFAULTS, GateModel, type GateSettings } from './gating.ts'
 import type { EpochResult, LogEntry } from './log.ts'
 import { largestBatch, splitPairs } from './pair_batches.ts'
@@ -16,8 +16,8 @@ export interface Recipe {
   readonly states: PairStates
   /** To be destroyed by whoever asked. */
   readonly model: PairModel
-  /** The files of the model as it is. */
-  files(): Promise<CheckpointFile[]>
+  /** The model as it is, without a backbone. */
+  checkpoint(): Promise<Checkpoint>
 }
 
 /** A gate over frozen heads, for batches of up to `rows` pairs. Reads the features once, for the rewards. */
@@ -29,7 +29,7 @@ export async function gateRecipe(
 ): Promise<Recipe> {
   const states = await gateStates(device, pairs, heads, settings)
   const model = new GateModel(device, pairs.columns, heads.attributes.length, rows * states.sides, settings)
-  return { states, model, files: async () => gateFiles(heads, await model.trained()) }
+  return { states, model, checkpoint: async () => gateCheckpoint(heads, await model.weights()) }
 }
 
 /** A Bradley-Terry head, for batches of up to `rows` pairs. */
@@ -40,7 +40,7 @@ export function scoreRecipe(
 ): Recipe {
   const states = scoreStates(pairs)
   const model = new ScoreModel(device, pairs.columns, rows * states.sides, { seed })
-  return { states, model, files: async () => scoreFiles(await model.weights()) }
+  return { states, model, checkpoint: async () => scoreCheckpoint(await model.weights()) }
 }
 
 export interface TrainHooks {
@@ -51,8 +51,8 @@ export interface TrainHooks {
 }
 
 export interface Trained {
-  /** Of a heads directory: config.json, pinball.json, model.safetensors. */
-  readonly files: readonly CheckpointFile[]
+  /** Without a backbone; `encodeCheckpoint` makes its files, with one or without. */
+  readonly checkpoint: Checkpoint
   readonly epochs: readonly EpochResult[]
 }
 
@@ -89,11 +89,11 @@ async function run(
   prepare: (rows: number) => Promise<Recipe>,
 ): Promise<Trained> {
   const split = splitPairs(pairs, settings.validation, settings.seed)
-  const { states, model, files } = await prepare(largestBatch(split, settings.batch))
+  const { states, model, checkpoint } = await prepare(largestBatch(split, settings.batch))
   try {
     const { onEntry, signal } = settings
     const { epochs } = await trainPairs({ device, model, states, split, settings, onEntry, signal })
-    return { files: await files(), epochs }
+    return { checkpoint: await checkpoint(), epochs }
   } finally {
     model.destroy()
   }

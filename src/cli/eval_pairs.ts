@@ -1,0 +1,145 @@
+// The suites of pairs and questions: rewardbench, rewardbench2, pairs.
+
+import { pairedBootstrap, wilson } from '../evaluate/intervals.ts'
+import { pairAccuracy, pairCredits, weightedInterval } from '../evaluate/pairs.ts'
+import { PRIOR_SETS, rewardBench, type Section, SUBSETS, subsetCounts } from '../evaluate/reward_bench.ts'
+import { rewardBench2 } from '../evaluate/reward_bench_2.ts'
+import { writeFileAtomic } from '../files/disk.ts'
+import { printable, show } from '../files/json.ts'
+import { table } from './draw.ts'
+import type { EvalCommand } from './eval.ts'
+import { readEvalRows } from './eval_data.ts'
+import { accuracyTable, comparisonLine, four, sectionTable } from './eval_report.ts'
+import { readPair, readQuestion } from './eval_rows.ts'
+import { type Scores, scorePairFeatures, scoreQuestions } from './eval_scores.ts'
+import { note, print, printJson } from './output.ts'
+
+/** Scores the rows, measures, and reports. */
+export async function pairSuite(options: EvalCommand): Promise<void> {
+  const start = performance.now()
+  const { suite, features } = options
+  const questions = features
+    ? null
+    : (await readEvalRows(options)).map(suite === 'rewardbench2' ? readQuestion : readPair)
+  const score = (choice: EvalCommand) =>
+    questions ? scoreQuestions(questions, choice) : scorePairFeatures(features!, choice)
+  if (suite === 'rewardbench') checkSubsets(questions ? questions.map(({ subset, where }) => ({ subset, where })) : [])
+  const scores = await score(options)
+  const other = options.compare === undefined ? null : await score({ ...options, model: options.compare })
+  if (options.outputs !== undefined) await writeOutputs(options.outputs, scores)
+  const report = suite === 'rewardbench2' ? questionsReport(scores) : pairsReport(scores, other, options)
+  const { kind, ...level } = options.score
+  const document = {
+    suite,
+    model: scores.model,
+    device: scores.device,
+    score_kind: kind,
+    ...level,
+    ...report.document,
+    ms: performance.now() - start,
+  }
+  if (options.out !== undefined) {
+    const text = report.leaderboard ? JSON.stringify(report.leaderboard, null, 4) : JSON.stringify(document, null, 2)
+    await writeFileAtomic(options.out, [new TextEncoder().encode(`${text}\n`)])
+  }
+  for (const line of report.notes) note(`eval: note: ${line}`)
+  if (options.json) return printJson(document)
+  return print(`${printable(`${scores.model} on ${scores.device}`)}, ranked by ${kind}\n\n${report.text}`)
+}
+
+interface Report {
+  readonly document: Record<string, unknown>
+  readonly leaderboard?: Record<string, unknown>
+  readonly text: string
+  readonly notes: readonly string[]
+}
+
+function checkSubsets(rows: readonly { readonly subset: string | null; readonly where: string }[]): void {
+  const known = [...SUBSETS, ...PRIOR_SETS]
+  for (const { subset, where } of rows) {
+    if (subset === null)
+      throw new Error(`${where}: has no "subset", which RewardBench needs; --suite pairs takes rows without`)
+    if (!known.includes(subset)) {
+      throw new Error(
+        `${where}: ${show(subset)} is no subset of RewardBench; --suite pairs takes any, RewardBench has ${known.join(', ')}`,
+      )
+    }
+  }
+}
+
+function pairsReport({ questions, model }: Scores, other: Scores | null, options: EvalCommand): Report {
+  const side = (at: number, from = questions) => from.map(({ scores }) => scores[at])
+  const named = questions.every(({ subset }) => subset !== null)
+  const subsets = named ? questions.map(({ subset }) => subset!) : null
+  const { subsets: own, ...all } = pairAccuracy(side(0), side(1), subsets)
+  const compared =
+    other &&
+    pairedBootstrap(pairCredits(side(0), side(1)), pairCredits(side(0, other.questions), side(1, other.questions)))
+  const comparison = compared && { comparison: { model: other!.model, ...snake(compared) } }
+  const text = accuracyTable(own, all)
+  const line = compared ? `\n${comparisonLine(printable(other!.model), compared)}` : ''
+  if (options.suite === 'pairs')
+    return { document: { ...all, subsets: own, ...comparison }, text: text + line, notes: [] }
+  const accuracies = Object.fromEntries(Object.entries(own).map(([name, { accuracy }]) => [name, accuracy]))
+  const { xstest, priorSets } = options
+  const bench = rewardBench(accuracies, { xstest, priorSets })
+  const intervals: Record<string, [number, number]> = {}
+  for (const section of Object.keys(bench.sections) as Section[]) {
+    const parts = Object.entries(subsetCounts(section, xstest)).filter(([name]) => name in own)
+    intervals[section] = weightedInterval(parts.map(([name, weight]) => ({ ...own[name], weight })))
+  }
+  const chat = { model, model_type: 'Custom Classifier', chat_template: 'tokenizer' }
+  return {
+    document: {
+      ...all,
+      xstest,
+      subsets: own,
+      sections: bench.sections,
+      section_intervals: intervals,
+      ...(bench.priorSets !== undefined && { prior_sets: bench.priorSets }),
+      score: bench.score,
+      missing: bench.missing,
+      ...comparison,
+    },
+    leaderboard: Object.fromEntries(Object.entries({ ...accuracies, ...chat }).sort(([a], [b]) => (a < b ? -1 : 1))),
+    text: `${text}\n${sectionTable(bench, intervals)}${line}`,
+    notes: bench.missing.length > 0 ? [`there are no rows of ${bench.missing.join(', ')}`] : [],
+  }
+}
+
+function snake({ firstOnly, secondOnly, ...rest }: ReturnType<typeof pairedBootstrap>) {
+  return { ...rest, first_only: firstOnly, second_only: secondOnly }
+}
+
+function questionsReport({ questions }: Scores): Report {
+  const items = questions.map(({ subset, id, scores, right }) => ({ subset: subset!, id: id ?? '', scores, right }))
+  const { subsets, score, ties, missing } = rewardBench2(items)
+  const entries = Object.entries(subsets).map(([name, own]) => {
+    // Credits of best-of-four are shares of one; the composite of Ties is no share, and has no interval.
+    const interval = name === 'Ties' ? null : wilson(own.score * own.rows, own.rows)
+    return [name, { accuracy: own.score, interval, rows: own.rows }] as const
+  })
+  const lines = entries.map(([name, { accuracy, interval, rows }]) => [
+    name,
+    four(accuracy),
+    interval ? `${four(interval[0])} - ${four(interval[1])}` : '',
+    String(rows),
+  ])
+  const tied = ties && { ties: { score: ties.score, tied_accuracy: ties.tiedAccuracy, ref_accuracy: ties.refAccuracy } }
+  return {
+    document: { rows: items.length, subsets: Object.fromEntries(entries), ...tied, score, missing },
+    text: `${table([['subset', 'score', '95 %', 'rows'], ...lines, ['score', four(score), '', String(items.length)]], [1, 2, 3])}\n`,
+    notes: missing.length > 0 ? [`there are no rows of ${missing.join(', ')}`] : [],
+  }
+}
+
+async function writeOutputs(path: string, { questions }: Scores): Promise<void> {
+  const lines = questions.map(({ subset, id, scores, right }) => {
+    const sides =
+      scores.length === 2 && right === 1
+        ? { results: scores[0] > scores[1] ? 1 : 0, scores_chosen: scores[0], scores_rejected: scores[1] }
+        : { scores_chosen: scores.slice(0, right), scores_rejected: scores.slice(right) }
+    return `${JSON.stringify({ ...(id !== null && { id }), ...(subset !== null && { subset }), ...sides })}\n`
+  })
+  await writeFileAtomic(path, [new TextEncoder().encode(lines.join(''))])
+}

@@ -1,0 +1,90 @@
+// Rows of an evaluation: pairs, questions with several answers, and rated responses, as responses for the model to score.
+import { isObject, show } from '../files/json.ts'
+import type { Row } from '../reward/rows.ts'
+import type { Message } from '../text/chat.ts'
+import type { InputRow } from './rows.ts'
+
+/** A question with its answers: the right ones first, then the wrong ones. */
+export interface Question {
+  readonly where: string
+  readonly rows: readonly Row[]
+  readonly right: number
+  readonly subset: string | null
+  readonly id: string | null
+}
+
+const text = (value: unknown): string | null =>
+  typeof value === 'string' ? value : typeof value === 'number' ? String(value) : null
+
+/** A pair {"prompt", "chosen", "rejected", "subset", "id"}; prompts may be lists of messages, or sides whole conversations. */
+export function readPair({ where, row }: InputRow): Question {
+  for (const side of ['chosen', 'rejected']) {
+    if (!(side in row)) throw new Error(`${where}: has no ${show(side)}; a pair is {"prompt", "chosen", "rejected"}`)
+  }
+  return {
+    where,
+    rows: [answer(row.prompt, row.chosen, `${where}: chosen`), answer(row.prompt, row.rejected, `${where}: rejected`)],
+    right: 1,
+    subset: text(row.subset),
+    id: text(row.id),
+  }
+}
+
+/** A row of RewardBench 2: {"prompt", "chosen": [..], "rejected": [..], "subset", "id"}. */
+export function readQuestion({ where, row }: InputRow): Question {
+  const answers = (side: 'chosen' | 'rejected') => {
+    const value = row[side]
+    if (!Array.isArray(value) || value.length === 0) {
+      throw new Error(`${where}: ${side} must be a list of at least one answer, got ${show(value)}`)
+    }
+    return value.map((one: unknown) => answer(row.prompt, one, `${where}: ${side}`))
+  }
+  const [right, wrong] = [answers('chosen'), answers('rejected')]
+  const [subset, id] = [text(row.subset), text(row.id)]
+  if (subset === null) throw new Error(`${where}: subset must be a name, got ${show(row.subset)}`)
+  return { where, rows: [...right, ...wrong], right: right.length, subset, id }
+}
+
+function answer(prompt: unknown, response: unknown, where: string): Row {
+  if (isMessages(response)) return { messages: response }
+  if (typeof response !== 'string')
+    throw new Error(`${where} must be a text or a list of messages, got ${show(response)}`)
+  if (typeof prompt === 'string') return { prompt, response }
+  if (isMessages(prompt)) return { messages: [...prompt, { role: 'assistant', content: response }] }
+  throw new Error(`${where}: prompt must be a text or a list of messages, got ${show(prompt)}`)
+}
+
+function isMessages(value: unknown): value is Message[] {
+  return Array.isArray(value) && value.length > 0 && value.every((message) => isObject(message) && 'role' in message)
+}
+
+/** Rated rows: what is scored, and the ratings of the attributes that the model has, one number or a list of them. */
+export function readRated(
+  rows: readonly InputRow[],
+  attributes: readonly string[],
+): {
+  readonly rows: InputRow[]
+  readonly ratings: Map<string, { readonly ratings: number[]; readonly rows: number[] }>
+} {
+  const ratings = new Map(attributes.map((name) => [name, { ratings: [] as number[], rows: [] as number[] }]))
+  const kept = rows.map(({ where, row }, n) => {
+    const rest: [string, unknown][] = []
+    for (const [field, value] of Object.entries(row)) {
+      const own = ratings.get(field)
+      if (!own) {
+        if (!['id', 'subset'].includes(field) && typeof value !== 'number' && value !== null) rest.push([field, value])
+        continue
+      }
+      for (const rating of Array.isArray(value) ? value : [value]) {
+        if (rating === null) continue
+        if (typeof rating !== 'number' || !Number.isFinite(rating)) {
+          throw new Error(`${where}: ${show(field)} must be a number, null, or a list of them, got ${show(value)}`)
+        }
+        own.ratings.push(rating)
+        own.rows.push(n)
+      }
+    }
+    return { where, row: Object.fromEntries(rest) }
+  })
+  return { rows: kept, ratings }
+}

@@ -1,0 +1,155 @@
+// Scores for an evaluation: from rows by a model, or from features by its heads alone.
+import type { Device } from '../device/device.ts'
+import { openDevice } from '../device/open.ts'
+import { openDirectory } from '../files/disk.ts'
+import type { ModelFiles } from '../files/source.ts'
+import { type HeadScore, loadHeads } from '../reward/heads.ts'
+import { loadRewardModel, type RewardModel } from '../reward/model.ts'
+import { openPairs } from '../reward/pair_file.ts'
+import type { EncodedRow } from '../reward/rows.ts'
+import { pointScore, type ScoreKind } from '../reward/scoring.ts'
+import { withModel } from './engine.ts'
+import type { Question } from './eval_rows.ts'
+import { listFeatureFiles, openFiles } from './feature_files.ts'
+import { type DeviceChoice, EMBEDDED, embeddedModel, type HeadChoice } from './options.ts'
+import { startProgress, startRows } from './progress.ts'
+
+export type DoubleBos = 'off' | 'masked' | 'attended'
+
+export interface ScoringOptions extends DeviceChoice, HeadChoice {
+  readonly score: ScoreKind
+  readonly lambda?: number
+  readonly doubleBos: DoubleBos
+}
+
+/** A scored question: the scores of its answers in order. */
+export interface Scored {
+  readonly subset: string | null
+  readonly id: string | null
+  readonly right: number
+  readonly scores: readonly number[]
+}
+
+export interface Scores {
+  readonly model: string
+  readonly device: string
+  readonly questions: readonly Scored[]
+}
+
+/** Scores all answers of the questions by the model of `options`. */
+export function scoreQuestions(questions: readonly Question[], options: ScoringOptions): Promise<Scores> {
+  return withModel(options, loader(options), async (model, device, compute) => {
+    const rows = encodeQuestions(model, questions, options.doubleBos)
+    const progress = startRows()
+    try {
+      const found = await compute(() => model.score(rows, { lambda: options.lambda, onProgress: progress.update }))
+      const points = found.map((score) => point(score, model, options))
+      let at = 0
+      const scored = questions.map(({ subset, id, right, rows: own }) => {
+        const scores = points.slice(at, at + own.length)
+        at += own.length
+        return { subset, id, right, scores }
+      })
+      return { model: model.name, device: device.name, questions: scored }
+    } finally {
+      progress.end()
+    }
+  })
+}
+
+export const loader = (options: HeadChoice) => (device: Device, files: ModelFiles) =>
+  loadRewardModel(device, files, options)
+
+function point(
+  score: HeadScore,
+  { levels, lambda: usual }: { levels: readonly number[]; lambda: number },
+  options: ScoringOptions,
+) {
+  return pointScore(options.score, score, levels, options.lambda ?? usual)
+}
+
+function encodeQuestions(model: RewardModel, questions: readonly Question[], doubleBos: DoubleBos): EncodedRow[] {
+  return questions.flatMap(({ where, rows }) =>
+    rows.map((row) => {
+      try {
+        const encoded = model.encode(row, { gate: true })
+        return doubleBos === 'attended' ? repeatFirst(encoded) : encoded
+      } catch (error) {
+        throw new Error(`${where}: ${(error as Error).message}`)
+      }
+    }),
+  )
+}
+
+/**
+ * The row with its first token twice: what a rendered template becomes that is tokenised once more with special tokens. RewardBench masks
+ * the first of the two; positions then begin at 1, which rotary embeddings do not see, so that `masked` is the row itself.
+ */
+function repeatFirst({ input_ids: ids, gate_position: gate }: EncodedRow): EncodedRow {
+  const tokens = new Uint32Array(ids.length + 1)
+  tokens[0] = ids[0]
+  tokens.set(ids, 1)
+  return { input_ids: tokens, ...(gate !== undefined && { gate_position: gate + 1 }) }
+}
+
+const BATCH = 256
+
+/** Scores pairs of features by the heads of the model directory of `options`. */
+export async function scorePairFeatures(paths: readonly string[], options: ScoringOptions): Promise<Scores> {
+  const folder = options.model ?? embeddedModel()
+  const files = await openDirectory(folder)
+  const pairs = await openPairs(await openFiles(await listFeatureFiles(paths)))
+  try {
+    const device = await openDevice(options.device, { threads: options.threads })
+    const progress = startProgress('pairs')
+    try {
+      const heads = await loadHeads(device, files, options)
+      const { columns } = pairs
+      if (heads.hidden !== columns) {
+        throw new Error(
+          `${pairs.name}: must have the ${heads.hidden} columns that the heads of ${folder} are for, got ${columns}`,
+        )
+      }
+      const scored: Scored[] = []
+      for (let first = 0; first < pairs.pairs; first += BATCH) {
+        const rows = Array.from({ length: Math.min(BATCH, pairs.pairs - first) }, (_, i) => first + i)
+        const sides = await pairs.readSides(rows)
+        const prompts = heads.needsPrompt ? bothSides(await pairs.readPrompts(rows), rows.length, columns) : null
+        const shape = [2 * rows.length, columns]
+        const last = device.tensor(shape, { label: 'features', data: sides })
+        const prompt = prompts && device.tensor(shape, { label: 'prompt features', data: prompts })
+        try {
+          const indices = rows.flatMap((row) => [row, row])
+          const scores = await heads.score(last, prompt, { lambda: options.lambda, indices })
+          for (const [b, row] of rows.entries()) {
+            const own = [scores[2 * b], scores[2 * b + 1]].map((score) => point(score, heads, options))
+            scored.push({ subset: pairs.subsets?.[row] ?? null, id: String(row), right: 1, scores: own })
+          }
+        } finally {
+          last.destroy()
+          prompt?.destroy()
+        }
+        progress.update(first + rows.length, pairs.pairs)
+      }
+      heads.destroy()
+      return { model: options.model ?? EMBEDDED, device: device.name, questions: scored }
+    } finally {
+      progress.end()
+      await device.destroy()
+    }
+  } finally {
+    await pairs.close()
+  }
+}
+
+/** Prompt states [B, 2, D], each twice where both sides share one. */
+function bothSides(prompts: Float32Array, rows: number, columns: number): Float32Array {
+  if (prompts.length === 2 * rows * columns) return prompts
+  const all = new Float32Array(2 * rows * columns)
+  for (let b = 0; b < rows; b++) {
+    const state = prompts.subarray(b * columns, (b + 1) * columns)
+    all.set(state, 2 * b * columns)
+    all.set(state, (2 * b + 1) * columns)
+  }
+  return all
+}

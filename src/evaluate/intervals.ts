@@ -1,0 +1,86 @@
+// How far a measured accuracy may be off: Wilson's interval of a share, the paired bootstrap and McNemar's test of two models.
+import { mix32 } from '../solver/hash.ts'
+
+/** 97.5 % quantile of the normal distribution. */
+const Z = 1.959963984540054
+
+/** Wilson's 95 % interval for `right` of `rows`; fractions of ties count as they are. [0, 1] for no rows. */
+export function wilson(right: number, rows: number): [number, number] {
+  if (!(rows >= 0 && right >= 0 && right <= rows * (1 + 1e-12))) {
+    throw new Error(`wilson: must have 0 <= right <= rows, got ${right} of ${rows}`)
+  }
+  if (rows === 0) return [0, 1]
+  const share = right / rows
+  const centre = share + Z ** 2 / (2 * rows)
+  const half = Z * Math.sqrt((share * (1 - share)) / rows + Z ** 2 / (4 * rows ** 2))
+  const whole = 1 + Z ** 2 / rows
+  return [Math.max(0, (centre - half) / whole), Math.min(1, (centre + half) / whole)]
+}
+
+export interface PairedDifference {
+  /** Mean of the first's credits less the second's. */
+  readonly difference: number
+  /** 95 % percentile interval of the bootstrap over rows. */
+  readonly interval: [number, number]
+  /** Two-sided, from the bootstrap: twice the smaller share of differences at or beyond 0. */
+  readonly p: number
+  /** Rows that only the first, or only the second, gets (more) right, and the exact two-sided p of McNemar's test. */
+  readonly firstOnly: number
+  readonly secondOnly: number
+  readonly mcnemar: number
+  readonly rows: number
+}
+
+/**
+ * Two models' credits for the same rows [N], in [0, 1], compared by resampling rows with replacement. `groups` [N], if given, are
+ * resampled as wholes (subsets or prompts). The same seed gives the same result.
+ */
+export function pairedBootstrap(
+  first: ArrayLike<number>,
+  second: ArrayLike<number>,
+  { samples = 10_000, seed = 0 }: { readonly samples?: number; readonly seed?: number } = {},
+): PairedDifference {
+  const rows = first.length
+  if (rows === 0 || second.length !== rows) {
+    throw new Error(`pairedBootstrap: both must have the same rows, at least one, got ${rows} and ${second.length}`)
+  }
+  const differences = Float64Array.from({ length: rows }, (_, i) => first[i] - second[i])
+  const mean = differences.reduce((sum, value) => sum + value, 0) / rows
+  const means = new Float64Array(samples)
+  for (let s = 0; s < samples; s++) {
+    let sum = 0
+    const key = mix32(mix32(seed + 1) ^ (s + 1))
+    for (let i = 0; i < rows; i++) {
+      const word = mix32(key ^ Math.imul(i + 1, 0x9e3779b1))
+      sum += differences[Math.floor((word / 2 ** 32) * rows)]
+    }
+    means[s] = sum / rows
+  }
+  means.sort()
+  const at = (share: number) => means[Math.min(samples - 1, Math.floor(share * samples))]
+  const below = means.filter((value) => value <= 0).length / samples
+  const above = means.filter((value) => value >= 0).length / samples
+  const firstOnly = differences.filter((value) => value > 0).length
+  const secondOnly = differences.filter((value) => value < 0).length
+  return {
+    difference: mean,
+    interval: [at(0.025), at(0.975)],
+    p: Math.min(1, 2 * Math.min(below, above)),
+    firstOnly,
+    secondOnly,
+    mcnemar: binomialTwoSided(Math.min(firstOnly, secondOnly), firstOnly + secondOnly),
+    rows,
+  }
+}
+
+/** P(at most `few` or at least `many - few` of `many` fair coins). */
+function binomialTwoSided(few: number, many: number): number {
+  if (many === 0) return 1
+  let log = -many * Math.LN2
+  let tail = 0
+  for (let k = 0; k <= few; k++) {
+    tail += Math.exp(log)
+    log += Math.log(many - k) - Math.log(k + 1)
+  }
+  return Math.min(1, 2 * tail)
+}
