@@ -228,7 +228,7 @@ const EXPECTED: Record<string, [OutputRow[], Record<string, number>?]> = {
       {
         ...river,
         chosen: ['The Elbe.'],
-        rejected: ['Hamburg.', 'A river.', 'No.'],
+        rejected: ['Hamburg.', 'A river.', ''],
         subset: 'Factuality',
         num_correct: 1,
         num_rejected: 3,
