@@ -228,7 +228,7 @@ const EXPECTED: Record<string, [OutputRow[], Record<string, number>?]> = {
       {
         ...river,
         chosen: ['The Elbe.'],
-        rejected: ['Hamburg.', 'A river.', 'No.'],
+        rejected: ['Hamburg.', 'A river.', ''],
         subset: 'Factuality',
         num_correct: 1,
         num_rejected: 3,
@@ -279,7 +279,7 @@ test('the table has the paper’s sets, all 19 attributes, and columns that it r
     [...ATTRIBUTES],
   )
   assert.equal(
-    findDatasets(['preferences', 'reward-bench'].slice(0, 1)).map(({ name }) => name),
+    findDatasets(['preferences']).map(({ name }) => name),
     PREFERENCE_SETS.map(({ name }) => name),
   )
   for (const { name, hub } of DATASETS) assert.match(hub, /^[\w-]+\/[\w.-]+$/, name)
@@ -362,7 +362,9 @@ test('draws depend on texts and the seed alone: not on the order, on the files, 
 
 test('conflicting ratings stand beside each other: lists of a row, and rows with one text', async () => {
   const [set] = findDatasets(['helpsteer'])
-  const { rows, report } = await read([set], [text('a', rating(1, 4, 1), rating(2, [0, 4], 0), rating(1, 0, null))])
+  const given = [rating(1, 4, 1), rating(2, [0, 4], 0), rating(1, 0, null)]
+  const { rows, report } = await read([set], [text('a', ...given)])
+  assert.equal((await read([set], [text('a', ...given.reverse())])).rows, rows)
   assert.equal(rounded(rows.map((row) => [row.prompt, row['helpsteer-helpfulness'], row['helpsteer-correctness']])), [
     ['question 2', [0.1, 0.9], 0.1],
     ['question 1', [0.1, 0.9], 0.3],

@@ -77,7 +77,7 @@ Examples:
   $ pinball features --input ratings.jsonl --labels helpful,harmless --out ratings.safetensors
   $ pinball features --model ./QRM-Llama3.1-8B --input pairs.jsonl --out pairs.safetensors --dtype bf16 --skip-invalid
   $ pinball features --input ratings.jsonl --labels helpful --weights trust --gate --out ratings.safetensors --json
-  $ pinball features --input ratings.jsonl --labels helpful --shard 0/4 --out shards/ratings.safetensors
+  $ pinball features --input ratings.jsonl.gz --labels helpful --shard 0/4 --out shards/ratings.safetensors
   $ pinball fit --features shards --out heads.safetensors
 `
 
@@ -85,7 +85,11 @@ Examples:
 export function addFeatures(program: Command): void {
   deviceOptions(program.command('features'))
     .description('compute the features of rows or pairs and keep them in a file')
-    .requiredOption('--input <file>', 'rows as JSON Lines; - for standard input', parseInput)
+    .requiredOption(
+      '--input <file>',
+      'rows: JSON Lines or a list (plain or gzip), Parquet; - for standard input',
+      parseInput,
+    )
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
     .option('--labels <names>', 'fields of the rows that hold labels, with commas', parseNames)
     .option('--weights <name>', 'field with the weight of the labels of a row, or a list with one for each rating')

@@ -223,6 +223,7 @@ const OPENORCA: AttributeSet = {
     }
     const asked = typeof system === 'string' && system.trim() !== '' ? [{ role: 'system', content: system }] : []
     return several([...generations.entries()], ([i, response]) => {
+      if (response.trim() === '') throw new Unusable('an empty response')
       const turns = [...asked, { role: 'user', content: prompt }, { role: 'assistant', content: response }]
       return rated(asPair(turns) ?? { messages: turns }, all, () => ratings[i])
     })

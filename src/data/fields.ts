@@ -20,13 +20,20 @@ export function field(record: Record<string, unknown>, name: string): unknown {
   throw new FormError(`has no field ${show(name)}, it has ${names.slice(0, 12).map(show).join(', ') || 'none'}`)
 }
 
+/** A text, empty or not. Throws FormError where it is none. */
+export function anyText(record: Record<string, unknown>, name: string): string {
+  const value = field(record, name)
+  if (typeof value !== 'string') throw new FormError(`${show(name)} must be a text, got ${show(value)}`)
+  return value
+}
+
 /** A text that is not empty. Throws Unusable where it is null or blank, FormError where it is no text. */
 export function text(record: Record<string, unknown>, name: string): string {
   const value = field(record, name)
   if (value === null || value === undefined) throw new Unusable(`no ${name}`)
-  if (typeof value !== 'string') throw new FormError(`${show(name)} must be a text, got ${show(value)}`)
-  if (value.trim() === '') throw new Unusable(`an empty ${name}`)
-  return value
+  const found = anyText(record, name)
+  if (found.trim() === '') throw new Unusable(`an empty ${name}`)
+  return found
 }
 
 /** A list of objects. */
@@ -37,13 +44,12 @@ export function objects(record: Record<string, unknown>, name: string): Record<s
   throw new FormError(`${show(name)} must be a list of objects, got ${show(value)}`)
 }
 
-/** A list of texts, none blank. */
+/** A list of texts, empty ones included. */
 export function texts(record: Record<string, unknown>, name: string): string[] {
   const value = field(record, name)
   if (!Array.isArray(value) || !value.every((one) => typeof one === 'string')) {
     throw new FormError(`${show(name)} must be a list of texts, got ${show(value)}`)
   }
-  if (value.some((one) => one.trim() === '')) throw new Unusable(`an empty text in ${name}`)
   return value
 }
 

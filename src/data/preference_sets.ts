@@ -4,7 +4,7 @@
 import { isObject, show } from '../files/json.ts'
 import type { Message } from '../text/chat.ts'
 import type { RankedRow, RankedSet } from './dataset.ts'
-import { asPair, dialogue, FormError, field, messages, objects, text, texts, Unusable } from './fields.ts'
+import { anyText, asPair, dialogue, FormError, field, messages, objects, text, texts, Unusable } from './fields.ts'
 
 /** A pair of conversations; where both are answers to one question, as texts after one prompt. */
 function pair(chosen: readonly Message[], rejected: readonly Message[], subset: string): RankedRow {
@@ -166,6 +166,8 @@ export const PREFERENCE_SETS: readonly RankedSet[] = [
   PROMETHEUS,
 ]
 
+// No row of a benchmark is left out: an empty answer is a fact of it, and any other form an error.
+
 /** Names of rows are numbers in RewardBench and texts in RewardBench 2. */
 function rowName(record: Record<string, unknown>): string {
   const id = field(record, 'id')
@@ -183,14 +185,10 @@ const REWARD_BENCH: RankedSet = {
   size: 2_985,
   licence: 'odc-by',
   assumed: [],
-  // An empty answer is a fact of the benchmark, not a damaged row.
   read: (record) => {
-    const [chosen, rejected] = [field(record, 'chosen'), field(record, 'rejected')]
-    if (typeof chosen !== 'string' || typeof rejected !== 'string') {
-      throw new FormError(`"chosen" and "rejected" must be texts, got ${show(chosen)} and ${show(rejected)}`)
-    }
-    const prompt = text(record, 'prompt')
-    return [{ text: { prompt, chosen, rejected }, subset: text(record, 'subset'), id: rowName(record) }]
+    const [chosen, rejected] = [anyText(record, 'chosen'), anyText(record, 'rejected')]
+    const prompt = anyText(record, 'prompt')
+    return [{ text: { prompt, chosen, rejected }, subset: anyText(record, 'subset'), id: rowName(record) }]
   },
 }
 
@@ -209,8 +207,8 @@ const REWARD_BENCH_2: RankedSet = {
     const { num_correct = chosen.length, num_rejected = rejected.length } = record
     return [
       {
-        text: { prompt: text(record, 'prompt'), chosen, rejected },
-        subset: text(record, 'subset'),
+        text: { prompt: anyText(record, 'prompt'), chosen, rejected },
+        subset: anyText(record, 'subset'),
         id: rowName(record),
         more: { num_correct, num_rejected },
       },

@@ -1,5 +1,5 @@
 // Opening Parquet files: their metadata, checked, and one row group at a time for the readers of tables and of records.
-import { type FileMetaData, parquetMetadataAsync, parquetSchema, type SchemaElement } from 'hyparquet'
+import { type FileMetaData, parquetMetadataAsync, parquetSchema, type SchemaElement, type SchemaTree } from 'hyparquet'
 import { printable, show } from './json.ts'
 import type { Source } from './source.ts'
 
@@ -36,14 +36,25 @@ export async function openParquetFile(source: Source): Promise<ParquetFile> {
   }
   return guarded(name, 'metadata', async () => {
     const metadata = await parquetMetadataAsync(buffer, { geoparquet: false })
-    const elements = parquetSchema(metadata).children.map((child) => child.element)
+    const schema = parquetSchema(metadata)
+    const elements = schema.children.map((child) => child.element)
     if (!elements.every((element) => typeof element.name === 'string')) throw new Error('a column has no name')
+    const leaves = leafPaths(schema)
     const starts = [0]
     for (const group of metadata.row_groups) {
       const rows = Number(group.num_rows)
       if (!Number.isSafeInteger(rows) || rows < 0) throw new Error(`a row group has ${rows} rows`)
-      for (const { meta_data: column } of group.columns) {
+      if (group.columns.length !== leaves.length) {
+        throw new Error(`a row group has ${group.columns.length} columns, the schema ${leaves.length}`)
+      }
+      for (const [i, { meta_data: column }] of group.columns.entries()) {
         if (!column) throw new Error('a column has no metadata')
+        // The decoder starts to read chunks that no column of the schema waits for; their errors would be nobody's.
+        if (column.path_in_schema.join('.') !== leaves[i]) {
+          throw new Error(
+            `a row group has a column ${show(column.path_in_schema)} where the schema has ${show(leaves[i])}`,
+          )
+        }
         const [begin, length] = [Number(column.data_page_offset), Number(column.total_compressed_size)]
         if (!(begin >= 0 && length >= 0 && begin + length <= byteLength)) {
           throw new Error(`column ${show(column.path_in_schema[0])} is at bytes ${begin} to ${begin + length}`)
@@ -56,6 +67,11 @@ export async function openParquetFile(source: Source): Promise<ParquetFile> {
     }
     return { name, buffer, metadata, starts, elements }
   })
+}
+
+/** The columns that hold values, in the order in which row groups have them. */
+function leafPaths({ children, path }: SchemaTree): string[] {
+  return children.length === 0 ? [path.join('.')] : children.flatMap(leafPaths)
 }
 
 /** Runs the decoder, whose errors about damaged files are of many kinds. */

@@ -83,6 +83,8 @@ async function* readParquet(source: Source, columns?: readonly string[]): AsyncG
   const file = await openParquetFile(source)
   const { name, buffer, starts, elements } = file
   const names = elements.map((element) => element.name)
+  const twice = names.find((column, i) => names.indexOf(column) !== i)
+  if (twice !== undefined) throw new Error(`${name}: column ${show(twice)} is there twice`)
   const wanted = columns ? names.filter((column) => columns.includes(column)) : names
   for (let group = 0; group + 1 < starts.length; group++) {
     const rows = starts[group + 1] - starts[group]
