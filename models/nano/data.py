@@ -34,7 +34,6 @@ SCALES = {
     'interesting': (0, 3), 'engaging': (0, 3), 'specific': (0, 3), 'relevant': (0, 3), 'overall': (0, 5),
     'helpful': (0, 2), 'harmless': (0, 2),
 }
-ATTRIBUTES = list(SCALES)
 
 PROMPTS = {
     'movie': ['Write a sentence from a movie review.', 'Say something about a film you saw.',
@@ -183,13 +182,6 @@ def hh(folder):
             out.append({'set': kind, 'source': name, 'key': key, 'part': part_of(key), 'prompt': chosen[:-1],
                         'chosen': chosen[-1], 'rejected': rejected[-1]})
     return out, dropped
-
-
-def sides(pair):
-    """The two sides of a pair as rated rows: one person chose (1) one and left (0) the other."""
-    common = {'set': f'hh-{pair["set"]}', 'key': pair['key'], 'part': pair['part']}
-    return [{**common, 'messages': pair['prompt'] + [pair[side]], 'ratings': {pair['set']: [scaled(pair['set'], value)]}}
-            for side, value in (('chosen', 1), ('rejected', 0))]
 
 
 def read_all(folder):

@@ -55,11 +55,3 @@ def build_tokenizer(rows, pairs, folder):
 def gate_pattern(tokenizer):
     """The ids of '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\\n\\n', the last of which starts the answer."""
     return tokenizer.encode('<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n', add_special_tokens=False).ids
-
-
-def pattern_start(ids, pattern):
-    """Position of the last occurrence of pattern in ids; the gate reads the state there."""
-    for i in range(len(ids) - len(pattern), -1, -1):
-        if ids[i:i + len(pattern)] == pattern:
-            return i
-    raise ValueError(f'gate pattern {pattern}: not in a row of {len(ids)} tokens')

@@ -1,5 +1,5 @@
 // pinball assemble: joins heads and a backbone into one model directory.
-import { copyFile, mkdir, readdir, rename, stat } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { openDirectory, writeFileAtomic } from '../files/disk.ts'
@@ -62,7 +62,10 @@ async function assemble({ backbone, heads, out, json }: AssembleCommand): Promis
   }
   if ((await readdir(out).catch(() => [])).length > 0)
     throw new Error(`${out}: must be missing or empty; choose another --out`)
-  await mkdir(out, { recursive: true })
+  // Everything is made beside it and gets its name at the end: a kill leaves nothing that looks like a model.
+  const partial = `${out.replace(/[\\/]+$/, '')}.partial`
+  await rm(partial, { recursive: true, force: true })
+  await mkdir(partial, { recursive: true })
   const own = parseJsonObject((await readText(from, 'pinball.json')) ?? '{}', `${backbone}/pinball.json`)
   const manifest = await manifestOf(heads, own, checkpoint)
   const tensors = await openModelTensors(from)
@@ -71,7 +74,7 @@ async function assemble({ backbone, heads, out, json }: AssembleCommand): Promis
     const headConfig = Object.fromEntries(Object.entries(checkpoint.config).filter(([key]) => !(key in config)))
     const whole = { ...checkpoint, config: { ...config, ...headConfig }, manifest }
     for await (const { file, chunks } of encodeCheckpoint(whole, tensors)) {
-      await writeFileAtomic(join(out, file), chunks)
+      await writeFileAtomic(join(partial, file), chunks)
       files.push(file)
     }
   } finally {
@@ -80,10 +83,11 @@ async function assemble({ backbone, heads, out, json }: AssembleCommand): Promis
   for (const file of TOKENIZER_FILES) {
     const path = join(backbone, file)
     if (!(await stat(path).catch(() => null))) continue
-    await copyFile(path, join(out, `.${file}.tmp`))
-    await rename(join(out, `.${file}.tmp`), join(out, file))
+    await copyFile(path, join(partial, file))
     files.push(file)
   }
+  await rmdir(out).catch(() => {})
+  await rename(partial, out)
   if (json) return printJson({ out, layout: checkpoint.layout, files, ms: performance.now() - start })
   await print(`${printable(out)}: ${checkpoint.layout} model of ${files.length} files\n`)
 }
