@@ -336,6 +336,12 @@ const usage: [string, string[], RegExp][] = [
   ['a model without a name', ['score', '--model', '', '-'], /--model: must be a directory, got ""/],
   ['a label that is no label', ['features', ...FILES, '--labels', 'a,prompt'], /"prompt" is what is scored/],
   ['fit without features', ['fit', '--out', 'a'], /required option '--features <files...>' not specified/],
+  ['two tables', [...FIT, '--features', 'c.csv'], /--features: only safetensors files go together, got "a"/],
+  [
+    'names for a table',
+    ['fit', '--features', 'a.csv', '--attributes', 'x', '--out', 'b'],
+    /--attributes does not go with a/,
+  ],
   ['no levels', [...FIT, '--levels', '0'], /Must be a number of levels, or levels between 0 and 1/],
   ['a level of one', [...FIT, '--levels', '0.5,1'], /levels between 0 and 1/],
   ['a half level', [...FIT, '--levels', '1.5'], /levels between 0 and 1/],
