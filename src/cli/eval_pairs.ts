@@ -25,6 +25,11 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
     questions ? scoreQuestions(questions, choice) : scorePairFeatures(features!, choice)
   if (suite === 'rewardbench') checkSubsets(questions ? questions.map(({ subset, where }) => ({ subset, where })) : [])
   const scores = await score(options)
+  if (suite === 'rewardbench' && features) {
+    checkSubsets(
+      scores.questions.map(({ subset, id }) => ({ subset, where: `${features[0]}: pair ${Number(id) + 1}` })),
+    )
+  }
   const other = options.compare === undefined ? null : await score({ ...options, model: options.compare })
   if (options.outputs !== undefined) await writeOutputs(options.outputs, scores)
   const report = suite === 'rewardbench2' ? questionsReport(scores) : pairsReport(scores, other, options)

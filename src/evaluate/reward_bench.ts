@@ -109,20 +109,23 @@ export function rewardBench(
 }
 
 /**
- * Accuracies by subset from an object of results: as the leaderboard has them (a flat object), or under `extra_results` as the
- * command rewardbench writes them. Texts and names that are no subsets are left out. Throws where nothing is left.
+ * Accuracies by subset from an object of results: as the leaderboard has them (a flat object), under `extra_results` as the command
+ * rewardbench writes them, or under `subsets` as `pinball eval --json` does. Texts and names that are no subsets are left out. Throws
+ * where nothing is left.
  */
 export function readAccuracies(results: Readonly<Record<string, unknown>>, name: string): Record<string, number> {
-  const inner = results.extra_results
-  const all = typeof inner === 'object' && inner !== null ? { ...results, ...inner } : results
   const known = new Set([...SUBSETS, ...PRIOR_SETS])
   const accuracies: Record<string, number> = {}
-  for (const [key, value] of Object.entries(all)) {
-    if (!known.has(key)) continue
-    if (typeof value !== 'number' || !(value >= 0 && value <= 1)) {
-      throw new Error(`${name}: accuracy of ${key} must be a number from 0 to 1, got ${JSON.stringify(value)}`)
+  for (const part of [results, results.extra_results, results.subsets]) {
+    if (typeof part !== 'object' || part === null) continue
+    for (const [key, found] of Object.entries(part)) {
+      if (!known.has(key)) continue
+      const value = typeof found === 'object' && found !== null && 'accuracy' in found ? found.accuracy : found
+      if (typeof value !== 'number' || !(value >= 0 && value <= 1)) {
+        throw new Error(`${name}: accuracy of ${key} must be a number from 0 to 1, got ${JSON.stringify(value)}`)
+      }
+      accuracies[key] = value
     }
-    accuracies[key] = value
   }
   if (Object.keys(accuracies).length === 0) {
     throw new Error(`${name}: has no accuracy of a subset of RewardBench, as "alpacaeval-easy"`)
