@@ -266,6 +266,14 @@ test('RewardBench from accuracies and from rows', async () => {
     ...WASM,
   )
   assert.equal(same.subsets, bench.subsets)
+  const long = { ...rows[0], prompt: 'word '.repeat(1100) }
+  const some = await place.file('long.jsonl', lines(long, ...rows))
+  await place.refused(
+    ['eval', '--suite', 'rewardbench', '--data', some],
+    /long.jsonl line 1: .*--skip-invalid leaves such rows out/,
+  )
+  const kept = await run('eval', '--suite', 'rewardbench', '--data', some, '--skip-invalid', ...WASM)
+  assert.equal([kept.skipped, kept.rows, kept.subsets], [1, 3, bench.subsets])
   const masked = await run('eval', '--suite', 'rewardbench', '--data', data, '--double-bos', 'masked', ...WASM)
   const attended = await run('eval', '--suite', 'rewardbench', '--data', data, '--double-bos', 'attended', ...WASM)
   assert.equal([masked.subsets, attended.rows], [bench.subsets, 3])

@@ -92,6 +92,7 @@ export function addEval(program: Command): void {
         .choices(['off', 'masked', 'attended'])
         .default('off'),
     )
+    .option('--skip-invalid', 'leave out rows that are too long or not valid, and say how many')
     .option('--out <file>', 'also write the results: JSON', parseOut)
     .option('--outputs <file>', 'also write the scores of every row: JSON Lines', parseOut)
     .option('--json', 'print one JSON document')

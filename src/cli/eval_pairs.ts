@@ -14,6 +14,8 @@ import { readPair, readQuestion } from './eval_rows.ts'
 import { type Scores, scorePairFeatures, scoreQuestions } from './eval_scores.ts'
 import { note, print, printJson } from './output.ts'
 
+const SKIPPED_SHOWN = 5
+
 /** Scores the rows, measures, and reports. */
 export async function pairSuite(options: EvalCommand): Promise<void> {
   const start = performance.now()
@@ -26,9 +28,7 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   if (suite === 'rewardbench') checkSubsets(questions ? questions.map(({ subset, where }) => ({ subset, where })) : [])
   const scores = await score(options)
   if (suite === 'rewardbench' && features) {
-    checkSubsets(
-      scores.questions.map(({ subset, id }) => ({ subset, where: `${features[0]}: pair ${Number(id) + 1}` })),
-    )
+    checkSubsets(scores.questions)
   }
   const other = options.compare === undefined ? null : await score({ ...options, model: options.compare })
   if (options.outputs !== undefined) await writeOutputs(options.outputs, scores)
@@ -41,12 +41,16 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
     score_kind: kind,
     ...level,
     ...report.document,
+    skipped: scores.skipped.length,
     ms: performance.now() - start,
   }
   if (options.out !== undefined) {
     const text = report.leaderboard ? JSON.stringify(report.leaderboard, null, 4) : JSON.stringify(document, null, 2)
     await writeFileAtomic(options.out, [new TextEncoder().encode(`${text}\n`)])
   }
+  for (const reason of scores.skipped.slice(0, SKIPPED_SHOWN)) note(`eval: note: left out: ${reason}`)
+  if (scores.skipped.length > SKIPPED_SHOWN)
+    note(`eval: note: ${scores.skipped.length - SKIPPED_SHOWN} more rows are left out`)
   for (const line of report.notes) note(`eval: note: ${line}`)
   if (options.json) return printJson(document)
   return print(`${printable(`${scores.model} on ${scores.device}`)}, ranked by ${kind}\n\n${report.text}`)
@@ -77,6 +81,11 @@ function pairsReport({ questions, model }: Scores, other: Scores | null, options
   const named = questions.every(({ subset }) => subset !== null)
   const subsets = named ? questions.map(({ subset }) => subset!) : null
   const { subsets: own, ...all } = pairAccuracy(side(0), side(1), subsets)
+  const apart = other ? questions.findIndex(({ where }, i) => other.questions[i]?.where !== where) : -1
+  if (other && (apart >= 0 || other.questions.length !== questions.length)) {
+    const row = questions[apart]?.where ?? other.questions[questions.length].where
+    throw new Error(`--compare: ${row} can be scored by one of the models only; leave such rows out of --data`)
+  }
   const compared =
     other &&
     pairedBootstrap(pairCredits(side(0), side(1)), pairCredits(side(0, other.questions), side(1, other.questions)))

@@ -20,10 +20,13 @@ export interface ScoringOptions extends DeviceChoice, HeadChoice {
   readonly score: ScoreKind
   readonly lambda?: number
   readonly doubleBos: DoubleBos
+  readonly skipInvalid?: boolean
 }
 
 /** A scored question: the scores of its answers in order. */
 export interface Scored {
+  /** What errors call it. */
+  readonly where: string
   readonly subset: string | null
   readonly id: string | null
   readonly right: number
@@ -34,23 +37,25 @@ export interface Scores {
   readonly model: string
   readonly device: string
   readonly questions: readonly Scored[]
+  /** Why questions were left out. */
+  readonly skipped: readonly string[]
 }
 
-/** Scores all answers of the questions by the model of `options`. */
-export function scoreQuestions(questions: readonly Question[], options: ScoringOptions): Promise<Scores> {
+/** Scores all answers of the questions by the model of `options`; with `skipInvalid` without those that cannot be encoded. */
+export function scoreQuestions(all: readonly Question[], options: ScoringOptions): Promise<Scores> {
   return withModel(options, loader(options), async (model, device, compute) => {
-    const rows = encodeQuestions(model, questions, options.doubleBos)
+    const { questions, rows, skipped } = encodeQuestions(model, all, options)
     const progress = startRows()
     try {
       const found = await compute(() => model.score(rows, { lambda: options.lambda, onProgress: progress.update }))
       const points = found.map((score) => point(score, model, options))
       let at = 0
-      const scored = questions.map(({ subset, id, right, rows: own }) => {
+      const scored = questions.map(({ where, subset, id, right, rows: own }) => {
         const scores = points.slice(at, at + own.length)
         at += own.length
-        return { subset, id, right, scores }
+        return { where, subset, id, right, scores }
       })
-      return { model: model.name, device: device.name, questions: scored }
+      return { model: model.name, device: device.name, questions: scored, skipped }
     } finally {
       progress.end()
     }
@@ -68,17 +73,27 @@ function point(
   return pointScore(options.score, score, levels, options.lambda ?? usual)
 }
 
-function encodeQuestions(model: RewardModel, questions: readonly Question[], doubleBos: DoubleBos): EncodedRow[] {
-  return questions.flatMap(({ where, rows }) =>
-    rows.map((row) => {
-      try {
-        const encoded = model.encode(row, { gate: true })
-        return doubleBos === 'attended' ? repeatFirst(encoded) : encoded
-      } catch (error) {
-        throw new Error(`${where}: ${(error as Error).message}`)
-      }
-    }),
-  )
+function encodeQuestions(
+  model: RewardModel,
+  all: readonly Question[],
+  { doubleBos, skipInvalid }: ScoringOptions,
+): { readonly questions: Question[]; readonly rows: EncodedRow[]; readonly skipped: string[] } {
+  const questions: Question[] = []
+  const rows: EncodedRow[] = []
+  const skipped: string[] = []
+  for (const question of all) {
+    try {
+      const encoded = question.rows.map((row) => model.encode(row, { gate: true }))
+      rows.push(...encoded.map((row) => (doubleBos === 'attended' ? repeatFirst(row) : row)))
+      questions.push(question)
+    } catch (error) {
+      const reason = `${question.where}: ${(error as Error).message}`
+      if (!skipInvalid) throw new Error(`${reason} (--skip-invalid leaves such rows out)`)
+      skipped.push(reason)
+    }
+  }
+  if (questions.length === 0) throw new Error(`no row can be scored; the first: ${skipped[0]}`)
+  return { questions, rows, skipped }
 }
 
 /**
@@ -123,7 +138,8 @@ export async function scorePairFeatures(paths: readonly string[], options: Scori
           const scores = await heads.score(last, prompt, { lambda: options.lambda, indices })
           for (const [b, row] of rows.entries()) {
             const own = [scores[2 * b], scores[2 * b + 1]].map((score) => point(score, heads, options))
-            scored.push({ subset: pairs.subsets?.[row] ?? null, id: String(row), right: 1, scores: own })
+            const where = `${pairs.name}: pair ${row + 1}`
+            scored.push({ where, subset: pairs.subsets?.[row] ?? null, id: String(row), right: 1, scores: own })
           }
         } finally {
           last.destroy()
@@ -132,7 +148,7 @@ export async function scorePairFeatures(paths: readonly string[], options: Scori
         progress.update(first + rows.length, pairs.pairs)
       }
       heads.destroy()
-      return { model: options.model ?? EMBEDDED, device: device.name, questions: scored }
+      return { model: options.model ?? EMBEDDED, device: device.name, questions: scored, skipped: [] }
     } finally {
       progress.end()
       await device.destroy()
