@@ -12,7 +12,6 @@ export { type Accuracy, type PairAccuracy, pairAccuracy } from './evaluate/pairs
 export { type RewardBench, rewardBench, type Section } from './evaluate/reward_bench.ts'
 export { type RewardBench2, rewardBench2, type ScoredItem } from './evaluate/reward_bench_2.ts'
 export { type HttpOptions, type HttpSourceOptions, httpSource } from './files/http.ts'
-export { type HubFile, type HubListing, type HubOptions, type HubRepo, hubSource, listHub } from './files/hub.ts'
 export { type FileRecord, type RecordOptions, readRecords } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'

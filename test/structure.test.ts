@@ -84,8 +84,6 @@ const NAMES = [
   'fitQuantiles',
   'fitRidge',
   'httpSource',
-  'hubSource',
-  'listHub',
   'loadFeatureModel',
   'loadHeads',
   'loadLlama',
@@ -126,6 +124,8 @@ const NAMES = [
 ]
 const NODE_NAMES = [
   'arrayBlocks',
+  'hubSource',
+  'listHub',
   'openDirectory',
   'openFile',
   'openHub',
