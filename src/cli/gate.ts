@@ -27,7 +27,7 @@ gate of QRM (batch norm), point heads one of ArmoRM (--norm none); the model dir
 backbone: "pinball assemble" joins it with one.
 
 Examples:
-  $ pinball features --input pairs.jsonl --gate --out pairs.safetensors
+  $ pinball features --input pairs.jsonl --out pairs.safetensors
   $ pinball gate --features pairs.safetensors --heads heads.safetensors --out reward
   $ pinball gate --features pairs/ --heads heads.safetensors --out reward --epochs 1 --lr 1e-3 --save-every 30s --json
   $ pinball gate --features pairs.safetensors --heads ridge.safetensors --out armo --hidden 256 --layers 2

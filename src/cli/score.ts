@@ -50,7 +50,11 @@ export function addScore(program: Command): void {
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
     .option('--response <text>', 'a response to the prompt; may be repeated', collect)
-    .option('--input <file>', 'rows as JSON Lines; - for standard input', parseInput)
+    .option(
+      '--input <file>',
+      'rows: JSON Lines, a JSON list (plain or gzip) or Parquet; - for standard input',
+      parseInput,
+    )
     .option('--lambda <number>', "risk aversion of the utility (default: the model's)", parseLambda)
     .option('--rearrange', 'sort the quantiles of each attribute and of the mixture into ascending order')
     .option('--json', 'print one JSON document')

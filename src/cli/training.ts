@@ -1,6 +1,6 @@
 // What commands that train on pairs have in common: options, the folder, saving and resuming, progress and the report.
 
-import { type Command, InvalidArgumentError } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Device } from '../device/device.ts'
 import { type DeviceKind, openDevice } from '../device/open.ts'
 import { printable } from '../files/json.ts'
@@ -83,10 +83,11 @@ export function trainingOptions(command: Command): Command {
     )
     .option('--seed <n>', 'of initial weights, split and order', wholeNumber(0, 2 ** 31 - 1), PAIR_DEFAULTS.seed)
     .option('--log-every <steps>', 'steps between two lines of the log', wholeNumber(1, 1e9), 10)
-    .option('--save-every <time>', 'steps between two saved states, or seconds as 60s', parseSaveEvery, {
-      steps: Infinity,
-      seconds: 60,
-    })
+    .addOption(
+      new Option('--save-every <time>', 'steps between two saved states, or seconds as 60s')
+        .argParser(parseSaveEvery)
+        .default({ steps: Infinity, seconds: 60 }, '60s'),
+    )
     .option('--restart', 'begin anew, whatever --out holds of an earlier training')
   return computeOptions(command).option('--json', 'print one JSON document')
 }
