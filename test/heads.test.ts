@@ -102,6 +102,18 @@ test('writing gives the bytes that PyTorch has read', async () => {
   }
 })
 
+test('heads take the place of other heads that the configuration of their backbone tells of', async () => {
+  const { config } = await readCheckpoint(await directory('qrm'))
+  for (const name of NAMES) {
+    const own = await readCheckpoint(await directory(name))
+    const written: Record<string, Uint8Array> = {}
+    const files = encodeCheckpoint({ ...own, config: { ...config, gating_hidden_dim: 5 } })
+    for await (const { file, chunks } of files) written[file] = joined(chunks)
+    const { layout, regression, gate } = await readCheckpoint(memoryFiles(name, written))
+    assert.equal([layout, regression, gate], [own.layout, own.regression, own.gate], name)
+  }
+})
+
 test('switches: raw or debiased rewards, no transform, another mixture', async () => {
   const plain = (await scores('qrm'))[0].found
   const raw = (await scores('qrm', undefined, { rewards: 'raw' }))[0].found

@@ -113,7 +113,7 @@ function parseScore(text: string): ScoreKind {
 }
 
 async function evaluate(options: EvalCommand): Promise<void> {
-  const { suite, fromResults, data, features, out, outputs, compare, reference } = options
+  const { suite, fromResults, data, features, out, outputs, compare, reference, doubleBos } = options
   const sources = [fromResults, data, features].filter((given) => given !== undefined).length
   if (sources !== 1) usageError('exactly one of --data, --features and --from-results is needed')
   if (fromResults !== undefined && suite !== 'rewardbench')
@@ -125,6 +125,10 @@ async function evaluate(options: EvalCommand): Promise<void> {
   if (compare && (suite === 'calibration' || suite === 'rewardbench2' || fromResults !== undefined)) {
     usageError('--compare goes with --suite pairs and rewardbench only')
   }
+  if (outputs !== undefined && (suite === 'calibration' || fromResults !== undefined)) {
+    usageError('--outputs goes with --data and --features of pairs and questions only')
+  }
+  if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   for (const path of [out, outputs]) if (path !== undefined) await checkTarget(path)
   if (fromResults !== undefined) return evaluateResults(fromResults, options)
   return suite === 'calibration' ? calibrationSuite(options) : pairSuite(options)

@@ -2,7 +2,7 @@
 import { isObject, show } from '../files/json.ts'
 import type { Row } from '../reward/rows.ts'
 import type { Message } from '../text/chat.ts'
-import type { InputRow } from './rows.ts'
+import { type InputRow, ROW_FIELDS } from './rows.ts'
 
 /** A question with its answers: the right ones first, then the wrong ones. */
 export interface Question {
@@ -30,7 +30,10 @@ export function readPair({ where, row }: InputRow): Question {
   }
 }
 
-/** A row of RewardBench 2: {"prompt", "chosen": [..], "rejected": [..], "subset", "id"}. */
+/**
+ * A row of RewardBench 2: {"prompt", "chosen": [..], "rejected": [..], "subset", "id"}. As in the published program "num_correct", where
+ * it is there, says how many of the answers, chosen and then rejected, are right.
+ */
 export function readQuestion({ where, row }: InputRow): Question {
   const answers = (side: 'chosen' | 'rejected') => {
     const value = row[side]
@@ -42,7 +45,13 @@ export function readQuestion({ where, row }: InputRow): Question {
   const [right, wrong] = [answers('chosen'), answers('rejected')]
   const [subset, id] = [text(row.subset), text(row.id)]
   if (subset === null) throw new Error(`${where}: subset must be a name, got ${show(row.subset)}`)
-  return { where, rows: [...right, ...wrong], right: right.length, subset, id }
+  const rows = [...right, ...wrong]
+  const count = row.num_correct ?? right.length
+  if (!Number.isSafeInteger(count) || (count as number) < 1 || (count as number) >= rows.length) {
+    const range = `a whole number from 1 to ${rows.length - 1}`
+    throw new Error(`${where}: num_correct must be ${range}, as there are ${rows.length} answers, got ${show(count)}`)
+  }
+  return { where, rows, right: count as number, subset, id }
 }
 
 function answer(prompt: unknown, response: unknown, where: string): Row {
@@ -58,21 +67,27 @@ function isMessages(value: unknown): value is Message[] {
   return Array.isArray(value) && value.length > 0 && value.every((message) => isObject(message) && 'role' in message)
 }
 
-/** Rated rows: what is scored, and the ratings of the attributes that the model has, one number or a list of them. */
+/**
+ * Rated rows: what is scored, and the ratings of the attributes that the model has, one number or a list of them. Other fields are
+ * passed over; they are named in `unused`.
+ */
 export function readRated(
   rows: readonly InputRow[],
   attributes: readonly string[],
 ): {
   readonly rows: InputRow[]
   readonly ratings: Map<string, { readonly ratings: number[]; readonly rows: number[] }>
+  readonly unused: string[]
 } {
+  const unused = new Set<string>()
   const ratings = new Map(attributes.map((name) => [name, { ratings: [] as number[], rows: [] as number[] }]))
   const kept = rows.map(({ where, row }, n) => {
     const rest: [string, unknown][] = []
     for (const [field, value] of Object.entries(row)) {
       const own = ratings.get(field)
       if (!own) {
-        if (!['id', 'subset'].includes(field) && typeof value !== 'number' && value !== null) rest.push([field, value])
+        if (ROW_FIELDS.includes(field)) rest.push([field, value])
+        else if (field !== 'id' && field !== 'subset') unused.add(field)
         continue
       }
       for (const rating of Array.isArray(value) ? value : [value]) {
@@ -86,5 +101,5 @@ export function readRated(
     }
     return { where, row: Object.fromEntries(rest) }
   })
-  return { rows: kept, ratings }
+  return { rows: kept, ratings, unused: [...unused] }
 }

@@ -73,7 +73,7 @@ function encodeQuestions(model: RewardModel, questions: readonly Question[], dou
     rows.map((row) => {
       try {
         const encoded = model.encode(row, { gate: true })
-        return doubleBos === 'attended' ? repeatFirst(encoded) : encoded
+        return doubleBos === 'attended' ? withBos(encoded, model) : encoded
       } catch (error) {
         throw new Error(`${where}: ${(error as Error).message}`)
       }
@@ -82,12 +82,15 @@ function encodeQuestions(model: RewardModel, questions: readonly Question[], dou
 }
 
 /**
- * The row with its first token twice: what a rendered template becomes that is tokenised once more with special tokens. RewardBench masks
- * the first of the two; positions then begin at 1, which rotary embeddings do not see, so that `masked` is the row itself.
+ * The row with one more BOS: what a rendered template becomes that is tokenised once more with special tokens. RewardBench masks
+ * it where there are two then; positions begin at 1, which rotary embeddings do not see, so that `masked` is the row itself.
  */
-function repeatFirst({ input_ids: ids, gate_position: gate }: EncodedRow): EncodedRow {
+function withBos({ input_ids: ids, gate_position: gate }: EncodedRow, { name, tokenizer }: RewardModel): EncodedRow {
+  const bos = tokenizer?.bos ?? null
+  if (bos === null)
+    throw new Error(`--double-bos attended needs a bos_token in tokenizer_config.json; ${name} has none`)
   const tokens = new Uint32Array(ids.length + 1)
-  tokens[0] = ids[0]
+  tokens[0] = bos
   tokens.set(ids, 1)
   return { input_ids: tokens, ...(gate !== undefined && { gate_position: gate + 1 }) }
 }

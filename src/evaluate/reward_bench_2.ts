@@ -35,9 +35,13 @@ interface Margins {
   readonly margin: number
 }
 
-function marginsOf({ scores, right }: ScoredItem): Margins {
-  const good = scores.slice(0, right)
-  const margin = Math.min(...good) - Math.max(...scores.slice(right))
+interface Sides {
+  readonly good: number[]
+  readonly bad: number[]
+}
+
+function marginsOf({ good, bad }: Sides): Margins {
+  const margin = Math.min(...good) - Math.max(...bad)
   return { accurate: margin > 0, spread: good.length > 1 ? Math.max(...good) - Math.min(...good) : null, margin }
 }
 
@@ -47,14 +51,21 @@ function marginsOf({ scores, right }: ScoredItem): Margins {
  * margin of tied and ref does + 0.01 mean tanh(smaller margin / spread - 1), where 0 / 0 counts 0.
  */
 export function ties(items: readonly ScoredItem[]): TiesResult {
-  const refs = new Map<string, Margins>()
-  const tied = new Map<string, Margins>()
+  const sides = { ref: new Map<string, Sides>(), tied: new Map<string, Sides>() }
   for (const item of items) {
     const [, kind, id] = /^(ref|tied):(.+)$/.exec(item.id) ?? []
     if (kind === undefined)
       throw new Error(`RewardBench 2: the id of a row of Ties must be "ref:ID" or "tied:ID", got "${item.id}"`)
-    ;(kind === 'ref' ? refs : tied).set(id, marginsOf(item))
+    // Rows of one id are one question, whose answers are spread over them.
+    const own = sides[kind as keyof typeof sides]
+    const { good, bad } = own.get(id) ?? { good: [], bad: [] }
+    own.set(id, {
+      good: [...good, ...item.scores.slice(0, item.right)],
+      bad: [...bad, ...item.scores.slice(item.right)],
+    })
   }
+  const margins = (own: Map<string, Sides>) => new Map([...own].map(([id, both]) => [id, marginsOf(both)]))
+  const [refs, tied] = [margins(sides.ref), margins(sides.tied)]
   const mean = (values: readonly number[]) =>
     values.length === 0 ? 0 : values.reduce((a, b) => a + b, 0) / values.length
   // Tied questions without their version with one right answer have an accuracy, and no part in the margins.
