@@ -190,7 +190,15 @@ test('what is no layout is refused by name', async () => {
 
 test("debiasing takes scipy's penalties", () => {
   const fixture = JSON.parse(readFileSync(new URL('fixtures/debias.json', import.meta.url), 'utf8'))
-  const { transform, penalties, before, after } = debias(fixture.rewards, fixture.attributes, fixture.unwanted)
+  const told: number[] = []
+  const { transform, penalties, before, after } = debias(
+    fixture.rewards,
+    fixture.attributes,
+    fixture.unwanted,
+    undefined,
+    (done, all) => told.push(done, all),
+  )
+  assert.equal(told, [1, 5, 2, 5, 3, 5, 4, 5, 5, 5])
   assert.equal(penalties, fixture.penalties)
   close(before, fixture.before, 1e-12, 'before')
   const others = [0, 1, 3, 4]

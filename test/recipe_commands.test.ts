@@ -343,6 +343,24 @@ test('wrong usage and wrong files are refused', async () => {
     ['calibrate', '--heads', 'nowhere', '--features', 'held_out.safetensors'],
     'nowhere: no such directory',
   )
+  // Before any row is computed.
+  const few = (name: string, attributes: string[], labels: number[]) =>
+    place.save(
+      name,
+      [
+        tensor('embeddings', [2, D], new Float32Array(2 * D)),
+        tensor('labels', [2, labels.length / 2], Float32Array.from(labels)),
+      ],
+      { attributes: JSON.stringify(attributes) },
+    )
+  const calibrate = ['calibrate', '--heads', 'model', '--features']
+  await few('some.safetensors', ['helpful', 'kind'], [0, 1, 1, 0])
+  await place.refused(
+    [...calibrate, 'some.safetensors'],
+    'some.safetensors: has no ratings of "verbosity", it has "helpful", "kind"',
+  )
+  await few('none.safetensors', NAMES, [0, 1, Number.NaN, 1, 0, Number.NaN])
+  await place.refused([...calibrate, 'none.safetensors'], 'none.safetensors: ratings of "kind" are all missing')
   await place.refused(
     ['eval', '--suite', 'pairs', '--features', 'ratings.safetensors', '--model', 'model'],
     /ratings.safetensors/,
