@@ -100,6 +100,24 @@ test('rated rows keep the position of the gate; other fields are passed over and
   assert.match(more.err, /fields that are no attributes of the model: source, other, none\n/)
 })
 
+test('a pair may be written in several ways', async () => {
+  const user = { role: 'user', content: SIDES.prompt }
+  const said = (content: string) => ({ role: 'assistant', content })
+  const scores = async (row: Record<string, unknown>) => {
+    const data = await place.file('way.jsonl', lines(row))
+    await evaluate('pairs', '--data', data, '--outputs', 'way.out.jsonl')
+    return readFile(at('way.out.jsonl'), 'utf8')
+  }
+  const { prompt, chosen, rejected } = SIDES
+  const plain = await scores(SIDES)
+  for (const before of [prompt, [user], undefined]) {
+    const row = { ...(before !== undefined && { prompt: before }), chosen: [user, said(chosen)] }
+    assert.is(await scores({ ...row, rejected: { prompt, response: rejected } }), plain)
+    if (before === undefined) continue
+    assert.is(await scores({ prompt: before, chosen, rejected: [said(rejected)] }), plain)
+  }
+})
+
 test('num_correct of RewardBench 2 says how many answers are right', async () => {
   const question = { prompt: 'Name a colour.', chosen: ['Red.', 'Blue.'], rejected: ['Water.'], subset: 'Ties' }
   const score = async (...rows: Record<string, unknown>[]) => {

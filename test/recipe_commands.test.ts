@@ -332,7 +332,7 @@ test('wrong usage and wrong files are refused', async () => {
   const empty = await place.file('empty.jsonl', lines({ prompt: 'a', chosen: '', rejected: 3 }))
   await place.refused(
     ['eval', '--suite', 'pairs', '--data', empty],
-    /empty.jsonl line 1: rejected must be a text or a list of messages, got 3/,
+    /empty.jsonl line 1: rejected must be a text, a list of messages or a row, got 3/,
   )
   await place.refused(
     ['debias', '--features', 'pairs.safetensors', '--heads', 'heads.safetensors', '--out', 'x.safetensors'],

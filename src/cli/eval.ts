@@ -40,7 +40,7 @@ Suites:
   calibration   rows with ratings {"prompt", "response", ATTRIBUTE: number or list}, or --features of rated rows: coverage of every
                 level, pinball loss, CRPS, sharpness, crossings, beside the unconditional quantiles of --reference (or of the same
                 ratings)
-Prompts may be texts or lists of messages, and so may both sides of a pair. "--data hub" loads the suite's own data.
+Prompts may be texts or lists of messages, and so may responses: whole conversations, or what comes after the prompt. "--data hub" loads the suite's own data.
 
 --score is what ranks: expectation (the model's score), utility, cvar[:LEVEL], quantile:LEVEL, certainty-equivalent.
 --double-bos: RewardBench tokenises rendered templates with one BOS too many and masks the first. As rotary positions are relative that

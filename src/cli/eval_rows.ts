@@ -1,13 +1,12 @@
 // Rows of an evaluation: pairs, questions with several answers, and rated responses, as responses for the model to score.
-import { isObject, show } from '../files/json.ts'
-import type { Row } from '../reward/rows.ts'
-import type { Message } from '../text/chat.ts'
-import { type InputRow, ROW_FIELDS } from './rows.ts'
+import { show } from '../files/json.ts'
+import { type InputRow, ROW_FIELDS, responseRow } from './rows.ts'
 
 /** A question with its answers: the right ones first, then the wrong ones. */
 export interface Question {
   readonly where: string
-  readonly rows: readonly Row[]
+  /** Checked where they are encoded. */
+  readonly rows: readonly unknown[]
   readonly right: number
   readonly subset: string | null
   readonly id: string | null
@@ -23,7 +22,9 @@ export function readPair({ where, row }: InputRow): Question {
   }
   return {
     where,
-    rows: [answer(row.prompt, row.chosen, `${where}: chosen`), answer(row.prompt, row.rejected, `${where}: rejected`)],
+    rows: [row.chosen, row.rejected].map((side, i) =>
+      responseRow(row.prompt, side, `${where}: ${i === 0 ? 'chosen' : 'rejected'}`),
+    ),
     right: 1,
     subset: text(row.subset),
     id: text(row.id),
@@ -40,7 +41,7 @@ export function readQuestion({ where, row }: InputRow): Question {
     if (!Array.isArray(value) || value.length === 0) {
       throw new Error(`${where}: ${side} must be a list of at least one answer, got ${show(value)}`)
     }
-    return value.map((one: unknown) => answer(row.prompt, one, `${where}: ${side}`))
+    return value.map((one: unknown) => responseRow(row.prompt, one, `${where}: ${side}`))
   }
   const [right, wrong] = [answers('chosen'), answers('rejected')]
   const [subset, id] = [text(row.subset), text(row.id)]
@@ -52,19 +53,6 @@ export function readQuestion({ where, row }: InputRow): Question {
     throw new Error(`${where}: num_correct must be ${range}, as there are ${rows.length} answers, got ${show(count)}`)
   }
   return { where, rows, right: count as number, subset, id }
-}
-
-function answer(prompt: unknown, response: unknown, where: string): Row {
-  if (isMessages(response)) return { messages: response }
-  if (typeof response !== 'string')
-    throw new Error(`${where} must be a text or a list of messages, got ${show(response)}`)
-  if (typeof prompt === 'string') return { prompt, response }
-  if (isMessages(prompt)) return { messages: [...prompt, { role: 'assistant', content: response }] }
-  throw new Error(`${where}: prompt must be a text or a list of messages, got ${show(prompt)}`)
-}
-
-function isMessages(value: unknown): value is Message[] {
-  return Array.isArray(value) && value.length > 0 && value.every((message) => isObject(message) && 'role' in message)
 }
 
 /**
