@@ -253,6 +253,12 @@ test('scores that rank', () => {
     'certainty-equivalent',
   )
   assert.is(of('certainty-equivalent', 0), 3)
+  const bad = { score: -900, quantiles: [-900, -900, -900] }
+  assert.throws(
+    () => pointScore({ kind: 'utility' }, bad, levels, 1),
+    /the utility of lambda 1 is -Infinity; rank by certainty-equivalent/,
+  )
+  near(pointScore({ kind: 'certainty-equivalent' }, bad, levels, 1), -900, 1e-10, 'no overflow')
   near(of('cvar:0.5'), (1 + 0.5 * 2) / 1.5, 1e-15, 'cvar')
   assert.is(of('quantile:0.5'), 2)
   assert.equal(parseScoreKind('cvar'), { kind: 'cvar', level: 0.1 })

@@ -155,6 +155,13 @@ test('from ratings and pairs to a model that scores', async () => {
     assert.ok(after.attributes[name].gain > 0.1, `${name}: ${after.attributes[name].gain}`)
   }
 
+  // One that is damaged, or of other heads, is no obstacle to making it anew.
+  const kept = await readFile(at('model/calibration.safetensors'))
+  await writeFile(at('model/calibration.safetensors'), kept.subarray(0, 40))
+  await place.refused([...suite, ...WASM], /model\/calibration.safetensors: /)
+  await run('calibrate', '--heads', 'model', '--features', 'held_out.safetensors', ...WASM)
+  assert.ok(kept.equals(await readFile(at('model/calibration.safetensors'))))
+
   const pairs = await run(
     'eval',
     '--suite',

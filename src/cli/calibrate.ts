@@ -62,7 +62,10 @@ export function addCalibrate(program: Command): void {
 
 async function calibrate({ heads: folder, features, device: kind, threads, json }: CalibrateCommand): Promise<void> {
   const start = performance.now()
-  const { regression, manifest, config } = await readCheckpoint(await openDirectory(folder))
+  const files = await openDirectory(folder)
+  // What was there of a calibration is replaced; it may belong to heads that were there before these.
+  const open = (file: string) => (file === CALIBRATION_FILE ? Promise.resolve(null) : files.open(file))
+  const { regression, manifest, config } = await readCheckpoint({ ...files, open })
   const { attributes, levels } = manifest
   const K = levels.length
   const path = join(folder, CALIBRATION_FILE)
