@@ -219,6 +219,10 @@ test('from ratings and pairs to a model that scores', async () => {
   )
   assert.is.not(raw.results[0].attributes.helpful.expectation, scored.results[0].attributes.helpful.expectation)
   await place.refused(
+    ['score', '--model', 'model', '--input', 'rows.in.jsonl', ...WASM],
+    'model: has heads and no backbone, which rows of text or tokens need; join them by "pinball assemble", or give features',
+  )
+  await place.refused(
     ['assemble', '--backbone', 'backbone', '--heads', 'model', '--out', 'whole'],
     /whole: must be missing or empty/,
   )
