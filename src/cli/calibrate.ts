@@ -12,6 +12,7 @@ import {
   conformalOffset,
   encodeCalibration,
   headsDigest,
+  roundUp,
 } from '../reward/conformal.ts'
 import { predictRows } from '../reward/predict.ts'
 import { openRatings, type RatingFile } from '../reward/rating_file.ts'
@@ -152,7 +153,7 @@ function findOffsets(
       for (const [k, level] of levels.entries()) {
         const { scores, items } = scoresOf(ratings, m, (row) => values[(row * attributes.length + j) * K + k])
         const { offset, reached, ...counts } = conformalOffset(scores, items, level)
-        offsets[j * K + k] = offset
+        offsets[j * K + k] = roundUp(offset)
         if (!reached) unreachable++
         found = counts
         progress.update(j * K + k + 1, offsets.length)
