@@ -5,7 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { wilson } from '../src/evaluate/intervals.ts'
 import { close } from './assert.ts'
-import { lines, openWorkplace, qrm, root, WASM, type Workplace } from './command.ts'
+import { lines, openWorkplace, qrm, root, tensor, WASM, type Workplace } from './command.ts'
 
 let place: Workplace
 test.before(async () => {
@@ -131,6 +131,27 @@ test('num_correct of RewardBench 2 says how many answers are right', async () =>
     ['eval', '--suite', 'rewardbench2', '--data', bad],
     'bad.jsonl line 1: num_correct must be a whole number from 1 to 2, as there are 3 answers, got 3',
   )
+})
+
+test('rows that no benchmark has are refused before they are scored', async () => {
+  const question = { prompt: 'Why?', chosen: ['So.'], rejected: ['No.'], subset: 'Math', id: 1 }
+  for (const [row, message] of [
+    [{ ...question, subset: 'Maths' }, /there is no subset "Maths"; there are Factuality/],
+    [{ ...question, subset: 'Ties' }, /the id of a row of Ties must be "ref:ID" or "tied:ID", got "1"/],
+  ] as const) {
+    const data = await place.file('v2.jsonl', lines(question, row))
+    await place.refused(
+      ['eval', '--suite', 'rewardbench2', '--model', qrm, '--data', data],
+      new RegExp(`^pinball: v2.jsonl line 2: RewardBench 2: ${message.source}`),
+    )
+  }
+  await place.save('pairs.safetensors', [tensor('embeddings', [1, 2, 3], new Float32Array(6))])
+  // The heads, which have other columns, would be refused afterwards.
+  await place.refused(
+    ['eval', '--suite', 'rewardbench', '--model', qrm, '--features', 'pairs.safetensors'],
+    /pairs.safetensors: pair 1: has no "subset", which RewardBench needs/,
+  )
+  await place.refused(['eval', '--suite', 'rewardbench', '--from-results', '.'], '.: is a directory, a file is needed')
 })
 
 test('options that would do nothing are refused', async () => {

@@ -40,7 +40,8 @@ Suites:
   calibration   rows with ratings {"prompt", "response", ATTRIBUTE: number or list}, or --features of rated rows: coverage of every
                 level, pinball loss, CRPS, sharpness, crossings, beside the unconditional quantiles of --reference (or of the same
                 ratings)
-Prompts may be texts or lists of messages, and so may responses: whole conversations, or what comes after the prompt. "--data hub" loads the suite's own data.
+Prompts may be texts or lists of messages, and so may responses: whole conversations, or what comes after the prompt. "--data hub"
+loads the suite's own data.
 
 --score is what ranks: expectation (the model's score), utility, cvar[:LEVEL], quantile:LEVEL, certainty-equivalent.
 --double-bos: RewardBench tokenises rendered templates with one BOS too many and masks the first. As rotary positions are relative that
@@ -136,7 +137,8 @@ async function evaluate(options: EvalCommand): Promise<void> {
 
 async function evaluateResults(path: string, { xstest, priorSets, json, out }: EvalCommand): Promise<void> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such file' : error.code}`)
+    const known: Record<string, string> = { ENOENT: 'no such file', EISDIR: 'is a directory, a file is needed' }
+    throw new Error(`${path}: ${known[error.code ?? ''] ?? error.message}`)
   })
   const results = parseJsonObject(text, path)
   const accuracies = readAccuracies(results, path)

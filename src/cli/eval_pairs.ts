@@ -30,15 +30,16 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   const questions = features
     ? null
     : (await readEvalRows(options)).map(suite === 'rewardbench2' ? readQuestion : readPair)
-  const score = (choice: EvalCommand) =>
-    questions ? scoreQuestions(questions, choice) : scorePairFeatures(features!, choice)
-  if (suite === 'rewardbench') checkSubsets(questions ? questions.map(({ subset, where }) => ({ subset, where })) : [])
-  const scores = await score(options)
-  if (suite === 'rewardbench' && features) {
+  const check = (subsets: readonly (string | null)[]) => {
+    if (suite !== 'rewardbench') return
     checkSubsets(
-      scores.questions.map(({ subset, id }) => ({ subset, where: `${features[0]}: pair ${Number(id) + 1}` })),
+      subsets.map((subset, i) => ({ subset, where: questions?.[i].where ?? `${features![0]}: pair ${i + 1}` })),
     )
   }
+  if (questions) check(questions.map(({ subset }) => subset))
+  const score = (choice: EvalCommand) =>
+    questions ? scoreQuestions(questions, choice) : scorePairFeatures(features!, choice, check)
+  const scores = await score(options)
   const other = options.compare === undefined ? null : await score({ ...options, model: options.compare })
   if (options.outputs !== undefined) await writeOutputs(options.outputs, scores)
   const report = suite === 'rewardbench2' ? questionsReport(scores) : pairsReport(scores, other, options)

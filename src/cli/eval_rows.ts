@@ -1,4 +1,5 @@
 // Rows of an evaluation: pairs, questions with several answers, and rated responses, as responses for the model to score.
+import { checkItem } from '../evaluate/reward_bench_2.ts'
 import { show } from '../files/json.ts'
 import { type InputRow, ROW_FIELDS, responseRow } from './rows.ts'
 
@@ -46,6 +47,11 @@ export function readQuestion({ where, row }: InputRow): Question {
   const [right, wrong] = [answers('chosen'), answers('rejected')]
   const [subset, id] = [text(row.subset), text(row.id)]
   if (subset === null) throw new Error(`${where}: subset must be a name, got ${show(row.subset)}`)
+  try {
+    checkItem({ subset, id: id ?? '' })
+  } catch (error) {
+    throw new Error(`${where}: ${(error as Error).message}`)
+  }
   const rows = [...right, ...wrong]
   const count = row.num_correct ?? right.length
   if (!Number.isSafeInteger(count) || (count as number) < 1 || (count as number) >= rows.length) {

@@ -97,12 +97,17 @@ function withBos({ input_ids: ids, gate_position: gate }: EncodedRow, { name, to
 
 const BATCH = 256
 
-/** Scores pairs of features by the heads of the model directory of `options`. */
-export async function scorePairFeatures(paths: readonly string[], options: ScoringOptions): Promise<Scores> {
+/** Scores pairs of features by the heads of the model directory of `options`; `check` sees their subsets before any is computed. */
+export async function scorePairFeatures(
+  paths: readonly string[],
+  options: ScoringOptions,
+  check: (subsets: readonly (string | null)[]) => void = () => {},
+): Promise<Scores> {
   const folder = options.model ?? embeddedModel()
   const files = await openDirectory(folder)
   const pairs = await openPairs(await openFiles(await listFeatureFiles(paths)))
   try {
+    check(pairs.subsets ?? new Array<null>(pairs.pairs).fill(null))
     const device = await openDevice(options.device, { threads: options.threads })
     const progress = startProgress('pairs')
     try {
