@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert'
 import { openSafetensors, readTensorF32 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import { close } from './assert.ts'
-import { lines, openWorkplace, tensor, WASM, type Workplace } from './command.ts'
+import { lines, openWorkplace, root, tensor, WASM, type Workplace } from './command.ts'
 import { qrmFiles, randomTokens } from './qrm.ts'
 import { random } from './random.ts'
 
@@ -218,6 +218,12 @@ test('from ratings and pairs to a model that scores', async () => {
     ...WASM,
   )
   assert.is.not(raw.results[0].attributes.helpful.expectation, scored.results[0].attributes.helpful.expectation)
+  const classifier = join(root, 'test/fixtures/heads/classifier')
+  await run('assemble', '--backbone', 'backbone', '--heads', classifier, '--out', 'point')
+  const one = await place.file('one_row.jsonl', lines({ input_ids: [1, 2, 3], gate_position: 1 }))
+  const { out: text } = await place.pinball(['score', '--model', 'point', '--input', one, ...WASM])
+  assert.match(text, /1 row, 1 attribute at 1 level, lambda/)
+  assert.match(text, /\nattribute +weight +expected +50 % +[-\d.]+ +[-\d.]+\nreward +1 /)
   await place.refused(
     ['score', '--model', 'model', '--input', 'rows.in.jsonl', ...WASM],
     'model: has heads and no backbone, which rows of text or tokens need; join them by "pinball assemble", or give features',
