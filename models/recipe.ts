@@ -1,7 +1,7 @@
 // The recipe of a small reward model, by the commands that a user would give: rows, features, heads, debiasing, gate, calibration,
 // the baselines beside it, and what held-out data say about all of them. models/nano/make_reward.ts and models/reproduce.ts run it.
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { CalibrationResult } from '../src/evaluate/calibration.ts'
@@ -236,7 +236,9 @@ function run(...args: string[]): Promise<Record<string, unknown>> {
 async function once(path: string, step: () => Promise<Record<string, unknown>>): Promise<Record<string, unknown>> {
   if (existsSync(path)) return JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>
   const result = await step()
-  writeFileSync(path, `${JSON.stringify(result)}\n`)
+  // A kill leaves the whole file or none.
+  writeFileSync(`${path}.tmp`, `${JSON.stringify(result)}\n`)
+  renameSync(`${path}.tmp`, path)
   return result
 }
 

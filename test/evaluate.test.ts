@@ -97,6 +97,9 @@ test('RewardBench 2: credits of ties, the composite of the subset Ties', () => {
   near(score, 0.3 * 0.5 + 0.3 * 0.5 + 0.2 * 0.5 + 0.2 * 0.5 + (0.01 * (Math.tanh(1) - 1)) / 2, 1e-15, 'composite')
   // Alone it is accurate, and has no margin to compare.
   near(ties([item('tied:9', [1, 2], [0])]).score, 0.3, 1e-15, 'a tied question without its ref')
+  // Answers of one question in two rows: right 1 to 3, wrong 2.
+  const apart = [item('tied:3', [3], [2]), item('tied:3', [1], [0])]
+  assert.equal(ties(apart), ties([item('tied:3', [3, 1], [2, 0])]))
   assert.throws(() => ties([item('x', [1], [0])]), /must be "ref:ID" or "tied:ID"/)
   const math = { subset: 'Math', id: '', scores: [2, 1, 1, 1], right: 1 }
   const all = rewardBench2([math, { ...math, scores: [0, 1, 1, 1] }, ...items])
@@ -141,6 +144,8 @@ test('the paired bootstrap sees a difference, and none where there is none', () 
   near(worse.interval[1] - worse.interval[0], 2 * 1.96 * Math.sqrt((q * (1 - q)) / 500), 0.006, 'width')
   const same = pairedBootstrap(credits(0.6), credits(0.6))
   assert.equal([same.difference, same.p, same.mcnemar], [0, 1, 1])
+  // Where no resampled difference reaches 0, p is still that of the measured one among them.
+  assert.is(pairedBootstrap([1, 1, 1], [0, 0, 0], { samples: 999 }).p, 2 / 1000)
   assert.equal(
     pairedBootstrap(credits(0.5), credits(0.6), { seed: 4 }),
     pairedBootstrap(credits(0.5), credits(0.6), { seed: 4 }),
@@ -248,6 +253,12 @@ test('scores that rank', () => {
     'certainty-equivalent',
   )
   assert.is(of('certainty-equivalent', 0), 3)
+  const bad = { score: -900, quantiles: [-900, -900, -900] }
+  assert.throws(
+    () => pointScore({ kind: 'utility' }, bad, levels, 1),
+    /the utility of lambda 1 is -Infinity; rank by certainty-equivalent/,
+  )
+  near(pointScore({ kind: 'certainty-equivalent' }, bad, levels, 1), -900, 1e-10, 'no overflow')
   near(of('cvar:0.5'), (1 + 0.5 * 2) / 1.5, 1e-15, 'cvar')
   assert.is(of('quantile:0.5'), 2)
   assert.equal(parseScoreKind('cvar'), { kind: 'cvar', level: 0.1 })

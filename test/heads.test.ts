@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert'
 import { openSafetensors, readTensor, readTensorF32 } from '../src/files/safetensors.ts'
 import { type ModelFiles, memoryFiles, memorySource } from '../src/files/source.ts'
 import { readCheckpoint } from '../src/reward/checkpoint.ts'
-import { conformalOffset, encodeCalibration, headsDigest } from '../src/reward/conformal.ts'
+import { conformalOffset, encodeCalibration, headsDigest, roundUp } from '../src/reward/conformal.ts'
 import { debias, PENALTIES, spearman } from '../src/reward/debias.ts'
 import { encodeCheckpoint } from '../src/reward/encode.ts'
 import { type HeadOptions, loadHeads } from '../src/reward/heads.ts'
@@ -102,6 +102,18 @@ test('writing gives the bytes that PyTorch has read', async () => {
   }
 })
 
+test('heads take the place of other heads that the configuration of their backbone tells of', async () => {
+  const { config } = await readCheckpoint(await directory('qrm'))
+  for (const name of NAMES) {
+    const own = await readCheckpoint(await directory(name))
+    const written: Record<string, Uint8Array> = {}
+    const files = encodeCheckpoint({ ...own, config: { ...config, gating_hidden_dim: 5 } })
+    for await (const { file, chunks } of files) written[file] = joined(chunks)
+    const { layout, regression, gate } = await readCheckpoint(memoryFiles(name, written))
+    assert.equal([layout, regression, gate], [own.layout, own.regression, own.gate], name)
+  }
+})
+
 test('switches: raw or debiased rewards, no transform, another mixture', async () => {
   const plain = (await scores('qrm'))[0].found
   const raw = (await scores('qrm', undefined, { rewards: 'raw' }))[0].found
@@ -178,7 +190,15 @@ test('what is no layout is refused by name', async () => {
 
 test("debiasing takes scipy's penalties", () => {
   const fixture = JSON.parse(readFileSync(new URL('fixtures/debias.json', import.meta.url), 'utf8'))
-  const { transform, penalties, before, after } = debias(fixture.rewards, fixture.attributes, fixture.unwanted)
+  const told: number[] = []
+  const { transform, penalties, before, after } = debias(
+    fixture.rewards,
+    fixture.attributes,
+    fixture.unwanted,
+    undefined,
+    (done, all) => told.push(done, all),
+  )
+  assert.equal(told, [1, 5, 2, 5, 3, 5, 4, 5, 5, 5])
   assert.equal(penalties, fixture.penalties)
   close(before, fixture.before, 1e-12, 'before')
   const others = [0, 1, 3, 4]
@@ -242,6 +262,21 @@ test('conformal offsets: order statistics, shares of items, levels that are too 
   })
   assert.equal(conformalOffset([Number.NaN, 2], [0, 1], 0.5).offset, 2)
   assert.throws(() => conformalOffset([Number.NaN], [0], 0.5), /at least one rating/)
+})
+
+test('offsets are rounded so that ratings stay covered', () => {
+  const draw = random(10)
+  const [quantiles, ratings] = [draw.normal(2000), draw.normal(2000)]
+  let below = 0
+  for (const [i, rating] of ratings.entries()) {
+    const exact = rating - quantiles[i]
+    const up = roundUp(exact)
+    assert.ok(up === Math.fround(up) && Math.fround(quantiles[i] + up) >= rating, `${rating} ${quantiles[i]}`)
+    assert.ok(Math.abs(up - exact) <= 2 ** -23 * Math.abs(exact))
+    if (Math.fround(quantiles[i] + Math.fround(exact)) < rating) below++
+  }
+  assert.ok(below > 0, 'rounding to the nearest would have lost some')
+  assert.equal([0, 1, -1, 1e-46, -1e-46].map(roundUp), [0, 1, -1, 2 ** -149, -0])
 })
 
 test('a calibration belongs to its heads, and is added to their values', async () => {

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert'
 import { openSafetensors, readTensorF32 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import { close } from './assert.ts'
-import { lines, openWorkplace, tensor, WASM, type Workplace } from './command.ts'
+import { lines, openWorkplace, root, tensor, WASM, type Workplace } from './command.ts'
 import { qrmFiles, randomTokens } from './qrm.ts'
 import { random } from './random.ts'
 
@@ -155,6 +155,13 @@ test('from ratings and pairs to a model that scores', async () => {
     assert.ok(after.attributes[name].gain > 0.1, `${name}: ${after.attributes[name].gain}`)
   }
 
+  // One that is damaged, or of other heads, is no obstacle to making it anew.
+  const kept = await readFile(at('model/calibration.safetensors'))
+  await writeFile(at('model/calibration.safetensors'), kept.subarray(0, 40))
+  await place.refused([...suite, ...WASM], /model\/calibration.safetensors: /)
+  await run('calibrate', '--heads', 'model', '--features', 'held_out.safetensors', ...WASM)
+  assert.ok(kept.equals(await readFile(at('model/calibration.safetensors'))))
+
   const pairs = await run(
     'eval',
     '--suite',
@@ -211,6 +218,16 @@ test('from ratings and pairs to a model that scores', async () => {
     ...WASM,
   )
   assert.is.not(raw.results[0].attributes.helpful.expectation, scored.results[0].attributes.helpful.expectation)
+  const classifier = join(root, 'test/fixtures/heads/classifier')
+  await run('assemble', '--backbone', 'backbone', '--heads', classifier, '--out', 'point')
+  const one = await place.file('one_row.jsonl', lines({ input_ids: [1, 2, 3], gate_position: 1 }))
+  const { out: text } = await place.pinball(['score', '--model', 'point', '--input', one, ...WASM])
+  assert.match(text, /1 row, 1 attribute at 1 level, lambda/)
+  assert.match(text, /\nattribute +weight +expected +50 % +[-\d.]+ +[-\d.]+\nreward +1 /)
+  await place.refused(
+    ['score', '--model', 'model', '--input', 'rows.in.jsonl', ...WASM],
+    'model: has heads and no backbone, which rows of text or tokens need; join them by "pinball assemble", or give features',
+  )
   await place.refused(
     ['assemble', '--backbone', 'backbone', '--heads', 'model', '--out', 'whole'],
     /whole: must be missing or empty/,
@@ -340,7 +357,7 @@ test('wrong usage and wrong files are refused', async () => {
   const empty = await place.file('empty.jsonl', lines({ prompt: 'a', chosen: '', rejected: 3 }))
   await place.refused(
     ['eval', '--suite', 'pairs', '--data', empty],
-    /empty.jsonl line 1: rejected must be a text or a list of messages, got 3/,
+    /empty.jsonl line 1: rejected must be a text, a list of messages or a row, got 3/,
   )
   await place.refused(
     ['debias', '--features', 'pairs.safetensors', '--heads', 'heads.safetensors', '--out', 'x.safetensors'],
@@ -351,6 +368,24 @@ test('wrong usage and wrong files are refused', async () => {
     ['calibrate', '--heads', 'nowhere', '--features', 'held_out.safetensors'],
     'nowhere: no such directory',
   )
+  // Before any row is computed.
+  const few = (name: string, attributes: string[], labels: number[]) =>
+    place.save(
+      name,
+      [
+        tensor('embeddings', [2, D], new Float32Array(2 * D)),
+        tensor('labels', [2, labels.length / 2], Float32Array.from(labels)),
+      ],
+      { attributes: JSON.stringify(attributes) },
+    )
+  const calibrate = ['calibrate', '--heads', 'model', '--features']
+  await few('some.safetensors', ['helpful', 'kind'], [0, 1, 1, 0])
+  await place.refused(
+    [...calibrate, 'some.safetensors'],
+    'some.safetensors: has no ratings of "verbosity", it has "helpful", "kind"',
+  )
+  await few('none.safetensors', NAMES, [0, 1, Number.NaN, 1, 0, Number.NaN])
+  await place.refused([...calibrate, 'none.safetensors'], 'none.safetensors: ratings of "kind" are all missing')
   await place.refused(
     ['eval', '--suite', 'pairs', '--features', 'ratings.safetensors', '--model', 'model'],
     /ratings.safetensors/,

@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Command, Option } from 'commander'
 import { type DeviceKind, openDevice } from '../device/open.ts'
-import { openDirectory, writeFileAtomic } from '../files/disk.ts'
+import { checkTarget, openDirectory, writeFileAtomic } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import { readCheckpoint } from '../reward/checkpoint.ts'
 import {
@@ -12,6 +12,7 @@ import {
   conformalOffset,
   encodeCalibration,
   headsDigest,
+  roundUp,
 } from '../reward/conformal.ts'
 import { predictRows } from '../reward/predict.ts'
 import { openRatings, type RatingFile } from '../reward/rating_file.ts'
@@ -20,6 +21,7 @@ import { listFeatureFiles, openFiles } from './feature_files.ts'
 import { computeOptions, parseFeatures, usageError } from './options.ts'
 import { note, print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
+import { withoutInterruptHandler } from './signals.ts'
 
 interface CalibrateCommand {
   readonly heads: string
@@ -61,9 +63,14 @@ export function addCalibrate(program: Command): void {
 
 async function calibrate({ heads: folder, features, device: kind, threads, json }: CalibrateCommand): Promise<void> {
   const start = performance.now()
-  const { regression, manifest, config } = await readCheckpoint(await openDirectory(folder))
+  const files = await openDirectory(folder)
+  // What was there of a calibration is replaced; it may belong to heads that were there before these.
+  const open = (file: string) => (file === CALIBRATION_FILE ? Promise.resolve(null) : files.open(file))
+  const { regression, manifest, config } = await readCheckpoint({ ...files, open })
   const { attributes, levels } = manifest
   const K = levels.length
+  const path = join(folder, CALIBRATION_FILE)
+  await checkTarget(path)
   const sources = await openFiles(await listFeatureFiles(features))
   const device = await openDevice(kind, { threads })
   const progress = startProgress('rows')
@@ -75,33 +82,15 @@ async function calibrate({ heads: folder, features, device: kind, threads, json 
         `${name}: must have the ${config.hidden_size} columns that the heads of ${folder} are for, got ${columns}`,
       )
     }
+    checkRated(ratings, attributes)
+    if (ratings.weights) note('calibrate: note: label_weights are not used; every item counts alike')
     const values = await predictRows(device, ratings.features, regression, {
       onProgress: (done, rows) => progress.update(done, rows),
     })
-    const offsets = new Float32Array(attributes.length * K)
-    const about: CalibratedAttribute[] = []
-    for (const [j, attribute] of attributes.entries()) {
-      const m = ratings.attributes.indexOf(attribute)
-      if (m < 0)
-        throw new Error(
-          `${name}: has no ratings of ${show(attribute)}, it has ${ratings.attributes.map(show).join(', ')}`,
-        )
-      let unreachable = 0
-      let found = { items: 0, ratings: 0 }
-      for (const [k, level] of levels.entries()) {
-        const { scores, items } = scoresOf(ratings, m, (row) => values[(row * attributes.length + j) * K + k])
-        if (scores.length === 0) throw new Error(`${name}: ratings of ${show(attribute)} are all missing`)
-        const { offset, reached, ...counts } = conformalOffset(scores, items, level)
-        offsets[j * K + k] = offset
-        if (!reached) unreachable++
-        found = counts
-      }
-      about.push({ name: attribute, ...found, unreachable })
-    }
-    const heads = await headsDigest(regression)
-    const path = join(folder, CALIBRATION_FILE)
-    await writeFileAtomic(path, encodeCalibration({ offsets, attributes: about, heads }))
     progress.end()
+    const { offsets, about } = await findOffsets(ratings, attributes, levels, values)
+    const heads = await headsDigest(regression)
+    await writeFileAtomic(path, encodeCalibration({ offsets, attributes: about, heads }))
     const far = about.filter(({ unreachable }) => unreachable > 0)
     if (far.length > 0) {
       note(
@@ -132,6 +121,47 @@ async function calibrate({ heads: folder, features, device: kind, threads, json 
     await device.destroy()
     for (const source of sources) await source.close()
   }
+}
+
+/** Throws unless every attribute has a rating, before anything is computed. */
+function checkRated({ name, labels, attributes: rated }: RatingFile, attributes: readonly string[]): void {
+  for (const attribute of attributes) {
+    const m = rated.indexOf(attribute)
+    if (m < 0) throw new Error(`${name}: has no ratings of ${show(attribute)}, it has ${rated.map(show).join(', ')}`)
+    let i = m
+    while (i < labels.length && Number.isNaN(labels[i])) i += rated.length
+    if (i >= labels.length) throw new Error(`${name}: ratings of ${show(attribute)} are all missing`)
+  }
+}
+
+/** The offsets [M, K] for the values [R, M, K] of the heads; one sort of the ratings each, which may take a while. */
+function findOffsets(
+  ratings: RatingFile,
+  attributes: readonly string[],
+  levels: readonly number[],
+  values: Float32Array,
+): Promise<{ readonly offsets: Float32Array; readonly about: CalibratedAttribute[] }> {
+  const K = levels.length
+  const offsets = new Float32Array(attributes.length * K)
+  const about: CalibratedAttribute[] = []
+  const progress = startProgress('quantiles')
+  return withoutInterruptHandler(async () => {
+    for (const [j, attribute] of attributes.entries()) {
+      const m = ratings.attributes.indexOf(attribute)
+      let unreachable = 0
+      let found = { items: 0, ratings: 0 }
+      for (const [k, level] of levels.entries()) {
+        const { scores, items } = scoresOf(ratings, m, (row) => values[(row * attributes.length + j) * K + k])
+        const { offset, reached, ...counts } = conformalOffset(scores, items, level)
+        offsets[j * K + k] = roundUp(offset)
+        if (!reached) unreachable++
+        found = counts
+        progress.update(j * K + k + 1, offsets.length)
+      }
+      about.push({ name: attribute, ...found, unreachable })
+    }
+    return { offsets, about }
+  }).finally(progress.end)
 }
 
 /** Differences of the ratings of attribute m and what is predicted for their rows, with these rows. */

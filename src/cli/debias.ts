@@ -13,6 +13,7 @@ import { listFeatureFiles, openFiles, stateRows } from './feature_files.ts'
 import { computeOptions, parseFeatures, parseOut, realNumber, usageError } from './options.ts'
 import { print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
+import { withoutInterruptHandler } from './signals.ts'
 
 interface DebiasCommand {
   readonly features: string[]
@@ -81,7 +82,10 @@ async function run(options: DebiasCommand): Promise<void> {
     const unwanted = unwantedIndex(heads, options.attribute)
     const rewards = await predict(heads, options)
     const count = heads.attributes.length
-    const result = debias(rewards, count, unwanted, threshold)
+    const progress = startProgress('attributes')
+    const result = await withoutInterruptHandler(async () =>
+      debias(rewards, count, unwanted, threshold, progress.update),
+    ).finally(progress.end)
     const opened = await openSafetensors(file)
     const tensors: TensorData[] = []
     for (const info of opened.tensors.values()) {

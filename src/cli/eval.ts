@@ -40,7 +40,8 @@ Suites:
   calibration   rows with ratings {"prompt", "response", ATTRIBUTE: number or list}, or --features of rated rows: coverage of every
                 level, pinball loss, CRPS, sharpness, crossings, beside the unconditional quantiles of --reference (or of the same
                 ratings)
-Prompts may be texts or lists of messages, and so may both sides of a pair. "--data hub" loads the suite's own data.
+Prompts may be texts or lists of messages, and so may responses: whole conversations, or what comes after the prompt. "--data hub"
+loads the suite's own data.
 
 --score is what ranks: expectation (the model's score), utility, cvar[:LEVEL], quantile:LEVEL, certainty-equivalent.
 --double-bos: RewardBench tokenises rendered templates with one BOS too many and masks the first. As rotary positions are relative that
@@ -114,7 +115,7 @@ function parseScore(text: string): ScoreKind {
 }
 
 async function evaluate(options: EvalCommand): Promise<void> {
-  const { suite, fromResults, data, features, out, outputs, compare, reference } = options
+  const { suite, fromResults, data, features, out, outputs, compare, reference, doubleBos } = options
   const sources = [fromResults, data, features].filter((given) => given !== undefined).length
   if (sources !== 1) usageError('exactly one of --data, --features and --from-results is needed')
   if (fromResults !== undefined && suite !== 'rewardbench')
@@ -126,6 +127,10 @@ async function evaluate(options: EvalCommand): Promise<void> {
   if (compare && (suite === 'calibration' || suite === 'rewardbench2' || fromResults !== undefined)) {
     usageError('--compare goes with --suite pairs and rewardbench only')
   }
+  if (outputs !== undefined && (suite === 'calibration' || fromResults !== undefined)) {
+    usageError('--outputs goes with --data and --features of pairs and questions only')
+  }
+  if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   for (const path of [out, outputs]) if (path !== undefined) await checkTarget(path)
   if (fromResults !== undefined) return evaluateResults(fromResults, options)
   return suite === 'calibration' ? calibrationSuite(options) : pairSuite(options)
@@ -133,7 +138,8 @@ async function evaluate(options: EvalCommand): Promise<void> {
 
 async function evaluateResults(path: string, { xstest, priorSets, json, out }: EvalCommand): Promise<void> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such file' : error.code}`)
+    const known: Record<string, string> = { ENOENT: 'no such file', EISDIR: 'is a directory, a file is needed' }
+    throw new Error(`${path}: ${known[error.code ?? ''] ?? error.message}`)
   })
   const results = parseJsonObject(text, path)
   const accuracies = readAccuracies(results, path)

@@ -56,14 +56,13 @@ export async function calibrationSuite(options: EvalCommand): Promise<void> {
     unconditional: options.reference ? 'quantiles of --reference' : 'quantiles of the same ratings',
     attributes: results,
     mean: { pinball: mean('pinball'), crps: mean('crps'), coverage_error: mean('coverage_error') },
-    ms: performance.now() - start,
   }
   if (options.out !== undefined) {
     await writeFileAtomic(options.out, [new TextEncoder().encode(`${JSON.stringify(document, null, 2)}\n`)])
   }
   if (missing.length > 0)
     note(`eval: note: --reference has no ratings of ${missing.join(', ')}; theirs are compared with themselves`)
-  if (options.json) return printJson(document)
+  if (options.json) return printJson({ ...document, ms: performance.now() - start })
   const head = [
     'attribute',
     'items',
@@ -162,7 +161,9 @@ function predictFeatures(paths: readonly string[], options: EvalCommand): Promis
 async function predictRated(options: EvalCommand): Promise<Predicted> {
   const given = await readEvalRows(options)
   return withModel(options, loader({ ...options, rewards: 'raw' }), async (model, device, compute) => {
-    const { rows, ratings } = readRated(given, model.attributes)
+    const { rows, ratings, unused } = readRated(given, model.attributes)
+    if (unused.length > 0)
+      note(`eval: note: fields that are no attributes of the model: ${printable(unused.join(', '))}`)
     const encoded = encodeAll(model, rows, true)
     const progress = startRows()
     try {

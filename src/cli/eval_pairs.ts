@@ -1,15 +1,24 @@
 // The suites of pairs and questions: rewardbench, rewardbench2, pairs.
 
 import { pairedBootstrap, wilson } from '../evaluate/intervals.ts'
-import { pairAccuracy, pairCredits, weightedInterval } from '../evaluate/pairs.ts'
-import { PRIOR_SETS, rewardBench, type Section, SUBSETS, subsetCounts } from '../evaluate/reward_bench.ts'
+import { type Accuracy, pairAccuracy, pairCredits, weightedInterval } from '../evaluate/pairs.ts'
+import {
+  PRIOR_SETS,
+  PRIOR_WEIGHT,
+  type RewardBench,
+  rewardBench,
+  type Section,
+  SUBSETS,
+  subsetCounts,
+  type Xstest,
+} from '../evaluate/reward_bench.ts'
 import { rewardBench2 } from '../evaluate/reward_bench_2.ts'
 import { writeFileAtomic } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import { table } from './draw.ts'
 import type { EvalCommand } from './eval.ts'
 import { readEvalRows } from './eval_data.ts'
-import { accuracyTable, comparisonLine, four, sectionTable } from './eval_report.ts'
+import { accuracyTable, type Basis, comparisonLine, four, sectionTable } from './eval_report.ts'
 import { readPair, readQuestion } from './eval_rows.ts'
 import { type Scores, scorePairFeatures, scoreQuestions } from './eval_scores.ts'
 import { note, print, printJson } from './output.ts'
@@ -23,13 +32,16 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   const questions = features
     ? null
     : (await readEvalRows(options)).map(suite === 'rewardbench2' ? readQuestion : readPair)
-  const score = (choice: EvalCommand) =>
-    questions ? scoreQuestions(questions, choice) : scorePairFeatures(features!, choice)
-  if (suite === 'rewardbench') checkSubsets(questions ? questions.map(({ subset, where }) => ({ subset, where })) : [])
-  const scores = await score(options)
-  if (suite === 'rewardbench' && features) {
-    checkSubsets(scores.questions)
+  const check = (subsets: readonly (string | null)[]) => {
+    if (suite !== 'rewardbench') return
+    checkSubsets(
+      subsets.map((subset, i) => ({ subset, where: questions?.[i].where ?? `${features![0]}: pair ${i + 1}` })),
+    )
   }
+  if (questions) check(questions.map(({ subset }) => subset))
+  const score = (choice: EvalCommand) =>
+    questions ? scoreQuestions(questions, choice) : scorePairFeatures(features!, choice, check)
+  const scores = await score(options)
   const other = options.compare === undefined ? null : await score({ ...options, model: options.compare })
   if (options.outputs !== undefined) await writeOutputs(options.outputs, scores)
   const report = suite === 'rewardbench2' ? questionsReport(scores) : pairsReport(scores, other, options)
@@ -42,7 +54,6 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
     ...level,
     ...report.document,
     skipped: scores.skipped.length,
-    ms: performance.now() - start,
   }
   if (options.out !== undefined) {
     const text = report.leaderboard ? JSON.stringify(report.leaderboard, null, 4) : JSON.stringify(document, null, 2)
@@ -52,7 +63,8 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   if (scores.skipped.length > SKIPPED_SHOWN)
     note(`eval: note: ${scores.skipped.length - SKIPPED_SHOWN} more rows are left out`)
   for (const line of report.notes) note(`eval: note: ${line}`)
-  if (options.json) return printJson(document)
+  // Files have no times, so that the same evaluation writes the same bytes.
+  if (options.json) return printJson({ ...document, ms: performance.now() - start })
   return print(`${printable(`${scores.model} on ${scores.device}`)}, ranked by ${kind}\n\n${report.text}`)
 }
 
@@ -97,11 +109,7 @@ function pairsReport({ questions, model }: Scores, other: Scores | null, options
   const accuracies = Object.fromEntries(Object.entries(own).map(([name, { accuracy }]) => [name, accuracy]))
   const { xstest, priorSets } = options
   const bench = rewardBench(accuracies, { xstest, priorSets })
-  const intervals: Record<string, [number, number]> = {}
-  for (const section of Object.keys(bench.sections) as Section[]) {
-    const parts = Object.entries(subsetCounts(section, xstest)).filter(([name]) => name in own)
-    intervals[section] = weightedInterval(parts.map(([name, weight]) => ({ ...own[name], weight })))
-  }
+  const known = basesOf(own, bench, xstest)
   const chat = { model, model_type: 'Custom Classifier', chat_template: 'tokenizer' }
   return {
     document: {
@@ -109,15 +117,49 @@ function pairsReport({ questions, model }: Scores, other: Scores | null, options
       xstest,
       subsets: own,
       sections: bench.sections,
-      section_intervals: intervals,
+      section_intervals: Object.fromEntries(
+        Object.entries(known.sections).map(([name, { interval }]) => [name, interval]),
+      ),
+      section_rows: Object.fromEntries(Object.entries(known.sections).map(([name, { rows }]) => [name, rows])),
       ...(bench.priorSets !== undefined && { prior_sets: bench.priorSets }),
       score: bench.score,
+      score_interval: known.score?.interval ?? null,
       missing: bench.missing,
       ...comparison,
     },
     leaderboard: Object.fromEntries(Object.entries({ ...accuracies, ...chat }).sort(([a], [b]) => (a < b ? -1 : 1))),
-    text: `${text}\n${sectionTable(bench, intervals)}${line}`,
+    text: `${text}\n${sectionTable(bench, known)}${line}`,
     notes: bench.missing.length > 0 ? [`there are no rows of ${bench.missing.join(', ')}`] : [],
+  }
+}
+
+interface Part {
+  readonly accuracy: number
+  readonly rows: number
+  readonly weight: number
+}
+
+/** Intervals and rows of the sections, of the prior sets and of the score, from the accuracies of the subsets and their weights. */
+function basesOf(own: Readonly<Record<string, Accuracy>>, bench: RewardBench, xstest: Xstest) {
+  const shares = (weights: Readonly<Record<string, number>>, whole: number): Part[] => {
+    const there = Object.entries(weights).filter(([name]) => name in own)
+    const total = there.reduce((sum, [, weight]) => sum + weight, 0)
+    return there.map(([name, weight]) => ({ ...own[name], weight: (whole * weight) / total }))
+  }
+  const basis = (parts: readonly Part[]): Basis => ({
+    interval: weightedInterval(parts),
+    rows: parts.reduce((sum, { rows }) => sum + rows, 0),
+  })
+  const sections = Object.keys(bench.sections).map(
+    (name) => [name, shares(subsetCounts(name as Section, xstest), 1)] as const,
+  )
+  const prior = shares(Object.fromEntries(PRIOR_SETS.map((name) => [name, 1])), PRIOR_WEIGHT)
+  const all = [...sections.flatMap(([, parts]) => parts), ...(bench.priorSets === undefined ? [] : prior)]
+  return {
+    sections: Object.fromEntries(sections.map(([name, parts]) => [name, basis(parts)])),
+    prior: basis(prior),
+    // A section without rows counts as 0 in the score, of which no interval can tell.
+    score: sections.every(([, parts]) => parts.length > 0) ? basis(all) : null,
   }
 }
 

@@ -9,19 +9,30 @@ export const four = (value: number): string => value.toFixed(4)
 
 const range = ([low, high]: readonly [number, number]): string => `${four(low)} - ${four(high)}`
 
-/** Sections and score of RewardBench; intervals by section where rows are known. */
+/** What the accuracy of a section or of all of them rests on. */
+export interface Basis {
+  readonly interval: readonly [number, number]
+  readonly rows: number
+}
+
+/** Sections and score of RewardBench; by section, and for the score, intervals and rows where they are known. */
 export function sectionTable(
   { sections, priorSets, score }: RewardBench,
-  intervals: Readonly<Record<string, readonly [number, number]>> | null,
+  known: {
+    readonly sections: Readonly<Record<string, Basis>>
+    readonly prior: Basis
+    readonly score: Basis | null
+  } | null,
 ): string {
-  const lines = Object.entries(sections).map(([name, value]) => [
+  const line = (name: string, value: number, basis: Basis | null = null) => [
     name,
     four(value),
-    ...(intervals ? [range(intervals[name])] : []),
-  ])
-  if (priorSets !== undefined) lines.push(['Prior Sets (half)', four(priorSets), ...(intervals ? [''] : [])])
-  lines.push(['score', four(score), ...(intervals ? [''] : [])])
-  return `${table([['section', 'accuracy', ...(intervals ? ['95 %'] : [])], ...lines], [1, 2])}\n`
+    ...(basis ? [range(basis.interval), String(basis.rows)] : []),
+  ]
+  const lines = Object.entries(sections).map(([name, value]) => line(name, value, known?.sections[name]))
+  if (priorSets !== undefined) lines.push(line('Prior Sets (half)', priorSets, known?.prior))
+  lines.push(line('score', score, known?.score))
+  return `${table([['section', 'accuracy', ...(known ? ['95 %', 'rows'] : [])], ...lines], [1, 2, 3])}\n`
 }
 
 /** A line for each subset, and one for all. */

@@ -1,13 +1,13 @@
 // Rows of an evaluation: pairs, questions with several answers, and rated responses, as responses for the model to score.
-import { isObject, show } from '../files/json.ts'
-import type { Row } from '../reward/rows.ts'
-import type { Message } from '../text/chat.ts'
-import type { InputRow } from './rows.ts'
+import { checkItem } from '../evaluate/reward_bench_2.ts'
+import { show } from '../files/json.ts'
+import { type InputRow, ROW_FIELDS, responseRow } from './rows.ts'
 
 /** A question with its answers: the right ones first, then the wrong ones. */
 export interface Question {
   readonly where: string
-  readonly rows: readonly Row[]
+  /** Checked where they are encoded. */
+  readonly rows: readonly unknown[]
   readonly right: number
   readonly subset: string | null
   readonly id: string | null
@@ -23,56 +23,65 @@ export function readPair({ where, row }: InputRow): Question {
   }
   return {
     where,
-    rows: [answer(row.prompt, row.chosen, `${where}: chosen`), answer(row.prompt, row.rejected, `${where}: rejected`)],
+    rows: [row.chosen, row.rejected].map((side, i) =>
+      responseRow(row.prompt, side, `${where}: ${i === 0 ? 'chosen' : 'rejected'}`),
+    ),
     right: 1,
     subset: text(row.subset),
     id: text(row.id),
   }
 }
 
-/** A row of RewardBench 2: {"prompt", "chosen": [..], "rejected": [..], "subset", "id"}. */
+/**
+ * A row of RewardBench 2: {"prompt", "chosen": [..], "rejected": [..], "subset", "id"}. As in the published program "num_correct", where
+ * it is there, says how many of the answers, chosen and then rejected, are right.
+ */
 export function readQuestion({ where, row }: InputRow): Question {
   const answers = (side: 'chosen' | 'rejected') => {
     const value = row[side]
     if (!Array.isArray(value) || value.length === 0) {
       throw new Error(`${where}: ${side} must be a list of at least one answer, got ${show(value)}`)
     }
-    return value.map((one: unknown) => answer(row.prompt, one, `${where}: ${side}`))
+    return value.map((one: unknown) => responseRow(row.prompt, one, `${where}: ${side}`))
   }
   const [right, wrong] = [answers('chosen'), answers('rejected')]
   const [subset, id] = [text(row.subset), text(row.id)]
   if (subset === null) throw new Error(`${where}: subset must be a name, got ${show(row.subset)}`)
-  return { where, rows: [...right, ...wrong], right: right.length, subset, id }
+  try {
+    checkItem({ subset, id: id ?? '' })
+  } catch (error) {
+    throw new Error(`${where}: ${(error as Error).message}`)
+  }
+  const rows = [...right, ...wrong]
+  const count = row.num_correct ?? right.length
+  if (!Number.isSafeInteger(count) || (count as number) < 1 || (count as number) >= rows.length) {
+    const range = `a whole number from 1 to ${rows.length - 1}`
+    throw new Error(`${where}: num_correct must be ${range}, as there are ${rows.length} answers, got ${show(count)}`)
+  }
+  return { where, rows, right: count as number, subset, id }
 }
 
-function answer(prompt: unknown, response: unknown, where: string): Row {
-  if (isMessages(response)) return { messages: response }
-  if (typeof response !== 'string')
-    throw new Error(`${where} must be a text or a list of messages, got ${show(response)}`)
-  if (typeof prompt === 'string') return { prompt, response }
-  if (isMessages(prompt)) return { messages: [...prompt, { role: 'assistant', content: response }] }
-  throw new Error(`${where}: prompt must be a text or a list of messages, got ${show(prompt)}`)
-}
-
-function isMessages(value: unknown): value is Message[] {
-  return Array.isArray(value) && value.length > 0 && value.every((message) => isObject(message) && 'role' in message)
-}
-
-/** Rated rows: what is scored, and the ratings of the attributes that the model has, one number or a list of them. */
+/**
+ * Rated rows: what is scored, and the ratings of the attributes that the model has, one number or a list of them. Other fields are
+ * passed over; they are named in `unused`.
+ */
 export function readRated(
   rows: readonly InputRow[],
   attributes: readonly string[],
 ): {
   readonly rows: InputRow[]
   readonly ratings: Map<string, { readonly ratings: number[]; readonly rows: number[] }>
+  readonly unused: string[]
 } {
+  const unused = new Set<string>()
   const ratings = new Map(attributes.map((name) => [name, { ratings: [] as number[], rows: [] as number[] }]))
   const kept = rows.map(({ where, row }, n) => {
     const rest: [string, unknown][] = []
     for (const [field, value] of Object.entries(row)) {
       const own = ratings.get(field)
       if (!own) {
-        if (!['id', 'subset'].includes(field) && typeof value !== 'number' && value !== null) rest.push([field, value])
+        if (ROW_FIELDS.includes(field)) rest.push([field, value])
+        else if (field !== 'id' && field !== 'subset') unused.add(field)
         continue
       }
       for (const rating of Array.isArray(value) ? value : [value]) {
@@ -86,5 +95,5 @@ export function readRated(
     }
     return { where, row: Object.fromEntries(rest) }
   })
-  return { rows: kept, ratings }
+  return { rows: kept, ratings, unused: [...unused] }
 }

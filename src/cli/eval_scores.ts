@@ -84,7 +84,7 @@ function encodeQuestions(
   for (const question of all) {
     try {
       const encoded = question.rows.map((row) => model.encode(row, { gate: true }))
-      rows.push(...encoded.map((row) => (doubleBos === 'attended' ? repeatFirst(row) : row)))
+      rows.push(...encoded.map((row) => (doubleBos === 'attended' ? withBos(row, model) : row)))
       questions.push(question)
     } catch (error) {
       const reason = `${question.where}: ${(error as Error).message}`
@@ -97,24 +97,32 @@ function encodeQuestions(
 }
 
 /**
- * The row with its first token twice: what a rendered template becomes that is tokenised once more with special tokens. RewardBench masks
- * the first of the two; positions then begin at 1, which rotary embeddings do not see, so that `masked` is the row itself.
+ * The row with one more BOS: what a rendered template becomes that is tokenised once more with special tokens. RewardBench masks
+ * it where there are two then; positions begin at 1, which rotary embeddings do not see, so that `masked` is the row itself.
  */
-function repeatFirst({ input_ids: ids, gate_position: gate }: EncodedRow): EncodedRow {
+function withBos({ input_ids: ids, gate_position: gate }: EncodedRow, { name, tokenizer }: RewardModel): EncodedRow {
+  const bos = tokenizer?.bos ?? null
+  if (bos === null)
+    throw new Error(`--double-bos attended needs a bos_token in tokenizer_config.json; ${name} has none`)
   const tokens = new Uint32Array(ids.length + 1)
-  tokens[0] = ids[0]
+  tokens[0] = bos
   tokens.set(ids, 1)
   return { input_ids: tokens, ...(gate !== undefined && { gate_position: gate + 1 }) }
 }
 
 const BATCH = 256
 
-/** Scores pairs of features by the heads of the model directory of `options`. */
-export async function scorePairFeatures(paths: readonly string[], options: ScoringOptions): Promise<Scores> {
+/** Scores pairs of features by the heads of the model directory of `options`; `check` sees their subsets before any is computed. */
+export async function scorePairFeatures(
+  paths: readonly string[],
+  options: ScoringOptions,
+  check: (subsets: readonly (string | null)[]) => void = () => {},
+): Promise<Scores> {
   const folder = options.model ?? embeddedModel()
   const files = await openDirectory(folder)
   const pairs = await openPairs(await openFiles(await listFeatureFiles(paths)))
   try {
+    check(pairs.subsets ?? new Array<null>(pairs.pairs).fill(null))
     const device = await openDevice(options.device, { threads: options.threads })
     const progress = startProgress('pairs')
     try {

@@ -1,9 +1,9 @@
 // Rows for `pinball features`: ratings with labels of one or several raters, or pairs; those of one shard are kept.
 import { createHash } from 'node:crypto'
-import { isObject, show } from '../files/json.ts'
+import { show } from '../files/json.ts'
 import type { FeatureModel } from '../reward/features.ts'
 import type { EncodedRow } from '../reward/rows.ts'
-import { eachRow, ROW_FIELDS, readLabel } from './rows.ts'
+import { eachRow, ROW_FIELDS, readLabel, responseRow } from './rows.ts'
 import { type Shard, shardOf } from './shards.ts'
 
 export type RowId = string | number
@@ -150,21 +150,8 @@ function takeWeights(row: Record<string, unknown>, count: number, field: string 
 
 function takePair({ prompt, chosen, rejected, subset }: Record<string, unknown>): Taken {
   if (subset !== undefined && typeof subset !== 'string') throw new Error(`subset must be a text, got ${show(subset)}`)
-  const sides = [readSide(prompt, chosen, 'chosen'), readSide(prompt, rejected, 'rejected')]
+  const sides = [responseRow(prompt, chosen, 'chosen'), responseRow(prompt, rejected, 'rejected')]
   return { sides, labels: [], weights: null, subset: subset ?? null }
-}
-
-/** A response as a row: its text after the prompt, a conversation (after the prompt's, where that is one), or a row of its own. */
-function readSide(prompt: unknown, response: unknown, side: string): unknown {
-  if (isObject(response)) return response
-  const before = Array.isArray(prompt) ? prompt : null
-  if (Array.isArray(response)) return { messages: [...(before ?? []), ...response] }
-  if (typeof response !== 'string') {
-    throw new Error(`${side} must be a text, a list of messages or a row, got ${show(response)}`)
-  }
-  if (before) return { messages: [...before, { role: 'assistant', content: response }] }
-  if (prompt === undefined) throw new Error(`${side} is a text, so the row needs a "prompt"`)
-  return { prompt, response }
 }
 
 /** A row as tokens, both sides of a pair. */

@@ -80,6 +80,43 @@ export function readLabel(value: unknown, where: string): number {
   return value
 }
 
+/**
+ * A response to a prompt as a row: a text; a list of messages, which is the whole conversation or what comes after the prompt; or a row
+ * of its own. The prompt is a text or a list of messages. Throws on others; `what` is what errors call the response.
+ */
+export function responseRow(prompt: unknown, response: unknown, what: string): unknown {
+  if (isObject(response)) return response
+  if (typeof response !== 'string' && !Array.isArray(response)) {
+    throw new Error(`${what} must be a text, a list of messages or a row, got ${show(response)}`)
+  }
+  const before = Array.isArray(prompt)
+    ? prompt
+    : typeof prompt === 'string'
+      ? [{ role: 'user', content: prompt }]
+      : null
+  if (typeof response === 'string') {
+    if (before === null) throw new Error(`${what} is a text, so the row needs a "prompt", got ${show(prompt)}`)
+    if (typeof prompt === 'string') return { prompt, response }
+    return { messages: [...before, { role: 'assistant', content: response }] }
+  }
+  const whole =
+    before === null || (typeof prompt === 'string' ? roleOf(response[0]) !== 'assistant' : begins(response, before))
+  return { messages: whole ? response : [...before, ...response] }
+}
+
+const roleOf = (message: unknown): unknown => (isObject(message) ? message.role : undefined)
+
+/** Whether a conversation begins with all the messages of another. */
+function begins(messages: readonly unknown[], first: readonly unknown[]): boolean {
+  const contentOf = (message: unknown) => (isObject(message) ? message.content : undefined)
+  return (
+    messages.length > first.length &&
+    first.every(
+      (message, i) => roleOf(message) === roleOf(messages[i]) && contentOf(message) === contentOf(messages[i]),
+    )
+  )
+}
+
 /** Checks and encodes every row before any is computed; with `gate`, each must have a gate position. */
 export function encodeAll(model: FeatureModel, rows: readonly InputRow[], gate: boolean): EncodedRow[] {
   return rows.map(({ where, row }) => {

@@ -142,7 +142,8 @@ export function heading(model: RewardModel, device: Device, rows: number, lambda
   const count = `${rows} ${rows === 1 ? 'row' : 'rows'}`
   const { attributes: names, levels } = model
   const where = printable(`${model.name} on ${device.description}`)
-  return `${where}: ${count}, ${names.length} attributes at ${levels.length} levels, lambda ${lambda}\n`
+  const many = (n: number, what: string) => `${n} ${what}${n === 1 ? '' : 's'}`
+  return `${where}: ${count}, ${many(names.length, 'attribute')} at ${many(levels.length, 'level')}, lambda ${lambda}\n`
 }
 
 /** A line for each row: score, utility, three quantiles, drawing, the beginning of the response. */
@@ -175,13 +176,14 @@ export function attributes(model: RewardModel, result: Score): string {
     names.map((name) => result.attributes[name].quantiles),
     28,
   )
-  const outer = [levels[0], levels[levels.length - 1]]
+  const outer = levels.length === 1 ? [levels[0]] : [levels[0], levels[levels.length - 1]]
   const lines = names.map((name) => {
     const { expectation, quantiles } = result.attributes[name]
     const ends = outer.map((level) => figure(nearest(quantiles, levels, level)))
     return [name, figure(result.gate[name]), figure(expectation), ...ends, sketch(quantiles, levels, scale)]
   })
-  return table([['attribute', 'weight', 'expected', ...outer.map(percent), axis(scale)], ...lines], [1, 2, 3, 4])
+  const numeric = Array.from({ length: 2 + outer.length }, (_, i) => i + 1)
+  return table([['attribute', 'weight', 'expected', ...outer.map(percent), axis(scale)], ...lines], numeric)
 }
 
 function percent(level: number): string {

@@ -22,7 +22,7 @@ export interface PairedDifference {
   readonly difference: number
   /** 95 % percentile interval of the bootstrap over rows. */
   readonly interval: [number, number]
-  /** Two-sided, from the bootstrap: twice the smaller share of differences at or beyond 0. */
+  /** Two-sided, from the bootstrap: twice the smaller share of differences at or beyond 0, the one that was measured among them. */
   readonly p: number
   /** Rows that only the first, or only the second, gets (more) right, and the exact two-sided p of McNemar's test. */
   readonly firstOnly: number
@@ -32,8 +32,8 @@ export interface PairedDifference {
 }
 
 /**
- * Two models' credits for the same rows [N], in [0, 1], compared by resampling rows with replacement. `groups` [N], if given, are
- * resampled as wholes (subsets or prompts). The same seed gives the same result.
+ * Two models' credits for the same rows [N], in [0, 1], compared by resampling rows with replacement. The same seed gives the same
+ * result.
  */
 export function pairedBootstrap(
   first: ArrayLike<number>,
@@ -58,8 +58,9 @@ export function pairedBootstrap(
   }
   means.sort()
   const at = (share: number) => means[Math.min(samples - 1, Math.floor(share * samples))]
-  const below = means.filter((value) => value <= 0).length / samples
-  const above = means.filter((value) => value >= 0).length / samples
+  // With the measured difference itself counted (Davison and Hinkley 1997, 4.2.2), a p of 0 is never claimed.
+  const share = (test: (value: number) => boolean) => (means.filter(test).length + 1) / (samples + 1)
+  const [below, above] = [share((value) => value <= 0), share((value) => value >= 0)]
   const firstOnly = differences.filter((value) => value > 0).length
   const secondOnly = differences.filter((value) => value < 0).length
   return {

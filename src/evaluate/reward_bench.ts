@@ -45,7 +45,7 @@ export type Section = keyof typeof SECTIONS
 
 /** Unweighted, as the leaderboard has them since the pku sets were taken out. */
 export const PRIOR_SETS: readonly string[] = ['anthropic_helpful', 'anthropic_hhh', 'shp', 'summarize']
-const PRIOR_WEIGHT = 0.5
+export const PRIOR_WEIGHT = 0.5
 
 /** Names of all subsets of the four sections. */
 export const SUBSETS: readonly string[] = Object.values(SECTIONS).flatMap((subsets) => Object.keys(subsets))

@@ -21,6 +21,16 @@ export function bestOf(scores: readonly number[]): number {
   return scores[0] === top ? 1 / scores.filter((score) => score === top).length : 0
 }
 
+const TIES_ID = /^(ref|tied):(.+)$/s
+
+/** Throws on unknown domains, and in Ties on ids that do not say which questions go together. */
+export function checkItem({ subset, id }: Pick<ScoredItem, 'subset' | 'id'>): void {
+  if (!DOMAINS.includes(subset))
+    throw new Error(`RewardBench 2: there is no subset ${JSON.stringify(subset)}; there are ${DOMAINS.join(', ')}`)
+  if (subset === TIES && !TIES_ID.test(id))
+    throw new Error(`RewardBench 2: the id of a row of Ties must be "ref:ID" or "tied:ID", got ${JSON.stringify(id)}`)
+}
+
 export interface TiesResult {
   readonly score: number
   readonly tiedAccuracy: number
@@ -35,9 +45,13 @@ interface Margins {
   readonly margin: number
 }
 
-function marginsOf({ scores, right }: ScoredItem): Margins {
-  const good = scores.slice(0, right)
-  const margin = Math.min(...good) - Math.max(...scores.slice(right))
+interface Sides {
+  readonly good: number[]
+  readonly bad: number[]
+}
+
+function marginsOf({ good, bad }: Sides): Margins {
+  const margin = Math.min(...good) - Math.max(...bad)
   return { accurate: margin > 0, spread: good.length > 1 ? Math.max(...good) - Math.min(...good) : null, margin }
 }
 
@@ -47,14 +61,20 @@ function marginsOf({ scores, right }: ScoredItem): Margins {
  * margin of tied and ref does + 0.01 mean tanh(smaller margin / spread - 1), where 0 / 0 counts 0.
  */
 export function ties(items: readonly ScoredItem[]): TiesResult {
-  const refs = new Map<string, Margins>()
-  const tied = new Map<string, Margins>()
+  const sides = { ref: new Map<string, Sides>(), tied: new Map<string, Sides>() }
   for (const item of items) {
-    const [, kind, id] = /^(ref|tied):(.+)$/.exec(item.id) ?? []
-    if (kind === undefined)
-      throw new Error(`RewardBench 2: the id of a row of Ties must be "ref:ID" or "tied:ID", got "${item.id}"`)
-    ;(kind === 'ref' ? refs : tied).set(id, marginsOf(item))
+    checkItem(item)
+    const [, kind, id] = TIES_ID.exec(item.id)!
+    // Rows of one id are one question, whose answers are spread over them.
+    const own = sides[kind as keyof typeof sides]
+    const { good, bad } = own.get(id) ?? { good: [], bad: [] }
+    own.set(id, {
+      good: [...good, ...item.scores.slice(0, item.right)],
+      bad: [...bad, ...item.scores.slice(item.right)],
+    })
   }
+  const margins = (own: Map<string, Sides>) => new Map([...own].map(([id, both]) => [id, marginsOf(both)]))
+  const [refs, tied] = [margins(sides.ref), margins(sides.tied)]
   const mean = (values: readonly number[]) =>
     values.length === 0 ? 0 : values.reduce((a, b) => a + b, 0) / values.length
   // Tied questions without their version with one right answer have an accuracy, and no part in the margins.
@@ -90,8 +110,7 @@ export interface RewardBench2 {
 
 /** Scores of all domains. Throws on unknown domains. */
 export function rewardBench2(items: readonly ScoredItem[]): RewardBench2 {
-  const unknown = items.find(({ subset }) => !DOMAINS.includes(subset))
-  if (unknown) throw new Error(`RewardBench 2: there is no subset "${unknown.subset}"; there are ${DOMAINS.join(', ')}`)
+  for (const item of items) checkItem(item)
   const subsets: Record<string, { score: number; rows: number }> = {}
   let tied: TiesResult | null = null
   for (const domain of DOMAINS) {

@@ -59,6 +59,20 @@ export function conformalOffset(
   return { offset: scores[place], reached: at !== undefined, items: counts.size, ratings: kept.length }
 }
 
+/**
+ * The smallest f32 that is at least x. An offset rounded down would leave a rating that was to be covered a hair above its quantile, and
+ * of discrete ratings all that are equal; rounded up, the sum with the quantile is at least the rating also in f32.
+ */
+export function roundUp(x: number): number {
+  const near = Math.fround(x)
+  if (near >= x) return near
+  const value = Float32Array.of(near)
+  const bits = new Int32Array(value.buffer)
+  // The bits of floats of one sign are in the order of their size; above the largest negative one is -0.
+  bits[0] += near < 0 ? -1 : 1
+  return value[0]
+}
+
 /** SHA-256 over heads, by which a calibration knows its own. */
 export async function headsDigest(regression: {
   readonly weight: Float32Array

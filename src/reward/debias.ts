@@ -23,12 +23,16 @@ export interface Debiased {
   readonly after: readonly number[]
 }
 
-/** Penalties from rewards [R, M] and the index of the unwanted attribute. Throws below two rows, and on NaN and infinity. */
+/**
+ * Penalties from rewards [R, M] and the index of the unwanted attribute; `onProgress` is called after each of the M attributes, which
+ * take up to 25 sorts of R values. Throws below two rows, and on NaN and infinity.
+ */
 export function debias(
   rewards: ArrayLike<number>,
   attributes: number,
   unwanted: number,
   threshold = THRESHOLD,
+  onProgress: (done: number, attributes: number) => void = () => {},
 ): Debiased {
   const rows = rewards.length / attributes
   if (!Number.isSafeInteger(rows) || rows < 2) {
@@ -51,6 +55,7 @@ export function debias(
     const found = j === unwanted ? undefined : PENALTIES.find((p) => correlation(p) <= threshold)
     penalties.push(found ?? 1)
     after.push(correlation(found ?? 1))
+    onProgress(j + 1, attributes)
   }
   const transform = new Float32Array(attributes * attributes)
   for (let j = 0; j < attributes; j++) transform[j * attributes + j] = 1

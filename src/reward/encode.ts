@@ -109,13 +109,20 @@ function splitShards(infos: readonly TensorInfo[], limit: number, heads: TensorD
   return shards
 }
 
-function configJson({ layout, config, manifest, gate, regression }: Checkpoint): Record<string, unknown> {
+/** What config.json says about heads: of a backbone that had others nothing of it may stay. */
+const HEAD_KEYS = ['num_objectives', 'num_quantiles', 'gating_temperature', 'gating_n_hidden', 'gating_hidden_dim']
+
+function configJson(checkpoint: Checkpoint): Record<string, unknown> {
+  const own = headConfig(checkpoint)
+  const all = Object.entries({ ...checkpoint.config, ...own })
+  return Object.fromEntries(all.filter(([key]) => key in own || !HEAD_KEYS.includes(key)))
+}
+
+function headConfig({ layout, manifest, gate, regression }: Checkpoint): Record<string, unknown> {
   const outputs = manifest.attributes.length * manifest.levels.length
   const hidden = { hidden_size: regression.weight.length / outputs }
-  if (layout === 'classifier')
-    return { ...config, ...hidden, architectures: ['LlamaForSequenceClassification'], num_labels: 1 }
+  if (layout === 'classifier') return { ...hidden, architectures: ['LlamaForSequenceClassification'], num_labels: 1 }
   return {
-    ...config,
     ...hidden,
     architectures: ['LlamaForRewardModelWithGating'],
     num_objectives: manifest.attributes.length,

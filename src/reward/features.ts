@@ -108,6 +108,15 @@ export async function loadFeatureModel(
   }
 }
 
+/** A directory of heads looks like a model, and is not one that can read text or tokens. */
+function checkBackbone(tensors: ReadonlyMap<string, unknown>, name: string): void {
+  const heads = tensors.has('regression_layer.weight') || tensors.has('score.weight')
+  if (!heads || [...tensors.keys()].some((tensor) => tensor.startsWith('model.'))) return
+  throw new Error(
+    `${name}: has heads and no backbone, which rows of text or tokens need; join them by "pinball assemble", or give features`,
+  )
+}
+
 /** Loads backbone, manifest and tokenizer of a model directory. */
 export async function loadBackbone(device: Device, files: ModelFiles, options: ModelOptions = {}): Promise<Backbone> {
   const batchTokens = options.batchTokens ?? (device.kind === 'wasm' ? 512 : 2048)
@@ -119,6 +128,7 @@ export async function loadBackbone(device: Device, files: ModelFiles, options: M
   const tensors = await openModelTensors(files)
   let llama: Llama
   try {
+    checkBackbone(tensors, files.name)
     llama = await loadLlama(device, files, { tensors })
   } catch (error) {
     await closeTensors(tensors)

@@ -35,7 +35,7 @@ export function parseScoreKind(text: string): ScoreKind {
   throw new Error(`a score must be one of ${KINDS}, got ${JSON.stringify(text)}`)
 }
 
-/** The number that ranks, larger is better. `levels` [K] are those of the quantiles. */
+/** The number that ranks, larger is better. `levels` [K] are those of the quantiles. Throws on utilities beyond float64. */
 export function pointScore(
   kind: ScoreKind,
   { score, quantiles }: Pick<HeadScore, 'score' | 'quantiles'>,
@@ -46,7 +46,7 @@ export function pointScore(
     case 'expectation':
       return score
     case 'utility':
-      return utility(quantiles, lambda)
+      return checkUtility(utility(quantiles, lambda), lambda)
     case 'cvar':
       return cvar(quantiles, kind.level)
     case 'quantile':
@@ -54,4 +54,12 @@ export function pointScore(
     case 'certainty-equivalent':
       return lambda === 0 ? expectation(quantiles) : entropic(quantiles, lambda)
   }
+}
+
+/** Infinite ones would all tie. */
+function checkUtility(value: number, lambda: number): number {
+  if (Number.isFinite(value)) return value
+  throw new Error(
+    `the utility of lambda ${lambda} is ${value}; rank by certainty-equivalent, which orders alike and does not overflow`,
+  )
 }
