@@ -90,8 +90,8 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
       const labels = ['heads', 'calibration', 'heldout'].includes(name) ? ['--labels', attributes.join(',')] : []
       const files = ['--input', at('rows', `${name}.jsonl`), '--out', at('features', `${name}.safetensors`)]
       const made = await run('features', '--model', model, '--skip-invalid', ...files, ...labels)
-      const { skipped } = JSON.parse(readFileSync(made.manifest as string, 'utf8')) as { skipped: unknown[] }
-      leftOut[name] = skipped.length
+      const { skipped } = JSON.parse(readFileSync(made.manifest as string, 'utf8')) as { skipped: number }
+      leftOut[name] = skipped
     }
   })
   const features = (name: string) => ['--features', at('features', `${name}.safetensors`)]
