@@ -9,6 +9,8 @@ import { runRecipe } from './recipe.ts'
 const HELP = `usage: npm run reproduce -- --model DIR --data DIR --work DIR [--limit N] [--hidden N]
 
   --model DIR   model directory with a Llama backbone and its tokenizer, as SmolLM2-135M-Instruct
+                (test/fixtures/smollm2.py makes it); where its chats are not those of Llama 3, its pinball.json must
+                have the "gate_pattern": the tokens that the chat template puts before an answer
   --data DIR    folder with vader-multirater, emobank, fed-dialogue, hh-rlhf-test, llmbar, humanevalpack and prometheus-eval
   --work DIR    where everything is made; what is there already is taken as it is
   --limit N     rows of each set and part at most, the first by hash (default: all)

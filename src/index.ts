@@ -1,5 +1,5 @@
 // The public names that work in every runtime, one by one. Node adds files and folders: node.ts.
-export { ATTRIBUTES } from './data/attribute_sets.ts'
+export { ATTRIBUTES } from './data/attributes.ts'
 export type { AttributeSet, Dataset, RankedRow, RankedSet, RatedRow } from './data/dataset.ts'
 export { attributeRows, type DataFile, type DataInput, type RowReport, rankedRows, startReport } from './data/rows.ts'
 export { DATASETS, findDatasets } from './data/table.ts'

@@ -2,32 +2,10 @@
 //
 // Source: the paper's appendix; names and order of the attributes as the published ArmoRM and QRM models have them.
 import { isObject, show } from '../files/json.ts'
+import { ATTRIBUTES } from './attributes.ts'
 import type { Attribute, AttributeSet, RatedRow } from './dataset.ts'
 import { asPair, FormError, field, messages, objects, text, texts, Unusable } from './fields.ts'
 import { BOOLEAN, levels, normaliseAll, type Scale, UNIT } from './scale.ts'
-
-/** The 19 attributes of the published models, in their order. */
-export const ATTRIBUTES = [
-  'helpsteer-helpfulness',
-  'helpsteer-correctness',
-  'helpsteer-coherence',
-  'helpsteer-complexity',
-  'helpsteer-verbosity',
-  'ultrafeedback-overall_score',
-  'ultrafeedback-instruction_following',
-  'ultrafeedback-truthfulness',
-  'ultrafeedback-honesty',
-  'ultrafeedback-helpfulness',
-  'beavertails-is_safe',
-  'prometheus-score',
-  'argilla-overall_quality',
-  'argilla-judge_lm',
-  'code-complexity',
-  'code-style',
-  'code-explanation',
-  'code-instruction-following',
-  'code-readability',
-] as const
 
 const MIDDLES =
   'the normalisation is not published; n levels are taken as the middles of n equal parts, as HelpSteer does'

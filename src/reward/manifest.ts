@@ -1,4 +1,5 @@
 // The manifest pinball.json of a model directory: what a checkpoint does not say about how to use it.
+import { ATTRIBUTES } from '../data/attributes.ts'
 import { isObject, parseJsonObject, printable, show } from '../files/json.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
 import type { BosPolicy } from '../text/chat.ts'
@@ -148,35 +149,13 @@ export function orderWeights(weights: FixedWeights, attributes: readonly string[
   if (unknown !== undefined) {
     throw new Error(`${where}: there is no attribute ${show(unknown)}; there are ${attributes.map(show).join(', ')}`)
   }
-  return Float32Array.from(attributes, (name) => weights[name] ?? 0)
+  return Float32Array.from(attributes, (name) => (Object.hasOwn(weights, name) ? weights[name] : 0))
 }
 
-// The attributes of ArmoRM in the order of its regression layer; models with five objectives use the HelpSteer ones.
-const ARMORM_ATTRIBUTES = [
-  'helpsteer-helpfulness',
-  'helpsteer-correctness',
-  'helpsteer-coherence',
-  'helpsteer-complexity',
-  'helpsteer-verbosity',
-  'ultrafeedback-overall_score',
-  'ultrafeedback-instruction_following',
-  'ultrafeedback-truthfulness',
-  'ultrafeedback-honesty',
-  'ultrafeedback-helpfulness',
-  'beavertails-is_safe',
-  'prometheus-score',
-  'argilla-overall_quality',
-  'argilla-judge_lm',
-  'code-complexity',
-  'code-style',
-  'code-explanation',
-  'code-instruction-following',
-  'code-readability',
-]
 const HELPSTEER_COUNT = 5
 
 /** Names for M attributes where the manifest gives none: those of the published models for 19 and 5, objective_0 ... else. */
 export function attributeNames(count: number): string[] {
-  if (count === ARMORM_ATTRIBUTES.length || count === HELPSTEER_COUNT) return ARMORM_ATTRIBUTES.slice(0, count)
+  if (count === ATTRIBUTES.length || count === HELPSTEER_COUNT) return ATTRIBUTES.slice(0, count)
   return Array.from({ length: count }, (_, i) => `objective_${i}`)
 }
