@@ -115,6 +115,8 @@ const HEAD_KEYS = ['num_objectives', 'num_quantiles', 'gating_temperature', 'gat
 function configJson(checkpoint: Checkpoint): Record<string, unknown> {
   const own = headConfig(checkpoint)
   const all = Object.entries({ ...checkpoint.config, ...own })
+  // A gate without hidden layers has no width to say, and keeps what its configuration had.
+  if (checkpoint.gate) own.gating_hidden_dim ??= checkpoint.config.gating_hidden_dim
   return Object.fromEntries(all.filter(([key]) => key in own || !HEAD_KEYS.includes(key)))
 }
 
