@@ -5,7 +5,6 @@ import * as assert from 'uvu/assert'
 import { ATTRIBUTE_SETS, MERGED_SETS } from '../src/data/attribute_sets.ts'
 import { ATTRIBUTES } from '../src/data/attributes.ts'
 import type { AttributeSet, Dataset, RankedSet } from '../src/data/dataset.ts'
-import { drawText, repeats, threshold } from '../src/data/draw.ts'
 import { EVALUATION_SETS, PREFERENCE_SETS } from '../src/data/preference_sets.ts'
 import {
   attributeRows,
@@ -382,20 +381,6 @@ test('preferences: a limit draws of each set, the folder of HH-RLHF names the su
   assert.is(rows[0].subset, 'helpful-base')
   const again = await read([set], [text('helpful-base/train.jsonl.gz', ...all.reverse())], 10)
   assert.equal(new Set(again.rows.map(({ id }) => id)), new Set(rows.map(({ id }) => id)))
-})
-
-test('draws are even and ids of similar texts differ; thresholds count different draws', () => {
-  const count = 20_000
-  const found = Array.from({ length: count }, (_, n) => drawText(`text ${n}`, 7))
-  assert.is(new Set(found.map(({ id }) => id)).size, count)
-  const cells = new Array<number>(16).fill(0)
-  for (const { draw } of found) cells[Math.floor((draw / 2 ** 53) * 16)]++
-  // A count is binomial; six standard deviations of sqrt(count / 16 * 15 / 16).
-  for (const cell of cells) assert.ok(Math.abs(cell - count / 16) < 6 * Math.sqrt((count / 16) * (15 / 16)), `${cells}`)
-  assert.is(drawText('a', 1).id, drawText('a', 2).id)
-  assert.is.not(drawText('a', 1).draw, drawText('a', 2).draw)
-  assert.equal([threshold([3, 1, 1, 2], 2), threshold([3, 1, 1, 2], 3), threshold([], 1)], [2, Infinity, Infinity])
-  assert.equal([...repeats([3, 1, 1, 2, 1])], [[1, 3]])
 })
 
 test.run()
