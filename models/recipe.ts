@@ -2,7 +2,7 @@
 // the baselines beside it, and what held-out data say about all of them. models/nano/make_reward.ts and models/reproduce.ts run it.
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { CalibrationResult } from '../src/evaluate/calibration.ts'
 import type { PairAccuracy } from '../src/evaluate/pairs.ts'
@@ -25,7 +25,7 @@ export interface Recipe {
 
 export interface SystemAccuracy {
   /** By test set, then by subset. */
-  readonly [set: string]: PairAccuracy & { readonly comparison?: unknown }
+  readonly [set: string]: PairAccuracy & { readonly model: string; readonly comparison?: { readonly model: string } }
 }
 
 export interface Metrics {
@@ -166,17 +166,10 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
     )
     const systems: Record<string, SystemAccuracy> = {}
     for (const [system, options] of Object.entries(choices(at))) {
-      const own: Record<string, PairAccuracy> = {}
+      const own: Record<string, SystemAccuracy[string]> = {}
       for (const set of TEST_SETS) {
         const compare = system === 'QRM' ? ['--compare', at('armorm')] : []
-        own[set] = (await run(
-          'eval',
-          '--suite',
-          'pairs',
-          ...features(set),
-          ...options,
-          ...compare,
-        )) as unknown as PairAccuracy
+        own[set] = named(await run('eval', '--suite', 'pairs', ...features(set), ...options, ...compare))
       }
       systems[system] = own
     }
@@ -204,6 +197,13 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
       minutes,
     }
   })
+}
+
+/** An accuracy with its heads directories by name: where WORK lies is nothing that a reader of the metrics has. */
+function named(result: Record<string, unknown>): SystemAccuracy[string] {
+  const strip = (one: object) => ('model' in one ? { ...one, model: basename(String(one.model)) } : one)
+  const { comparison } = result
+  return strip(comparison ? { ...result, comparison: strip(comparison) } : result) as unknown as SystemAccuracy[string]
 }
 
 /** How each system is evaluated: its heads directory and its switches. */

@@ -22,6 +22,16 @@ test('the tables of the card are those of metrics.json', () => {
   assert.throws(() => fillCard('no markers', metrics), /must have the markers/)
 })
 
+test('metrics name the heads, not where they lay when they were measured', () => {
+  const names = ['qrm', 'armorm', 'bradley_terry']
+  for (const system of SYSTEMS) {
+    for (const { model, comparison } of Object.values(metrics.systems[system])) {
+      assert.ok(names.includes(model), model)
+      if (comparison) assert.is(comparison.model, 'armorm')
+    }
+  }
+})
+
 test('calibrated levels are covered within 0.02 on average, for every attribute', () => {
   assert.equal(Object.keys(metrics.attributes), [...ATTRIBUTES])
   for (const [name, { calibrated }] of Object.entries(metrics.attributes)) {
