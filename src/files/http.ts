@@ -1,6 +1,6 @@
 // Files over HTTP: read by byte ranges, with requests that are repeated and short answers that are resumed. Any runtime.
 import { printable } from './json.ts'
-import { checkRange, memorySource, type Source } from './source.ts'
+import { checkRange, joinBytes, memorySource, type Source } from './source.ts'
 
 export interface HttpOptions {
   /** Instead of the global fetch: for proxies and tests. */
@@ -238,15 +238,7 @@ async function readWhole(url: string, options: HttpOptions & { name: string }, l
       dropped = true
     }
     dropped ||= announced !== null && encoded === 'identity' && Number(announced) !== bytes
-    if (!dropped) {
-      const whole = new Uint8Array(bytes)
-      let at = 0
-      for (const part of parts) {
-        whole.set(part, at)
-        at += part.length
-      }
-      return whole
-    }
+    if (!dropped) return joinBytes(parts)
     if (failures >= (options.retries ?? 5)) {
       throw new UnreachableError(
         `${options.name}: the connection drops after ${bytes} bytes again and again; try later`,

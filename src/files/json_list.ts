@@ -1,6 +1,6 @@
 // A JSON file that holds one list, streamed element by element: files of rows are larger than the longest string.
 import { parseJson } from './json.ts'
-import { decodeUtf8 } from './source.ts'
+import { decodeUtf8, joinBytes } from './source.ts'
 
 // One element is one row: the bound of a line of JSON Lines.
 const ELEMENT_LIMIT_BYTES = 64 * 2 ** 20
@@ -22,7 +22,7 @@ export async function* readJsonList(
   let keptBytes = 0
   const parse = (last: boolean) => {
     const where = `${name} element ${element + 1}`
-    const text = decodeUtf8(joined(kept, keptBytes), where)
+    const text = decodeUtf8(joinBytes(kept), where)
     kept = []
     keptBytes = 0
     if (last && element === 0 && text.trim() === '') return null
@@ -78,15 +78,4 @@ function isBlank(byte: number): boolean {
 /** A byte of the byte order mark. */
 function isMark(byte: number): boolean {
   return byte === 0xef || byte === 0xbb || byte === 0xbf
-}
-
-function joined(parts: readonly Uint8Array[], bytes: number): Uint8Array {
-  if (parts.length === 1) return parts[0]
-  const whole = new Uint8Array(bytes)
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
 }

@@ -1,6 +1,6 @@
 // JSON Lines: one JSON value a line, streamed from a source or from standard input, with line numbers for errors.
 import { parseJson } from './json.ts'
-import { decodeUtf8, type Source } from './source.ts'
+import { decodeUtf8, joinBytes, type Source } from './source.ts'
 
 export interface JsonLine {
   /** Counted from 1. */
@@ -48,7 +48,7 @@ async function* splitLines(
   for await (const chunk of chunks) {
     let start = 0
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
-      yield { line, bytes: join([...kept, chunk.subarray(start, end)]) }
+      yield { line, bytes: joinBytes([...kept, chunk.subarray(start, end)]) }
       kept = []
       keptBytes = 0
       line++
@@ -60,16 +60,5 @@ async function* splitLines(
     }
     if (keptBytes > LINE_LIMIT_BYTES) throw new Error(`${name} line ${line}: is longer than ${LINE_LIMIT_BYTES} bytes`)
   }
-  if (keptBytes > 0) yield { line, bytes: join(kept) }
-}
-
-function join(parts: Uint8Array[]): Uint8Array {
-  if (parts.length === 1) return parts[0]
-  const whole = new Uint8Array(parts.reduce((bytes, part) => bytes + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
+  if (keptBytes > 0) yield { line, bytes: joinBytes(kept) }
 }

@@ -13,6 +13,18 @@ export interface Source {
   close(): Promise<void>
 }
 
+/** Parts one after the other; a single part as it is. */
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
+  if (parts.length === 1) return parts[0]
+  const whole = new Uint8Array(parts.reduce((bytes, part) => bytes + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.length
+  }
+  return whole
+}
+
 /** A model directory. `open` gives null where the file is missing and throws on every other failure. */
 export interface ModelFiles {
   readonly name: string

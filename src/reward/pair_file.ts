@@ -11,6 +11,7 @@ import { parseJson, show } from '../files/json.ts'
 import { openSafetensors, type Safetensors, type TensorInfo, widenBF16, widenF16 } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import { mix32 } from '../solver/hash.ts'
+import { checkAlike } from './alike.ts'
 
 export interface PairFile {
   /** What errors call it: the file, or the first of several. */
@@ -152,19 +153,7 @@ function checkTogether(parts: readonly Part[]): void {
     const [a, b] = [one.source.name, other.source.name]
     const [before, now] = [one.embeddings.width, other.embeddings.width]
     if (now !== before) throw new Error(`${b}: features must be of ${before} columns, as those of ${a} are, got ${now}`)
-    if ((one.prompts === null) !== (other.prompts === null)) {
-      const [lacking, having] = one.prompts === null ? [a, b] : [b, a]
-      throw new Error(`${lacking}: has no tensor "prompt_embeddings", ${having} has it`)
-    }
-    for (const name of ['prompt_ids', 'subset_ids']) {
-      if (one.opened.tensors.has(name) === other.opened.tensors.has(name)) continue
-      const [lacking, having] = one.opened.tensors.has(name) ? [b, a] : [a, b]
-      throw new Error(`${lacking}: has no tensor "${name}", ${having} has it`)
-    }
-    const [model, its] = [one.opened.metadata.fingerprint, other.opened.metadata.fingerprint]
-    if (model !== undefined && its !== undefined && model !== its) {
-      throw new Error(`${b}: was made by another model than ${a} (fingerprint ${show(its)}, not ${show(model)})`)
-    }
+    checkAlike(one, other, ['prompt_embeddings', 'prompt_ids', 'subset_ids'])
   }
 }
 

@@ -19,6 +19,7 @@ import {
   type StoredArray,
   tensorArray,
 } from '../files/table.ts'
+import { checkAlike } from './alike.ts'
 import { attributeNames, isName } from './manifest.ts'
 
 export interface RatingFile {
@@ -206,15 +207,7 @@ function checkTogether(parts: readonly Part[]): void {
         `${b}: attributes must be ${show(one.attributes)}, as those of ${a} are, got ${show(other.attributes)}`,
       )
     }
-    for (const name of ['label_weights', 'prompt_embeddings']) {
-      if (one.opened.tensors.has(name) === other.opened.tensors.has(name)) continue
-      const [lacking, having] = one.opened.tensors.has(name) ? [b, a] : [a, b]
-      throw new Error(`${lacking}: has no tensor "${name}", ${having} has it`)
-    }
-    const [model, its] = [one.opened.metadata.fingerprint, other.opened.metadata.fingerprint]
-    if (model !== undefined && its !== undefined && model !== its) {
-      throw new Error(`${b}: was made by another model than ${a} (fingerprint ${show(its)}, not ${show(model)})`)
-    }
+    checkAlike(one, other, ['label_weights', 'prompt_embeddings'])
   }
 }
 
