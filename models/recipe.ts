@@ -54,21 +54,9 @@ export interface Metrics {
 export const SYSTEMS = ['QRM', 'ArmoRM-style', 'Bradley-Terry', 'fixed weights', 'mean of attributes'] as const
 const FIXED_WEIGHTS = 'helpful=0.5,harmless=0.5'
 
+const TRAINING = ['--batch', '128', '--epochs', '3', '--seed', '1']
 // A gate of few units learns from few pairs; rewards in [0, 1] have margins of hundredths, which the loss counts in twentieths.
-const GATE = [
-  '--layers',
-  '3',
-  '--temperature',
-  '1',
-  '--margin-scale',
-  '20',
-  '--batch',
-  '128',
-  '--epochs',
-  '3',
-  '--seed',
-  '1',
-]
+const GATE = ['--layers', '3', '--temperature', '1', '--margin-scale', '20', ...TRAINING]
 
 /** Runs all steps and gives the metrics; heads directories are in WORK/qrm, WORK/armorm, WORK/bradley_terry. */
 export async function runRecipe(recipe: Recipe): Promise<Metrics> {
@@ -100,49 +88,18 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
       run('fit', ...features('heads'), '--alpha', 'auto', '--intercept', '--out', at('heads.safetensors')),
     ),
   )
-  const debiased = await timed('debias', () =>
-    run(
-      'debias',
-      ...features('pairs'),
-      '--heads',
-      at('heads.safetensors'),
-      '--attribute',
-      'verbosity',
-      '--out',
-      at('debiased.safetensors'),
-    ),
-  )
+  const debias = (own: string, out: string) =>
+    run('debias', ...features('pairs'), '--heads', at(own), '--attribute', 'verbosity', '--out', at(out))
+  const debiased = await timed('debias', () => debias('heads.safetensors', 'debiased.safetensors'))
   const gate = (own: string, out: string) =>
     run('gate', ...features('pairs'), '--heads', at(own), '--out', at(out), '--hidden', String(hidden), ...GATE)
   const trained = await timed('gate', () => gate('debiased.safetensors', 'qrm'))
   const offsets = await timed('calibrate', () => run('calibrate', '--heads', at('qrm'), ...features('calibration')))
   await timed('baselines', async () => {
     await run('ridge', ...features('heads'), '--out', at('ridge.safetensors'))
-    await run(
-      'debias',
-      ...features('pairs'),
-      '--heads',
-      at('ridge.safetensors'),
-      '--attribute',
-      'verbosity',
-      '--out',
-      at('ridge_debiased.safetensors'),
-    )
+    await debias('ridge.safetensors', 'ridge_debiased.safetensors')
     await gate('ridge_debiased.safetensors', 'armorm')
-    const bt = [
-      '--margin-scale',
-      '1',
-      '--batch',
-      '128',
-      '--epochs',
-      '3',
-      '--seed',
-      '1',
-      '--weight-decay',
-      '0.1',
-      '--lr',
-      '3e-4',
-    ]
+    const bt = ['--margin-scale', '1', ...TRAINING, '--weight-decay', '0.1', '--lr', '3e-4']
     await run('bradley-terry', ...features('pairs'), '--out', at('bradley_terry'), ...bt)
   })
   return timed('evaluation', async () => {
