@@ -360,6 +360,11 @@ test('wrong usage and wrong files are refused', async () => {
     /empty.jsonl line 1: rejected must be a text, a list of messages or a row, got 3/,
   )
   await place.refused(
+    ['debias', '--features', 'pairs.safetensors', '--heads', 'heads.safetensors', '--out', 'pairs.safetensors'],
+    /--out: must not write over what is read, got pairs.safetensors/,
+    2,
+  )
+  await place.refused(
     ['debias', '--features', 'pairs.safetensors', '--heads', 'heads.safetensors', '--out', 'x.safetensors'],
     /--attribute: heads.safetensors has no attribute "helpsteer-verbosity"; it has "helpful"/,
     2,

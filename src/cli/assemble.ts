@@ -9,7 +9,7 @@ import { readText } from '../files/source.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
 import { readCheckpoint } from '../reward/checkpoint.ts'
 import { encodeCheckpoint } from '../reward/encode.ts'
-import { parseOut, usageError } from './options.ts'
+import { fileName, parseOut } from './options.ts'
 import { print, printJson } from './output.ts'
 
 interface AssembleCommand {
@@ -33,8 +33,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addAssemble(program: Command): void {
-  const folder = (option: string) => (text: string) =>
-    text === '' ? usageError(`${option}: must be a directory, got ""`) : text
+  const folder = (option: string) => fileName(option, 'directory')
   program
     .command('assemble')
     .description('join heads and a backbone into one model directory')

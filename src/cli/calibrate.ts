@@ -18,7 +18,7 @@ import { predictRows } from '../reward/predict.ts'
 import { openRatings, type RatingFile } from '../reward/rating_file.ts'
 import { figure, table } from './draw.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
-import { computeOptions, parseFeatures, usageError } from './options.ts'
+import { computeOptions, fileName, parseFeatures } from './options.ts'
 import { note, print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
 import { withoutInterruptHandler } from './signals.ts'
@@ -51,7 +51,7 @@ export function addCalibrate(program: Command): void {
     .description('calibrate the quantiles of a model on held-out ratings: split conformal, level by level')
     .addOption(
       new Option('--heads <dir>', 'model directory whose heads are calibrated; the result is written into it')
-        .argParser((text) => (text === '' ? usageError('--heads: must be a directory, got ""') : text))
+        .argParser(fileName('--heads', 'directory'))
         .makeOptionMandatory(),
     )
     .requiredOption('--features <files...>', 'rated features: safetensors files, or folders of them', parseFeatures)

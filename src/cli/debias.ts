@@ -2,15 +2,15 @@
 import type { Command } from 'commander'
 import type { DeviceKind } from '../device/open.ts'
 import { openDevice } from '../device/open.ts'
-import { checkTarget, openFile, writeFileAtomic } from '../files/disk.ts'
+import { openFile, writeFileAtomic } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import { encodeSafetensors, openSafetensors, readTensor, type TensorData } from '../files/safetensors.ts'
 import { debias, THRESHOLD } from '../reward/debias.ts'
 import { expectationMap, type HeadsFile, readHeadsFile } from '../reward/heads_file.ts'
 import { predictRows } from '../reward/predict.ts'
 import { figure, table } from './draw.ts'
-import { listFeatureFiles, openFiles, stateRows } from './feature_files.ts'
-import { computeOptions, parseFeatures, parseOut, realNumber, usageError } from './options.ts'
+import { checkOutput, listFeatureFiles, openFiles, stateRows } from './feature_files.ts'
+import { computeOptions, fileName, parseFeatures, parseOut, realNumber, usageError } from './options.ts'
 import { print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
 import { withoutInterruptHandler } from './signals.ts'
@@ -46,9 +46,7 @@ export function addDebias(program: Command): void {
     .command('debias')
     .description('take an unwanted attribute (verbosity) out of the others: the transform matrix of the heads')
     .requiredOption('--features <files...>', 'reference features: safetensors files, or folders of them', parseFeatures)
-    .requiredOption('--heads <file>', 'heads: safetensors', (text) =>
-      text === '' ? usageError('--heads: must be a file name, got ""') : text,
-    )
+    .requiredOption('--heads <file>', 'heads: safetensors', fileName('--heads', 'file name'))
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
     .option('--attribute <name>', `the unwanted attribute, by name or number from 0 (default: ${USUAL})`)
     .option(
@@ -74,7 +72,7 @@ function unwantedIndex({ attributes, name }: HeadsFile, wanted = USUAL): number 
 
 async function run(options: DebiasCommand): Promise<void> {
   const { out, threshold } = options
-  await checkTarget(out)
+  await checkOutput(out, await listFeatureFiles(options.features))
   const start = performance.now()
   const file = await openFile(options.heads)
   try {

@@ -1,9 +1,8 @@
 // pinball features: hidden states of rows, with their labels, or of pairs, as safetensors files for `pinball fit` and `gate`.
 
-import { realpath } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { type Command, Option } from 'commander'
-import { checkTarget, removeAbandoned } from '../files/disk.ts'
+import { removeAbandoned } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import { type FeatureModel, loadFeatureModel } from '../reward/features.ts'
 import { type Compute, fingerprintModel, withModel } from './engine.ts'
@@ -15,6 +14,7 @@ import {
   promptSides,
   writeFeatures,
 } from './feature_compute.ts'
+import { checkOutput } from './feature_files.ts'
 import {
   type FeatureManifest,
   isFinished,
@@ -116,7 +116,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   }
   if (weights !== undefined && labels.length === 0) usageError('--weights: needs --labels, whose weights they are')
   const out = shardName(options.out, options.shard)
-  await checkTargets(out, input)
+  for (const path of [out, manifestName(out)]) await checkOutput(path, [input])
   const before = await readManifest(manifestName(out))
   const taken = await takeRows(input, { labels, weights, shard, skipInvalid })
   const start = performance.now()
@@ -138,16 +138,6 @@ async function features(options: FeaturesOptions): Promise<void> {
   // Only now: an error is the one line on standard error.
   tell(taken, made.skipped)
   await report(made.manifest, { out, ms: performance.now() - start, computed: made.computed }, options)
-}
-
-async function checkTargets(out: string, input: string): Promise<void> {
-  const source = await realpath(input).catch(() => null)
-  for (const path of [out, manifestName(out)]) {
-    await checkTarget(path)
-    if (source !== null && (await realpath(path).catch(() => null)) === source) {
-      usageError(`--out: must not write over what is read, got ${printable(path)}; write to another name`)
-    }
-  }
 }
 
 /** The options that the file depends on. */

@@ -1,13 +1,11 @@
 // pinball fit: linear quantile heads from a file of features, each level with the gap to its certified optimum.
 
-import { realpath } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
 import type { DeviceKind } from '../device/open.ts'
-import { checkTarget, writeFileAtomic } from '../files/disk.ts'
+import { writeFileAtomic } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
 import { figure, table } from './draw.ts'
-import { listFeatureFiles } from './feature_files.ts'
 import { finishLevels } from './fit_levels.ts'
 import {
   type AttributeFit,
@@ -20,25 +18,12 @@ import {
   readFinished,
   type Settings,
 } from './fit_partial.ts'
-import { checkProblemOptions, openProblem, type Problem, type ProblemOptions } from './fit_problem.ts'
+import { checkProblemOptions, openProblem, type Problem, type ProblemOptions, problemOptions } from './fit_problem.ts'
 import { type Interrupt, interruptible } from './interrupt.ts'
-import {
-  computeOptions,
-  parseAlpha,
-  parseFeatures,
-  parseLabelRows,
-  parseLabels,
-  parseLevels,
-  parseNames,
-  parseOut,
-  parseWeights,
-  realNumber,
-  usageError,
-} from './options.ts'
+import { computeOptions, parseAlpha, parseLevels, realNumber } from './options.ts'
 import { note, print, printJson } from './output.ts'
 
 interface FitCommand extends ProblemOptions {
-  readonly out: string
   readonly levels: number[]
   readonly alpha: number | 'auto'
   readonly intercept?: boolean
@@ -89,20 +74,8 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFit(program: Command): void {
-  const command = program
-    .command('fit')
+  const command = problemOptions(program.command('fit'))
     .description('fit quantile heads to features: L1-penalised quantile regression')
-    .requiredOption(
-      '--features <files...>',
-      'features: safetensors files or folders of them, or one .npy, .csv or .parquet file',
-      parseFeatures,
-    )
-    .requiredOption('--out <file>', 'safetensors file to write', parseOut)
-    .option('--attributes <names>', 'names of the labels, for safetensors files that do not say them', parseNames)
-    .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
-    .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
-    .option('--weights <name>', 'column, or .npy file, with a weight for each label', parseWeights)
-    .option('--columns <names>', 'feature columns of a table, with commas (default: all that are left)')
     .addOption(
       new Option('--levels <levels>', 'number of levels, or the levels with commas')
         .argParser(parseLevels)
@@ -129,20 +102,8 @@ export function addFit(program: Command): void {
     .action(async (options: FitCommand) => fit(options))
 }
 
-// The output must not replace what it is made from.
-async function checkInputs({ out, features, labels, labelRows, weights }: FitCommand): Promise<void> {
-  const target = await realpath(out).catch(() => null)
-  if (target === null) return
-  for (const input of [...(await listFeatureFiles(features)), labels, labelRows, weights]) {
-    if (input !== undefined && (await realpath(input).catch(() => null)) === target)
-      usageError(`--out: must not be a file that is read, got ${printable(out)}; write to another name`)
-  }
-}
-
 async function fit(options: FitCommand): Promise<void> {
-  checkProblemOptions(options)
-  await checkTarget(options.out)
-  await checkInputs(options)
+  await checkProblemOptions(options)
   const problem = await openProblem(options)
   try {
     await fitProblem(problem, options)

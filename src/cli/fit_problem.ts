@@ -1,7 +1,7 @@
 // What `pinball fit` reads: features by blocks, labels with their names and weights, from safetensors, .npy, CSV or Parquet.
 import { createHash } from 'node:crypto'
 import { basename, extname } from 'node:path'
-import { CommanderError } from 'commander'
+import { type Command, CommanderError } from 'commander'
 import { readCsv } from '../files/csv.ts'
 import { openFile } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
@@ -19,14 +19,23 @@ import {
 } from '../files/table.ts'
 import { isName } from '../reward/manifest.ts'
 import { checkFinite, openRatings, readWeights } from '../reward/rating_file.ts'
-import { listFeatureFiles, openFiles } from './feature_files.ts'
-import { parseNames, usageError } from './options.ts'
+import { checkOutput, listFeatureFiles, openFiles } from './feature_files.ts'
+import {
+  parseFeatures,
+  parseLabelRows,
+  parseLabels,
+  parseNames,
+  parseOut,
+  parseWeights,
+  usageError,
+} from './options.ts'
 import { startStatus } from './progress.ts'
 
-/** The options that say what to read. */
+/** The options that `problemOptions` adds: what to read, and the file of the heads. */
 export interface ProblemOptions {
   /** Files, or folders of them. */
   readonly features: readonly string[]
+  readonly out: string
   /** Names of the labels' columns, for safetensors files that do not say them. */
   readonly attributes?: readonly string[]
   readonly labels?: string
@@ -56,8 +65,24 @@ export interface Problem {
 
 type Parts = Omit<Problem, 'fingerprint' | 'close'> & { readonly release?: () => void }
 
-/** Throws where options do not go with the kind of file that --features names, before any is opened. */
-export function checkProblemOptions(options: ProblemOptions): void {
+/** Adds the options for a fit to features. */
+export function problemOptions(command: Command): Command {
+  return command
+    .requiredOption(
+      '--features <files...>',
+      'features: safetensors files or folders of them, or one .npy, .csv or .parquet file',
+      parseFeatures,
+    )
+    .requiredOption('--out <file>', 'safetensors file to write', parseOut)
+    .option('--attributes <names>', 'names of the labels, for safetensors files that do not say them', parseNames)
+    .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
+    .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
+    .option('--weights <name>', 'column, or .npy file, with a weight for each label', parseWeights)
+    .option('--columns <names>', 'feature columns of a table, with commas (default: all that are left)')
+}
+
+/** Throws where options do not go with the kind of file that --features names, or --out cannot be written, before any is opened. */
+export async function checkProblemOptions(options: ProblemOptions): Promise<void> {
   const [first, ...others] = options.features
   const kind = kindOf(first)
   const other = others.find((file) => kind !== 'safetensors' || kindOf(file) !== kind)
@@ -82,6 +107,8 @@ export function checkProblemOptions(options: ProblemOptions): void {
   if ((kind === 'csv' || kind === 'parquet') && options.labels === undefined) {
     usageError('--labels: must name the columns that are labels, with commas')
   }
+  const { out, features, labels, labelRows, weights } = options
+  await checkOutput(out, [...(await listFeatureFiles(features)), labels, labelRows, weights])
 }
 
 type Kind = 'safetensors' | 'npy' | 'csv' | 'parquet'

@@ -6,7 +6,7 @@ import { type HeadsFile, readHeadsFile } from '../reward/heads_file.ts'
 import { GATE_DEFAULTS } from '../train/gating.ts'
 import { gateRecipe } from '../train/recipes.ts'
 import { sampleHash } from './fit_problem.ts'
-import { realNumber, usageError, wholeNumber } from './options.ts'
+import { fileName, positive, usageError, wholeNumber } from './options.ts'
 import { startProgress } from './progress.ts'
 import { runTraining, TRAINING_HELP, type TrainingOptions, trainingOptions } from './training.ts'
 
@@ -37,9 +37,7 @@ Examples:
 export function addGate(program: Command): void {
   const command = program.command('gate').description('train the gate on pairs of features, over frozen heads')
   trainingOptions(command)
-    .requiredOption('--heads <file>', 'heads: safetensors', (text) =>
-      text === '' ? usageError('--heads: must be a file name, got ""') : text,
-    )
+    .requiredOption('--heads <file>', 'heads: safetensors', fileName('--heads', 'file name'))
     .option('--hidden <n>', 'units of a hidden layer', wholeNumber(1, 65536), GATE_DEFAULTS.hidden)
     .option('--layers <n>', 'hidden layers', wholeNumber(0, 16), GATE_DEFAULTS.layers)
     .option('--temperature <number>', 'of the softmax', positive, GATE_DEFAULTS.temperature)
@@ -53,8 +51,6 @@ export function addGate(program: Command): void {
     .addHelpText('after', EXAMPLES)
     .action(async (options: GateCommand) => gate(options))
 }
-
-const positive = realNumber((value) => value > 0 && value < Infinity, 'above 0')
 
 async function gate(options: GateCommand): Promise<void> {
   const { heads, hash } = await readHeads(options.heads)

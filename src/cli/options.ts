@@ -84,8 +84,8 @@ export function usageError(message: string): never {
   throw new CommanderError(2, 'pinball.usage', message)
 }
 
-/** Makes a parser of file names, which must not be empty. */
-function fileName(option: string, what: string): (text: string) => string {
+/** Makes a parser of names of files and directories, which must not be empty; `what` is for the error. */
+export function fileName(option: string, what: string): (text: string) => string {
   return (text) => (text === '' ? usageError(`${option}: must be a ${what}, got ""`) : text)
 }
 
@@ -143,6 +143,9 @@ export function realNumber(fits: (value: number) => boolean, range: string): (te
     return value
   }
 }
+
+/** Parses numbers above 0. */
+export const positive = realNumber((value) => value > 0 && value < Infinity, 'above 0')
 
 /** Parses --lambda: finite, 0 or more. */
 export const parseLambda = realNumber((value) => value >= 0 && value < Infinity, 'of at least 0')

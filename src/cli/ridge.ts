@@ -1,28 +1,18 @@
 // pinball ridge: point estimates of all attributes by ridge regression, as ArmoRM fits them.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { checkTarget, writeFileAtomic } from '../files/disk.ts'
+import { writeFileAtomic } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
 import { encodeSafetensors } from '../files/safetensors.ts'
 import { fitRidge, RIDGE_ALPHAS, type RidgeFit, type RidgeProgress } from '../train/multi_attribute.ts'
 import { figure, table } from './draw.ts'
-import { checkProblemOptions, openProblem, type Problem, type ProblemOptions } from './fit_problem.ts'
+import { checkProblemOptions, openProblem, type Problem, type ProblemOptions, problemOptions } from './fit_problem.ts'
 import { type Interrupt, interruptible } from './interrupt.ts'
-import {
-  parseFeatures,
-  parseLabelRows,
-  parseLabels,
-  parseNames,
-  parseOut,
-  parseWeights,
-  realNumber,
-  wholeNumber,
-} from './options.ts'
+import { realNumber, wholeNumber } from './options.ts'
 import { note, print, printJson } from './output.ts'
 import { startStatus } from './progress.ts'
 
 interface RidgeCommand extends ProblemOptions {
-  readonly out: string
   readonly alphas: number[]
   readonly validation: number
   readonly refit: 'train' | 'all'
@@ -49,20 +39,8 @@ Examples:
 
 /** Adds the command to the program. */
 export function addRidge(program: Command): void {
-  program
-    .command('ridge')
+  problemOptions(program.command('ridge'))
     .description('fit point estimates to features: ridge regression of all attributes')
-    .requiredOption(
-      '--features <files...>',
-      'features: safetensors files or folders of them, or one .npy, .csv or .parquet file',
-      parseFeatures,
-    )
-    .requiredOption('--out <file>', 'safetensors file to write', parseOut)
-    .option('--attributes <names>', 'names of the labels, for safetensors files that do not say them', parseNames)
-    .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
-    .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
-    .option('--weights <name>', 'column, or .npy file, with a weight for each label', parseWeights)
-    .option('--columns <names>', 'feature columns of a table, with commas (default: all that are left)')
     .addOption(
       new Option('--alphas <numbers>', 'penalties to choose from, with commas')
         .argParser(parseAlphas)
@@ -96,8 +74,7 @@ function parseAlphas(text: string): number[] {
 }
 
 async function ridge(options: RidgeCommand): Promise<void> {
-  checkProblemOptions(options)
-  await checkTarget(options.out)
+  await checkProblemOptions(options)
   const problem = await openProblem(options)
   const start = performance.now()
   try {

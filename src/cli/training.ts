@@ -8,29 +8,29 @@ import { encodeCheckpoint } from '../reward/encode.ts'
 import { openPairs, type PairFile } from '../reward/pair_file.ts'
 import type { EpochResult } from '../train/log.ts'
 import { largestBatch, splitPairs } from '../train/pair_batches.ts'
-import { PAIR_DEFAULTS, type PairModel, type PairStates, type Position, trainPairs } from '../train/pair_training.ts'
+import {
+  PAIR_DEFAULTS,
+  type PairModel,
+  type PairSettings,
+  type PairStates,
+  type Position,
+  trainPairs,
+} from '../train/pair_training.ts'
 import type { Recipe } from '../train/recipes.ts'
 import { planSteps } from '../train/schedule.ts'
 import { figure, table } from './draw.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
 import { sampleHash } from './fit_problem.ts'
 import { type Interrupt, interruptible } from './interrupt.ts'
-import { computeOptions, parseFeatures, parseOut, realNumber, wholeNumber } from './options.ts'
+import { computeOptions, parseFeatures, parseOut, positive, realNumber, wholeNumber } from './options.ts'
 import { note, print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
 import { openTrainingFolder, type TrainingFolder, type TrainingSettings } from './training_folder.ts'
 
 /** The options that `trainingOptions` adds. */
-export interface TrainingOptions {
+export interface TrainingOptions extends PairSettings {
   readonly features: string[]
   readonly out: string
-  readonly lr: number
-  readonly weightDecay: number
-  readonly batch: number
-  readonly epochs: number
-  readonly marginScale: number
-  readonly validation: number
-  readonly seed: number
   readonly logEvery: number
   readonly saveEvery: SaveEvery
   readonly restart?: boolean
@@ -56,7 +56,6 @@ When it is done, --out holds the model, the log and training.json, and the same 
 
 /** Adds the options for training. */
 export function trainingOptions(command: Command): Command {
-  const positive = realNumber((value) => value > 0 && value < Infinity, 'above 0')
   command
     .requiredOption('--features <files...>', 'features of pairs: safetensors files, or folders of them', parseFeatures)
     .requiredOption('--out <dir>', 'directory for the model, the log and the state', parseOut)
