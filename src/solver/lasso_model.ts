@@ -3,6 +3,7 @@
 // Alternates coordinate descent, which finds signs and zeros, with Newton steps on the support, which find the values. A
 // factor in f32 solves for those; what it leaves over is found in f64 and solved for again.
 import type { F32, F64, U32 } from './arena.ts'
+import { Factor } from './factor.ts'
 import type { Phases } from './phases.ts'
 import type { Team } from './team.ts'
 
@@ -33,17 +34,12 @@ export class LassoModel {
   readonly #curved: F64
   readonly #support: U32
   readonly #side: F32
-  readonly #factor: number
-  readonly #diagonal: number
-  readonly #inverse: number
-  readonly #strips: number
-  readonly #width: number
+  readonly #factor: Factor
 
   constructor(team: Team, phases: Phases, capacity: number) {
-    const { arena, kernels } = team
+    const { arena } = team
     this.#team = team
     this.#phases = phases
-    this.#width = kernels.factor_width()
     const vector = () => arena.f64(capacity)
     this.ridge = vector()
     this.penalty = vector()
@@ -54,10 +50,7 @@ export class LassoModel {
     this.#curved = vector()
     this.#support = arena.u32(capacity)
     this.#side = arena.f32(capacity)
-    this.#diagonal = arena.take(capacity * 4)
-    this.#inverse = arena.take(this.#width * this.#width * 4)
-    this.#strips = arena.take(capacity * this.#width * 4)
-    this.#factor = arena.take(capacity * (capacity + 16) * 4)
+    this.#factor = new Factor(team, capacity)
   }
 
   /** Solves for the gradient g [size], and returns p; it is overwritten by the next call. */
@@ -105,7 +98,7 @@ export class LassoModel {
     for (let c = 0; c < size; c++) if (w[c] + p[c] !== 0 || penalty[c] === 0) support[s++] = c
     if (s === 0) return
     const padded = (s + 7) & ~7
-    this.#refactor(matrix, s, padded)
+    this.#factor.make(matrix, this.ridge, this.#support, s, padded)
     const step = this.#solveRefined(matrix, s, padded)
     const curved = this.#curved.values
     let reach = 1
@@ -191,7 +184,7 @@ export class LassoModel {
       if (round === REFINEMENTS || norm <= REFINED * REFINED * first || norm === 0) break
       for (let i = 0; i < s; i++) this.#before[i] = step[support[i]]
       side.fill(0, s, padded)
-      this.#team.kernels.factor_solve(this.#factor, this.#ld(padded), padded, this.#side.at)
+      this.#factor.solve(this.#side)
       for (let i = 0; i < s; i++) step[support[i]] += side[i]
       this.#times(matrix)
     }
@@ -202,26 +195,5 @@ export class LassoModel {
 
   #times({ at, ld, size }: Symmetric): void {
     this.#team.kernels.model_times(at, ld, size, this.ridge.at, this.#step.at, this.#curved.at)
-  }
-
-  // An odd number of 32-byte groups keeps rows from fighting for the same cache lines.
-  #ld(padded: number): number {
-    return ((padded / 8) | 1) * 8
-  }
-
-  #refactor({ at, ld }: Symmetric, count: number, size: number): void {
-    const team = this.#team
-    const width = this.#width
-    const [a, lda] = [this.#factor, this.#ld(size)]
-    const copying = [at, ld, this.ridge.at, this.#support.at, count, a, lda, this.#diagonal]
-    team.run('factor_copy', copying, size, size > 128 ? 32 : size)
-    for (let k = 0; k < size; k += width) {
-      const block = Math.min(width, size - k)
-      team.kernels.factor_block(a, lda, k, block, this.#diagonal, this.#inverse)
-      const groups = (size - k - width) / 8
-      if (groups <= 0) break
-      team.run('factor_rows', [a, lda, k, this.#inverse, this.#strips], groups, groups > 16 ? 2 : groups)
-      team.run('factor_update', [a, lda, k, size, this.#strips], groups, groups > 16 ? 1 : groups)
-    }
   }
 }

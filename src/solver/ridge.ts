@@ -6,6 +6,7 @@
 // features need not be in memory. A factor in f32 serves all labels as the preconditioner of conjugate gradients in f64; they stop
 // at a bound: with the residual r = b - A w, the objective is above its least value by r' A^-1 r, at most |r|^2 / alpha.
 import type { F32, F64, U32 } from './arena.ts'
+import { Factor } from './factor.ts'
 import { Matrix, type StorageType } from './matrix.ts'
 import type { Team } from './team.ts'
 
@@ -37,7 +38,7 @@ export class Ridge {
   readonly #predicted: F64
   readonly #cols: U32
   readonly #panels: readonly [number, number]
-  readonly #factor: Factor
+  readonly #factor: ScaledFactor
 
   /** `blockRows`: the most rows of a block. Throws a RangeError where the sums do not fit into 4 GiB. */
   constructor(team: Team, dtype: StorageType, columns: number, outputs: number, blockRows: number) {
@@ -60,7 +61,7 @@ export class Ridge {
     for (let j = 0; j < columns; j++) this.#cols.values[j] = j
     const panel = kernels.gram_panel_bytes(this.#width, PACKED)
     this.#panels = [arena.take(panel), arena.take(panel)]
-    this.#factor = new Factor(team, this.#width, columns)
+    this.#factor = new ScaledFactor(team, this.#width, columns)
   }
 
   /** Puts a block of rows in place, for `add` and `predict`. */
@@ -196,39 +197,27 @@ export class Ridge {
   }
 }
 
-/** A Cholesky factor in f32 of a symmetric matrix in f64 (see assembly/solver/factor.ts). */
-class Factor {
-  readonly #team: Team
+/** A Cholesky factor in f32 of a symmetric matrix in f64. */
+class ScaledFactor {
   readonly #columns: number
   readonly #size: number
-  readonly #ld: number
   readonly #rounded: F32
   readonly #ridge: F64
   readonly #support: U32
   readonly #side: F32
-  readonly #factor: number
-  readonly #diagonal: number
-  readonly #inverse: number
-  readonly #strips: number
+  readonly #factor: Factor
   #scale = 1
 
   constructor(team: Team, width: number, columns: number) {
-    const { arena, kernels } = team
-    this.#team = team
+    const { arena } = team
     this.#columns = columns
     this.#size = width
-    // An odd number of 32-byte groups keeps rows from fighting for the same cache lines.
-    this.#ld = ((width / 8) | 1) * 8
     this.#rounded = arena.f32(width * width)
     this.#ridge = arena.f64(width)
     this.#support = arena.u32(width)
     for (let j = 0; j < width; j++) this.#support.values[j] = j
     this.#side = arena.f32(width)
-    const block = kernels.factor_width()
-    this.#diagonal = arena.take(width * 4)
-    this.#inverse = arena.take(block * block * 4)
-    this.#strips = arena.take(width * block * 4)
-    this.#factor = arena.take(width * this.#ld * 4)
+    this.#factor = new Factor(team, width)
   }
 
   /** Factors matrix + alpha I, both divided by the mean of the diagonal, so that f32 holds them. */
@@ -241,22 +230,8 @@ class Factor {
       for (let j = 0; j <= i; j++) rounded[i * width + j] = values[i * width + j] * this.#scale
     }
     this.#ridge.values.fill(alpha * this.#scale)
-    this.#run()
-  }
-
-  #run(): void {
-    const team = this.#team
-    const [a, ld, size, step] = [this.#factor, this.#ld, this.#size, team.kernels.factor_width()]
-    const copying = [this.#rounded.at, size, this.#ridge.at, this.#support.at, this.#columns, a, ld, this.#diagonal]
-    team.run('factor_copy', copying, size, size > 128 ? 32 : size)
-    for (let k = 0; k < size; k += step) {
-      const block = Math.min(step, size - k)
-      team.kernels.factor_block(a, ld, k, block, this.#diagonal, this.#inverse)
-      const groups = (size - k - step) / 8
-      if (groups <= 0) break
-      team.run('factor_rows', [a, ld, k, this.#inverse, this.#strips], groups, groups > 16 ? 2 : groups)
-      team.run('factor_update', [a, ld, k, size, this.#strips], groups, groups > 16 ? 1 : groups)
-    }
+    const scaled = { at: this.#rounded.at, ld: this.#size }
+    this.#factor.make(scaled, this.#ridge, this.#support, this.#columns, this.#size)
   }
 
   /** Solves for a right side [columns], to the digits of f32. */
@@ -268,7 +243,7 @@ class Factor {
     if (largest === 0) return new Float64Array(b.length)
     side.fill(0)
     for (let j = 0; j < b.length; j++) side[j] = b[j] / largest
-    this.#team.kernels.factor_solve(this.#factor, this.#ld, this.#size, this.#side.at)
+    this.#factor.solve(this.#side)
     return Float64Array.from(this.#side.values.subarray(0, b.length), (value) => value * largest * this.#scale)
   }
 }
