@@ -24,8 +24,28 @@ export function load1<T>(from: usize): v128 {
   return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 0, 8, 1, 9, 2, 10, 3, 11))
 }
 
-// `count` stored values as f32.
-export function widen<T>(from: usize, count: usize, to: usize): void {
+// A stored matrix has values and, if its type wants them, scales: the addresses that a kernel gets. The functions below read
+// from value number `i` of the matrix on, counted row by row. Four at a time begin at a multiple of four in a row.
+
+// Values i to i + 3.
+@inline
+export function stored4<T>(values: usize, scales: usize, i: usize): v128 {
+  return load4<T>(values + i * sizeof<T>())
+}
+
+// Value i, in the first lane.
+@inline
+export function stored1<T>(values: usize, scales: usize, i: usize): v128 {
+  return load1<T>(values + i * sizeof<T>())
+}
+
+// `count` values from i on as f32; i is the first of a row, or a multiple of 32 behind it.
+@inline
+export function widen<T>(values: usize, scales: usize, i: usize, count: usize, to: usize): void {
+  widen_plain<T>(values + i * sizeof<T>(), count, to)
+}
+
+function widen_plain<T>(from: usize, count: usize, to: usize): void {
   let i: usize = 0
   if (!isFloat<T>()) {
     for (; i + 8 <= count; i += 8) {

@@ -4,7 +4,7 @@
 //
 // x  [N]  in place
 //
-// scalar    rounds  repetitions
+// scalar    rounds u32   repetitions
 // dispatch  ceil(N / (WG * CHAINS))   eight elements per thread
 // split     N by 64
 // flops     2 * N * rounds
@@ -15,14 +15,6 @@
 
 const WG = 64u;
 const CHAINS = 8u;
-
-struct Params {
-  N: u32,
-  rounds: u32,
-}
-
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
 fn main(

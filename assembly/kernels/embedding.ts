@@ -1,9 +1,10 @@
-// Copies one row of the table for each token, the table stored in f32.
+// Copies one row of the table for each token.
 
 import { gather } from '../rows'
 
-export function embedding(
+export function embedding<T>(
   table: usize,
+  table_scale: usize,
   tokens: usize,
   y: usize,
   V: u32,
@@ -12,5 +13,5 @@ export function embedding(
   start: u32,
   end: u32,
 ): void {
-  gather<f32>(table, tokens, y, V, D, start, end)
+  gather<T>(table, table_scale, tokens, y, V, D, start, end)
 }

@@ -1,0 +1,10 @@
+// Reads a matrix stored as f16, two values a word.
+//
+// stored  [R, D]  f16
+//
+// bytes   2   a value
+
+fn stored_at(row: u32, column: u32) -> f32 {
+  let i = row * row_length() + column;
+  return unpack2x16float(stored[i >> 1u])[i & 1u];
+}
