@@ -9,11 +9,11 @@ export function linear_grad_input<T>(
   weight: usize,
   weight_scale: usize,
   dx: usize,
-  N: u32,
-  O: u32,
-  D: u32,
-  start: u32,
-  end: u32,
+  N: usize,
+  O: usize,
+  D: usize,
+  start: usize,
+  end: usize,
 ): void {
   for (let o: usize = 0; o < O; o += DEPTH) {
     const depth = min(DEPTH, O - o)

@@ -9,11 +9,11 @@ export function linear_grad_weight(
   dy: usize,
   x: usize,
   dweight: usize,
-  N: u32,
-  O: u32,
-  D: u32,
-  start: u32,
-  end: u32,
+  N: usize,
+  O: usize,
+  D: usize,
+  start: usize,
+  end: usize,
 ): void {
   const turned = scratch + TURNED
   const line = DEPTH * 4
