@@ -39,13 +39,9 @@ export function stored1<T>(values: usize, scales: usize, i: usize): v128 {
   return load1<T>(values + i * sizeof<T>())
 }
 
-// `count` values from i on as f32; i is the first of a row, or a multiple of 32 behind it.
-@inline
-export function widen<T>(values: usize, scales: usize, i: usize, count: usize, to: usize): void {
-  widen_plain<T>(values + i * sizeof<T>(), count, to)
-}
-
-function widen_plain<T>(from: usize, count: usize, to: usize): void {
+// `count` values from `first` on as f32; that is the first of a row, or a multiple of 32 behind it.
+export function widen<T>(values: usize, scales: usize, first: usize, count: usize, to: usize): void {
+  const from = values + first * sizeof<T>()
   let i: usize = 0
   if (!isFloat<T>()) {
     for (; i + 8 <= count; i += 8) {

@@ -36,7 +36,10 @@ const tailOf = ({ letters, scalars }: Header): string[] => [
   'end: u32',
 ]
 
-/** A twin takes the addresses of the tensors, of a stored one always two: its values and its scales, 0 where it has none. */
+/**
+ * A twin takes the addresses of the tensors, of a stored one always two: its values and its scales, 0 where it has none. It
+ * may take sizes as usize, which is as wide as u32.
+ */
 function checkTwin({ algorithm, header, stored }: Kernel, twin: string): void {
   const where = `assembly/kernels/${algorithm}.ts`
   const tensors = header.tensors.flatMap(({ name }) =>
@@ -50,6 +53,7 @@ function checkTwin({ algorithm, header, stored }: Kernel, twin: string): void {
     .split(',')
     .map((part) => part.trim().replace(/\s+/g, ' '))
     .filter(Boolean)
+    .map((part) => part.replace(/^([A-Z]|start|end): usize$/, '$1: u32'))
     .join(', ')
   if (found !== wanted) throw new Error(`${where}: the header asks for (${wanted}), found (${found})`)
 }

@@ -7,11 +7,11 @@ export function embedding<T>(
   table_scale: usize,
   tokens: usize,
   y: usize,
-  V: u32,
-  D: u32,
-  N: u32,
-  start: u32,
-  end: u32,
+  V: usize,
+  D: usize,
+  N: usize,
+  start: usize,
+  end: usize,
 ): void {
   gather<T>(table, table_scale, tokens, y, V, D, start, end)
 }

@@ -13,11 +13,11 @@ export function linear<T>(
   weight: usize,
   weight_scale: usize,
   y: usize,
-  N: u32,
-  D: u32,
-  O: u32,
-  start: u32,
-  end: u32,
+  N: usize,
+  D: usize,
+  O: usize,
+  start: usize,
+  end: usize,
 ): void {
   const panel = scratch
   const edge = panel + DEPTH * COLUMNS * 4

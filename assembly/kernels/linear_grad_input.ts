@@ -8,11 +8,11 @@ export function linear_grad_input<T>(
   weight: usize,
   weight_scale: usize,
   dx: usize,
-  N: u32,
-  O: u32,
-  D: u32,
-  start: u32,
-  end: u32,
+  N: usize,
+  O: usize,
+  D: usize,
+  start: usize,
+  end: usize,
 ): void {
   grad_input<T>(dy, weight, weight_scale, dx, N, O, D, start, end, false)
 }

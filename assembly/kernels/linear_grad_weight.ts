@@ -8,11 +8,11 @@ export function linear_grad_weight(
   dy: usize,
   x: usize,
   dweight: usize,
-  N: u32,
-  O: u32,
-  D: u32,
-  start: u32,
-  end: u32,
+  N: usize,
+  O: usize,
+  D: usize,
+  start: usize,
+  end: usize,
 ): void {
   grad_weight(dy, x, dweight, N, O, D, start, end, false)
 }

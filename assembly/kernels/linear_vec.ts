@@ -14,11 +14,11 @@ export function linear_vec<T>(
   weight: usize,
   weight_scale: usize,
   y: usize,
-  N: u32,
-  D: u32,
-  O: u32,
-  start: u32,
-  end: u32,
+  N: usize,
+  D: usize,
+  O: usize,
+  start: usize,
+  end: usize,
 ): void {
   for (let o = start; o < end; o += 4) {
     const columns = min<usize>(4, end - o)
