@@ -15,7 +15,7 @@ export interface KernelCase {
   readonly reference: ops.Reference
   /**
    * Values of the shape letters: all 1; one that is a multiple of nothing, on which the special inputs are tried too; below,
-   * at and above the tiles of shader and twin; a realistic one. They may set scalars, and T for attention.
+   * at and above the tiles of shader and twin; a realistic one. They may set scalars.
    */
   readonly sizes: readonly Sizes[]
   /** Number of terms of the longest sum, for the tolerance; 0 where the result is exact. */
@@ -131,31 +131,31 @@ const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   attention: {
     reference: ops.attention,
     // 16 queries x 64 keys x 32 channels in WGSL, where 64, 128 and 256 channels each mean another division of labour;
-    // 64 queries x 64 keys in WASM. T bounds the length of the sequences; one sequence where it is missing.
+    // up to 64 queries x 64 keys in WASM.
     sizes: [
-      { N: 1, H: 1, C: 1, G: 1 },
-      { N: 37, H: 4, C: 19, G: 2, T: 17 },
-      { N: 15, H: 2, C: 31, G: 1 },
-      { N: 16, H: 3, C: 32, G: 3 },
-      { N: 33, H: 2, C: 65, G: 2, T: 9 },
-      { N: 63, H: 1, C: 64, G: 1, T: 1 },
-      { N: 65, H: 2, C: 127, G: 1, T: 40 },
-      { N: 150, H: 1, C: 100, G: 1 },
-      { N: 129, H: 1, C: 8, G: 1 },
-      { N: 150, H: 1, C: 129, G: 1 },
-      { N: 20, H: 1, C: 256, G: 1 },
-      { N: 144, H: 9, C: 64, G: 3, T: 100 },
+      { Q: 1, N: 1, H: 1, C: 1, G: 1, B: 1 },
+      { Q: 37, N: 51, H: 4, C: 19, G: 2, B: 5 },
+      { Q: 15, N: 15, H: 2, C: 31, G: 1, B: 1 },
+      { Q: 16, N: 17, H: 3, C: 32, G: 3, B: 2 },
+      { Q: 33, N: 65, H: 2, C: 65, G: 2, B: 8 },
+      { Q: 63, N: 9, H: 1, C: 64, G: 1, B: 63 },
+      { Q: 65, N: 127, H: 2, C: 127, G: 1, B: 4 },
+      { Q: 150, N: 150, H: 1, C: 100, G: 1, B: 3 },
+      { Q: 129, N: 200, H: 1, C: 8, G: 1, B: 3 },
+      { Q: 64, N: 150, H: 1, C: 129, G: 1, B: 1 },
+      { Q: 20, N: 20, H: 1, C: 256, G: 1, B: 1 },
+      { Q: 144, N: 200, H: 9, C: 64, G: 3, B: 9 },
     ],
-    longestSum: ({ N, C }) => N + C,
+    longestSum: ({ N, C }) => 2 * N + C,
     // A power of two, so that the extremes below have exact scores, ties included.
     scalars: { scale: 0.125 },
-    integers: ({ N, T = 0 }, generator) => ({ first: packSequences(N, T, generator) }),
+    integers: (sizes, generator) => ({ plan: attentionBlocks(sizes, generator) }),
     extremes: { q: [30, -30], k: [30, -30] },
     slack: EXP_SLACK,
     benchmarks: {
-      'SmolLM2-135M, 512 tokens': { N: 512, H: 9, C: 64, G: 3 },
-      'Llama-3.2-1B, 512 tokens': { N: 512, H: 32, C: 64, G: 8 },
-      'Llama-3-8B, 256 tokens': { N: 256, H: 32, C: 128, G: 8 },
+      'SmolLM2-135M, 512 tokens': { Q: 512, N: 512, H: 9, C: 64, G: 3, B: 8 },
+      'Llama-3.2-1B, 512 tokens': { Q: 512, N: 512, H: 32, C: 64, G: 8, B: 8 },
+      'Llama-3-8B, 256 tokens': { Q: 256, N: 256, H: 32, C: 128, G: 8, B: 4 },
     },
   },
   batch_norm: {
@@ -286,16 +286,27 @@ export function allowed(name: KernelName, sizes: Sizes): Sizes {
   return rounded
 }
 
-/** The first row of every row's sequence, for sequences of one to `longest` rows (0: a single one of all). */
-function packSequences(rows: number, longest: number, { next }: Random): Uint32Array<ArrayBuffer> {
-  const first = new Uint32Array(rows)
-  if (longest === 0) return first
-  for (let begin = 0; begin < rows; ) {
-    const end = begin + 1 + Math.floor(next() * longest)
-    first.fill(begin, begin, end)
-    begin = end
+/**
+ * Blocks of at most 64 queries in their order. With as many queries as keys and no more blocks than they need, all is one sequence; else
+ * each block has its own number of queries, prefix and keys, anywhere among the keys.
+ */
+function attentionBlocks({ Q, N, B }: Sizes, { next }: Random): Uint32Array<ArrayBuffer> {
+  const most = 64
+  const whole = Q === N && B === Math.ceil(Q / most)
+  const blocks: number[] = []
+  const below = (limit: number) => Math.floor(next() * limit)
+  for (let b = 0, first = 0; b < B; b++) {
+    const [rest, left] = [Q - first, B - b - 1]
+    const least = Math.max(1, rest - left * most)
+    const highest = Math.min(most, rest - left)
+    const count = whole ? Math.min(most, rest) : least + below(highest - least + 1)
+    const position = whole ? first : below(N - count + 1)
+    const own = whole ? 0 : below(N - count - position + 1)
+    const shared = whole ? 0 : below(N + 1)
+    blocks.push(first, count, below(N - shared + 1), shared, own, position)
+    first += count
   }
-  return first
+  return Uint32Array.from(blocks)
 }
 
 /** What the inputs of a call hold that are not u32. */
