@@ -1,5 +1,6 @@
 // What the kernels of training language models are tested and timed on; see cases.ts.
 import type { KernelCase } from './cases.ts'
+import type { Random } from './random.ts'
 import * as ops from './reference/lora_ops.ts'
 
 const SIZES = [
@@ -29,7 +30,104 @@ const EXP_SLACK = 4
 const LORA = { 'LoRA of rank 32, SmolLM2-135M gate_proj, 1024 tokens': { N: 1024, D: 576, O: 32 } }
 const VOCABULARY = { '256 rows of a block of 8192': { R: 256, B: 8192 } }
 
+/** Around 16 queries and keys in WGSL and 64 in WASM, where 64, 128 and 256 channels each mean another division of labour. */
+const ATTENTION = [
+  { N: 1, H: 1, C: 1, G: 1, B: 1 },
+  { N: 37, H: 4, C: 19, G: 2, B: 5 },
+  { N: 15, H: 2, C: 31, G: 1, B: 1 },
+  { N: 17, H: 3, C: 32, G: 3, B: 2 },
+  { N: 63, H: 2, C: 65, G: 2, B: 4 },
+  { N: 65, H: 1, C: 64, G: 1, B: 2 },
+  { N: 127, H: 2, C: 127, G: 1, B: 4 },
+  { N: 129, H: 1, C: 8, G: 1, B: 3 },
+  { N: 150, H: 1, C: 129, G: 1, B: 6 },
+  { N: 20, H: 1, C: 256, G: 1, B: 1 },
+  { N: 300, H: 8, C: 12, G: 1, B: 9 },
+]
+const ATTENTION_BENCHMARKS = {
+  'SmolLM2-135M, 512 tokens': { N: 512, H: 9, C: 64, G: 3, B: 8 },
+  'Llama-3-8B, 256 tokens': { N: 256, H: 32, C: 128, G: 8, B: 4 },
+}
+
+/** Rows as a forward pass has them: B blocks of one sequence, or where the first number is odd of sequences with a shared beginning. */
+function layOut({ N, B }: Readonly<Record<string, number>>, { next }: Random) {
+  const blocks: {
+    first: number
+    count: number
+    prefix: number
+    ahead: number
+    own: number
+    position: number
+    stop: number
+  }[] = []
+  const whole = B === Math.ceil(N / 64)
+  // Cuts in ascending order; blocks that do not fit 64 rows are cut further by the caller's choice of B.
+  let at = 0
+  const ahead = whole || B < 3 ? 0 : Math.max(1, Math.min(64, Math.floor(N / B)))
+  for (let b = 0; b < B; b++) {
+    const left = B - b - 1
+    const least = Math.max(1, N - at - 64 * left)
+    const most = Math.min(64, N - at - left)
+    const drawn = whole ? most : least + Math.floor(next() * (most - least + 1))
+    const count = !whole && b === 0 && ahead > 0 ? Math.max(least, Math.min(most, ahead)) : drawn
+    blocks.push({
+      first: at,
+      count,
+      prefix: 0,
+      ahead: 0,
+      own: whole ? 0 : at,
+      position: whole ? at : 0,
+      stop: whole ? N : at + count,
+    })
+    at += count
+  }
+  // The first block is a beginning that all others share.
+  if (!whole && ahead > 0) {
+    blocks[0]!.stop = N
+    for (const block of blocks.slice(1)) block.ahead = blocks[0]!.count
+  }
+  return blocks
+}
+
+const queryPlan = (sizes: Readonly<Record<string, number>>, random: Random) => ({
+  plan: Uint32Array.from(
+    layOut(sizes, random).flatMap((b) => [b.first, b.count, b.prefix, b.ahead, b.own, b.position]),
+  ),
+})
+const keyPlan = (sizes: Readonly<Record<string, number>>, random: Random) => ({
+  plan: Uint32Array.from(layOut(sizes, random).flatMap((b) => [b.first, b.count, b.stop])),
+})
+
 export const loraCases = {
+  attention_delta: {
+    reference: ops.attention_delta,
+    sizes: ATTENTION.map(({ B, G, ...sizes }) => sizes),
+    longestSum: ({ C }) => C,
+    benchmarks: { 'SmolLM2-135M, 512 tokens': { N: 512, H: 9, C: 64 } },
+  },
+  attention_grad_key_value: {
+    reference: ops.attention_grad_key_value,
+    sizes: ATTENTION,
+    longestSum: ({ N, H, G, C }) => (N * H) / G + 2 * C,
+    // Small enough that no score is far above a random lse, as no true one is.
+    scalars: { scale: 1 / 128 },
+    integers: keyPlan,
+    positive: ['stats'],
+    extremes: { stats: [20, 25] },
+    slack: EXP_SLACK,
+    benchmarks: ATTENTION_BENCHMARKS,
+  },
+  attention_grad_query: {
+    reference: ops.attention_grad_query,
+    sizes: ATTENTION,
+    longestSum: ({ N, C }) => N + 2 * C,
+    scalars: { scale: 1 / 128 },
+    integers: queryPlan,
+    positive: ['stats'],
+    extremes: { stats: [20, 25] },
+    slack: EXP_SLACK,
+    benchmarks: ATTENTION_BENCHMARKS,
+  },
   cross_entropy: {
     reference: ops.cross_entropy,
     sizes: [

@@ -47,6 +47,17 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
       ['C <= 64u', 'C <= 4u'],
     ],
   },
+  // Two tiles of keys or queries, and two threads that share four queries or keys.
+  attention_grad_key_value: {
+    sizes: { N: 18, H: 1, C: 5, G: 1, B: 1 },
+    groups: 1,
+    smaller: [['C <= 64u', 'C <= 4u']],
+  },
+  attention_grad_query: {
+    sizes: { N: 50, H: 1, C: 5, G: 1, B: 1 },
+    groups: 1,
+    smaller: [['C <= 64u', 'C <= 4u']],
+  },
   batch_norm_grad: COLUMNS,
   batch_norm_stats: COLUMNS,
   bias_grad: COLUMNS,

@@ -94,3 +94,58 @@ export const dropout: Reference = ({ x, key }: Values, { N, D, stream, threshold
     for (let d = 0; d < D; d++) y[n * D + d] = keeps(key[n], stream, d, threshold) ? x[n * D + d] * scale : 0
   return { y }
 }
+
+/** stats[n, h] = (lse[n, h], sum over c of dy[n, h, c] y[n, h, c]) */
+export const attention_delta: Reference = ({ y, dy, lse }, { N, H, C }) => {
+  const stats = new Float64Array(2 * N * H)
+  for (let i = 0; i < N * H; i++) {
+    stats[2 * i] = lse[i]
+    for (let c = 0; c < C; c++) stats[2 * i + 1] += dy[i * C + c] * y[i * C + c]
+  }
+  return { stats }
+}
+
+const dot = (a: ArrayLike<number>, i: number, b: ArrayLike<number>, j: number, C: number): number => {
+  let sum = 0
+  for (let c = 0; c < C; c++) sum += a[i * C + c] * b[j * C + c]
+  return sum
+}
+
+/** dq[n, h] = scale * sum over keys of p (dy . v - delta) k with p = exp(scale q . k - lse); see the shader */
+export const attention_grad_query: Reference = ({ q, k, v, plan, dy, stats }, { N, H, C, G, B, scale }) => {
+  const dq = new Float64Array(N * H * C)
+  for (let b = 0; b < B; b++) {
+    const [first, count, prefix, ahead, own, position] = Array.from({ length: 6 }, (_, i) => plan[b * 6 + i])
+    for (let i = 0; i < count; i++)
+      for (let h = 0; h < H; h++) {
+        const at = (first + i) * H + h
+        for (let j = 0; j <= ahead + position + i; j++) {
+          const key = (j < ahead ? prefix + j : own + j - ahead) * G + Math.floor((h * G) / H)
+          const p = Math.exp(scale * dot(q, at, k, key, C) - stats[2 * at])
+          const slope = scale * p * (dot(dy, at, v, key, C) - stats[2 * at + 1])
+          for (let c = 0; c < C; c++) dq[at * C + c] += slope * k[key * C + c]
+        }
+      }
+  }
+  return { dq }
+}
+
+/** dv[m, g] = sum over queries of p dy, dk[m, g] = scale * sum of p (dy . v - delta) q; see the shader */
+export const attention_grad_key_value: Reference = ({ q, k, v, plan, dy, stats }, { N, H, C, G, B, scale }) => {
+  const [dk, dv] = [new Float64Array(N * G * C), new Float64Array(N * G * C)]
+  for (let b = 0; b < B; b++) {
+    const [first, count, stop] = Array.from({ length: 3 }, (_, i) => plan[b * 3 + i])
+    for (let m = first; m < first + count; m++)
+      for (let n = m; n < stop; n++)
+        for (let h = 0; h < H; h++) {
+          const [at, key] = [n * H + h, m * G + Math.floor((h * G) / H)]
+          const p = Math.exp(scale * dot(q, at, k, key, C) - stats[2 * at])
+          const slope = scale * p * (dot(dy, at, v, key, C) - stats[2 * at + 1])
+          for (let c = 0; c < C; c++) {
+            dv[key * C + c] += p * dy[at * C + c]
+            dk[key * C + c] += slope * q[at * C + c]
+          }
+        }
+  }
+  return { dk, dv }
+}
