@@ -37,8 +37,8 @@ export interface AdapterPlan {
 /** What the paths of modules begin with: those of a LlamaModel alone have no "model." in front. */
 export type PathPrefix = 'model.' | ''
 
-// Enough for every expression that means something on the largest models, and some seconds for one that is made to take long.
-const STEPS = 1e8
+// Enough for every expression that means something on the largest models, and a second or two for one that is made to take long.
+const STEPS = 3e7
 
 /**
  * Applies the rules of the configuration to a Llama of these sizes. Throws, naming the key, where nothing is targeted, where a module
