@@ -13,6 +13,7 @@ import { addEval } from './eval.ts'
 import { addFeatures } from './features.ts'
 import { addFit } from './fit.ts'
 import { addGate } from './gate.ts'
+import { addMerge } from './merge.ts'
 import { addRidge } from './ridge.ts'
 import { addScore } from './score.ts'
 import { handleSignals } from './signals.ts'
@@ -44,6 +45,7 @@ const COMMANDS = [
   addBradleyTerry,
   addCalibrate,
   addAssemble,
+  addMerge,
   addEval,
   addDevices,
   addStart,

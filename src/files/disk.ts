@@ -47,7 +47,16 @@ export async function openDirectory(path: string): Promise<ModelFiles> {
     throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such directory' : explain(error)}`)
   })
   if (!about.isDirectory()) throw new Error(`${path}: is not a directory; a model is a directory with config.json`)
-  return { name: path, open: (file) => openInside(path, file), list: async () => (await readdir(path)).sort() }
+  return { name: path, open: (file) => openInside(path, file), list: () => listFiles(path) }
+}
+
+/** Names of the files of a folder, without folders in it. */
+async function listFiles(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true })
+  return entries
+    .filter((entry) => !entry.isDirectory())
+    .map(({ name }) => name)
+    .sort()
 }
 
 /** Throws unless `file` is the plain name of a file. */

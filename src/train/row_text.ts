@@ -1,0 +1,116 @@
+// Rows of training to tokens: plain texts and conversations, and where in a conversation the assistant speaks.
+import { show } from '../files/json.ts'
+import { type BosPolicy, type Message, renderChat, renderText } from '../text/chat.ts'
+import type { Tokenizer } from '../text/tokenizer.ts'
+
+/** What of a model the encoding of rows depends on. */
+export interface TextRules {
+  /** What errors about the model call it. */
+  readonly name: string
+  readonly tokenizer: Tokenizer | null
+  /** Of conversations; plain texts get what the tokenizer itself puts around a text. */
+  readonly bos: BosPolicy
+  /** V: token ids are below it. */
+  readonly vocab: number
+  /** Rows of more tokens are dropped. */
+  readonly maxLength: number
+}
+
+/** Tokens [begin, end). */
+export type Span = readonly [begin: number, end: number]
+
+/** The tokenizer; throws where there is none. */
+export function tokenizerOf({ name, tokenizer }: TextRules): Tokenizer {
+  if (tokenizer !== null) return tokenizer
+  throw new Error(`${name} has no tokenizer.json, so text cannot be encoded; give rows with "input_ids"`)
+}
+
+/** Checks token ids and copies them; `what` is what errors call them. */
+export function readIds(ids: unknown, { vocab }: TextRules, what: string): Uint32Array<ArrayBuffer> {
+  const list: ArrayLike<unknown> | null = Array.isArray(ids) || ids instanceof Uint32Array ? ids : null
+  if (list === null || list.length === 0)
+    throw new Error(`${what} must be a list of at least one token id, got ${show(ids)}`)
+  const tokens = new Uint32Array(list.length)
+  for (let i = 0; i < tokens.length; i++) {
+    const token = list[i]
+    if (!Number.isSafeInteger(token) || (token as number) < 0 || (token as number) >= vocab) {
+      throw new Error(`${what}[${i}] must be a whole number from 0 to ${vocab - 1} (vocab_size), got ${show(token)}`)
+    }
+    tokens[i] = token as number
+  }
+  return tokens
+}
+
+/** Length of what two sequences begin with alike. */
+export function commonPrefix(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  const least = Math.min(a.length, b.length)
+  let length = 0
+  while (length < least && a[length] === b[length]) length++
+  return length
+}
+
+/** A text with EOS at its end, once. */
+function ended(text: string, { name, specialTokens }: Tokenizer): string {
+  const eos = specialTokens.eos_token
+  if (eos === undefined)
+    throw new Error(`${name}: plain texts end with eos_token, and tokenizer_config.json names none`)
+  return text.endsWith(eos) ? text : text + eos
+}
+
+/** Tokens of a plain text, framed by the tokenizer, with EOS at its end. */
+export function plainTokens(text: string, rules: TextRules): Uint32Array<ArrayBuffer> {
+  const tokenizer = tokenizerOf(rules)
+  return readIds(tokenizer.encode(ended(text, tokenizer), { framed: true }), rules, 'tokens')
+}
+
+/**
+ * Tokens of a prompt with its completion as plain texts, one after the other. The completion begins where the tokens of both differ
+ * from those of the prompt alone: a token that stands across the border belongs to it.
+ */
+export function plainCompletion(prompt: string, completion: string, rules: TextRules) {
+  const tokenizer = tokenizerOf(rules)
+  const tokens = plainTokens(prompt + ended(completion, tokenizer), rules)
+  const begin = commonPrefix(tokenizer.encode(prompt, { framed: true }), tokens)
+  return { tokens, spans: [[begin, tokens.length] as Span] }
+}
+
+/** Tokens of a conversation as its template renders it. */
+export function chatTokens(messages: readonly Message[], rules: TextRules): Uint32Array<ArrayBuffer> {
+  return readIds(renderChat(tokenizerOf(rules), messages, { bos: rules.bos }), rules, 'tokens')
+}
+
+/** Tokens of a prompt with its completion as conversations; the completion is what the tokens do not share with the prompt alone. */
+export function chatCompletion(prompt: readonly Message[], completion: readonly Message[], rules: TextRules) {
+  const tokenizer = tokenizerOf(rules)
+  const tokens = chatTokens([...prompt, ...completion], rules)
+  const begin = commonPrefix(renderChat(tokenizer, prompt, { bos: rules.bos, addGenerationPrompt: true }), tokens)
+  return { tokens, spans: [[begin, tokens.length] as Span] }
+}
+
+/**
+ * Tokens of a conversation, and a span for every message of the assistant with its end of turn. The borders are found by rendering
+ * the beginnings of the conversation; throws where the template renders a beginning in another way than the whole.
+ */
+export function chatTurns(messages: readonly Message[], rules: TextRules) {
+  const tokenizer = tokenizerOf(rules)
+  const tokens = chatTokens(messages, rules)
+  const border = (count: number, addGenerationPrompt: boolean): number => {
+    if (count === messages.length) return tokens.length
+    const head = messages.slice(0, count)
+    const found = renderChat(tokenizer, head, { bos: rules.bos, addGenerationPrompt })
+    const length = commonPrefix(found, tokens)
+    if (length === found.length) return length
+    // A token may stand across the border, but the text must go on as it began.
+    const whole = renderText(tokenizer, messages, false)
+    if (whole.startsWith(renderText(tokenizer, head, addGenerationPrompt))) return length
+    throw new Error(
+      `${tokenizer.name}: the chat template renders the first ${count} messages in another way than at the beginning of all ` +
+        `${messages.length}, so that it cannot be told what the assistant said; give "prompt" and "completion", "input_ids" and "labels", or --loss all`,
+    )
+  }
+  const spans: Span[] = []
+  for (const [i, { role }] of messages.entries()) {
+    if (role === 'assistant') spans.push([border(i, true), border(i + 1, false)])
+  }
+  return { tokens, spans }
+}
