@@ -191,6 +191,14 @@ export const loraCases = {
     extremes: { x: [1e17, -1e17, 1e-17], rstd: [1e-17] },
     benchmarks: { 'SmolLM2-135M, 1024 tokens': { N: 1024, D: 576 } },
   },
+  scale: {
+    reference: ops.scale,
+    sizes: [1, 19, 255, 256, 257, 63, 64, 65].map((N) => ({ N })),
+    longestSum: () => 1,
+    scalars: { factor: 1.7 },
+    extremes: { x: [1e38, -1e38, 0, -0] },
+    benchmarks: { 'LoRA of rank 32, 1024 tokens': { N: 32_768 } },
+  },
   scatter_rows: {
     reference: ops.scatter_rows,
     sizes: [

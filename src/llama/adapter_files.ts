@@ -23,7 +23,7 @@ import {
 } from './adapter_config.ts'
 import { type LayerPlan, type LowRank, type PathPrefix, PROJECTIONS, planAdapter } from './adapter_plan.ts'
 import type { LlamaConfig } from './config.ts'
-import { type ProjectionName, moduleOf, shapesOf } from './weights.ts'
+import { moduleOf, type ProjectionName, shapesOf } from './weights.ts'
 
 export const ADAPTER_FILE = 'adapter_model.safetensors'
 

@@ -5,7 +5,7 @@ import { show } from '../files/json.ts'
 import type { AdapterConfig } from './adapter_config.ts'
 import type { LlamaConfig } from './config.ts'
 import { type Budget, parsePythonRegex } from './python_regex.ts'
-import { type ProjectionName, moduleOf } from './weights.ts'
+import { moduleOf, type ProjectionName } from './weights.ts'
 
 /** The linear maps of a layer, in the order of the forward pass. */
 export const PROJECTIONS = [

@@ -96,6 +96,44 @@ export async function loadLlama(device: Device, files: ModelFiles, options: Load
 
 /** As `loadLlama`, from a directory that is open. */
 export async function createLlama(device: Device, opened: OpenedModel, options: LoadOptions = {}): Promise<Llama> {
+  const { config, destroy, ...parts } = await openBackbone(device, opened, options)
+  return {
+    config,
+    async hidden(sequences) {
+      checkSequences(config, sequences)
+      const packed = pack(sequences, alone(sequences))
+      const x = await forward(device, config, parts, packed, null)
+      const first = Uint32Array.from(sequences, (_, s) => packed.rowOf(s, 0))
+      return { x, first, destroy: () => x.destroy() }
+    },
+    async states(sequences, positions, { groups = alone(sequences), checked = false } = {}) {
+      if (!checked) checkSequences(config, sequences)
+      const packed = pack(sequences, groups)
+      const rows = sequences.map(({ length }, s) =>
+        Uint32Array.from(positions[s] ?? [], (t) => {
+          if (Number.isInteger(t) && t >= 0 && t < length) return packed.rowOf(s, t)
+          throw new RangeError(`llama: sequence ${s} has ${length} tokens, none at position ${t}`)
+        }),
+      )
+      const chosen = Uint32Array.from(new Set(rows.flatMap((own) => [...own]))).sort()
+      if (chosen.length === 0) throw new RangeError('llama: no positions were given')
+      const place = new Map(Array.from(chosen, (row, i) => [row, i]))
+      const x = await forward(device, config, parts, packed, chosen)
+      return { x, rows: rows.map((own) => own.map((row) => place.get(row)!)), destroy: () => x.destroy() }
+    },
+    destroy,
+  }
+}
+
+/** A backbone on a device: what a forward pass needs of it, whoever makes that pass. */
+export interface Backbone extends Parts {
+  readonly config: LlamaConfig
+  readonly tensors: LlamaTensors
+  destroy(): void
+}
+
+/** Puts the weights of a directory that is open on a device. */
+export async function openBackbone(device: Device, opened: OpenedModel, options: LoadOptions = {}): Promise<Backbone> {
   const config = parseLlamaConfig(opened.config, `${opened.name}/config.json`)
   const owned: { destroy(): void }[] = []
   const own = <T extends { destroy(): void }>(thing: T): T => {
@@ -111,33 +149,7 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
     const embedding = own(await openEmbedding(device, tensors.embedding))
     const norm = own(await loadVector(device, tensors.norm))
     const layers = await openLayers(device, tensors, stream, own)
-    const parts = { embedding, norm, layers }
-    return {
-      config,
-      async hidden(sequences) {
-        checkSequences(config, sequences)
-        const packed = pack(sequences, alone(sequences))
-        const x = await forward(device, config, parts, packed, null)
-        const first = Uint32Array.from(sequences, (_, s) => packed.rowOf(s, 0))
-        return { x, first, destroy: () => x.destroy() }
-      },
-      async states(sequences, positions, { groups = alone(sequences), checked = false } = {}) {
-        if (!checked) checkSequences(config, sequences)
-        const packed = pack(sequences, groups)
-        const rows = sequences.map(({ length }, s) =>
-          Uint32Array.from(positions[s] ?? [], (t) => {
-            if (Number.isInteger(t) && t >= 0 && t < length) return packed.rowOf(s, t)
-            throw new RangeError(`llama: sequence ${s} has ${length} tokens, none at position ${t}`)
-          }),
-        )
-        const chosen = Uint32Array.from(new Set(rows.flatMap((own) => [...own]))).sort()
-        if (chosen.length === 0) throw new RangeError('llama: no positions were given')
-        const place = new Map(Array.from(chosen, (row, i) => [row, i]))
-        const x = await forward(device, config, parts, packed, chosen)
-        return { x, rows: rows.map((own) => own.map((row) => place.get(row)!)), destroy: () => x.destroy() }
-      },
-      destroy,
-    }
+    return { config, tensors, embedding, norm, layers, destroy }
   } catch (error) {
     destroy()
     throw error
@@ -145,10 +157,11 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
 }
 
 /** Every sequence by itself. */
-const alone = (sequences: readonly unknown[]): PrefixGroup[] => sequences.map((_, s) => ({ members: [s], common: 0 }))
+export const alone = (sequences: readonly unknown[]): PrefixGroup[] =>
+  sequences.map((_, s) => ({ members: [s], common: 0 }))
 
 /** Gives the weights of layer `l`; asked for in order, l + 1 right after layer l has been recorded. */
-type Layers = (layer: number) => Promise<LayerWeights>
+export type Layers = (layer: number) => Promise<LayerWeights>
 
 async function openLayers(
   device: Device,
@@ -184,7 +197,7 @@ interface Parts {
 }
 
 /** RoPE's tables [P, C / 2] for positions 0 to P - 1, made in f64: a software GPU's own sine is good to 2e-4 only. */
-function ropeTables(config: LlamaConfig, positions: number): { cos: Float32Array; sin: Float32Array } {
+export function ropeTables(config: LlamaConfig, positions: number): { cos: Float32Array; sin: Float32Array } {
   const frequencies = inverseFrequencies(config)
   const half = frequencies.length
   const cos = new Float32Array(positions * half)

@@ -149,3 +149,6 @@ export const attention_grad_key_value: Reference = ({ q, k, v, plan, dy, stats }
   }
   return { dk, dv }
 }
+
+/** x[n] = x[n] * factor */
+export const scale: Reference = ({ x }, { factor }) => ({ x: Float64Array.from(x, (value) => value * factor) })
