@@ -114,6 +114,7 @@ ${tensors.join('\n')}
     ],
     letters: ${JSON.stringify(header.letters)},
     scalars: [${scalars.join(', ')}],
+    needs: ${JSON.stringify(header.needs)},
     dispatch: ${ofSizes(`[${header.dispatch.map(compile).join(', ')}]`)},
     split: ${ofSizes(compile(header.split.expression))},
     splitBy: ${header.split.by},

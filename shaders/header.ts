@@ -14,6 +14,8 @@ export interface Header {
   /** Shape letters in order of first appearance. */
   readonly letters: readonly string[]
   readonly scalars: readonly string[]
+  /** Optional features of WebGPU that the shader needs. */
+  readonly needs: readonly string[]
   readonly dispatch: readonly string[]
   readonly split: { readonly expression: string; readonly by: number }
   readonly flops: string
@@ -22,7 +24,7 @@ export interface Header {
 }
 
 const DTYPES = ['f32', 'f16', 'bf16', 'u32'] as const
-const FACTS = ['scalar', 'dispatch', 'split', 'flops', 'bytes', 'source'] as const
+const FACTS = ['scalar', 'needs', 'dispatch', 'split', 'flops', 'bytes', 'source'] as const
 
 /** Reads the comment block at the top of a shader; throws with the file name and the reason when it is not a header. */
 export function parseHeader(file: string, text: string): Header {
@@ -39,6 +41,7 @@ export function parseHeader(file: string, text: string): Header {
   const tensors: TensorSpec[] = []
   const facts: Record<(typeof FACTS)[number], string[]> = {
     scalar: [],
+    needs: [],
     dispatch: [],
     split: [],
     flops: [],
@@ -66,12 +69,17 @@ export function parseHeader(file: string, text: string): Header {
   const letters: string[] = []
   for (const { shape } of tensors)
     for (const letter of shape) if (typeof letter === 'string' && !letters.includes(letter)) letters.push(letter)
+  if (facts.needs.length > 1) fail(`the header has at most one needs line, found ${facts.needs.length}`)
+  const needs = facts.needs.flatMap((line) => line.split(/\s{2,}/)[0]!.split(/[\s,]+/))
+  const odd = needs.find((feature) => !/^[a-z][a-z0-9-]*$/.test(feature))
+  if (odd !== undefined) fail(`needs lists features of WebGPU, as in shader-f16, subgroups; found "${odd}"`)
   const split = /^(.+?)(?: by (\d+))?$/.exec(one('split'))!
   return {
     sentence: lines[0]!,
     tensors,
     letters,
     scalars: facts.scalar.map((line) => line.split(/\s+/)[0]!),
+    needs,
     dispatch: splitTopLevel(one('dispatch')),
     split: { expression: split[1]!, by: Number(split[2] ?? 1) },
     flops: one('flops'),
