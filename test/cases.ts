@@ -2,6 +2,7 @@
 import type { DType, TensorData } from '../src/device/tensor.ts'
 import { type KernelName, kernels } from '../src/generated/kernels.ts'
 import { gradCases } from './grad_cases.ts'
+import { memoryCases } from './memory_cases.ts'
 import type { Random } from './random.ts'
 import { random } from './random.ts'
 import * as ops from './reference/ops.ts'
@@ -117,6 +118,7 @@ const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 }
 /** By kernel: a kernel without its row is a type error. */
 export const cases: Readonly<Record<KernelName, KernelCase>> = {
   ...gradCases,
+  ...memoryCases,
   add: {
     reference: ops.add,
     sizes: elementwise('N', 'D'),
@@ -176,33 +178,9 @@ export const cases: Readonly<Record<KernelName, KernelCase>> = {
     extremes: { x: [3.4028234e38, -3.4028234e38, 1.2e-38] },
     benchmarks: { '64 MiB': { N: 2 ** 24 } },
   },
-  copy_rows: {
-    reference: ops.copy_rows,
-    sizes: [
-      { N: 1, D: 1, M: 1, first: 0 },
-      { N: 3, D: 19, M: 17, first: 5 },
-      { N: 4, D: 64, M: 9, first: 5 },
-      { N: 65, D: 7, M: 70, first: 1 },
-      // Rows past the end are left out: some, and all, also where the sum of the two would wrap.
-      { N: 5, D: 3, M: 6, first: 4 },
-      { N: 5, D: 3, M: 6, first: 6 },
-      { N: 5, D: 3, M: 6, first: 2 ** 32 - 256 },
-      { N: 40, D: 192, M: 512, first: 300 },
-    ],
-    longestSum: () => 0,
-    extremes: { x: [3.4028234e38, -3.4028234e38, 1.2e-38, -0], y: [0] },
-    benchmarks: { 'Llama-3.2-1B keys of 512 tokens': { N: 512, D: 512, M: 8192, first: 1000 } },
-  },
   embedding: lookup,
   embedding_bf16: { ...lookup, reference: ops.embedding_bf16 },
   embedding_f16: { ...lookup, reference: ops.embedding_f16 },
-  fill: {
-    reference: ops.fill,
-    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 100003].map((N) => ({ N })),
-    longestSum: () => 0,
-    scalars: { value: -0.7 },
-    benchmarks: { '64 MiB': { N: 2 ** 24 } },
-  },
   fma: {
     reference: ops.fma,
     sizes: [1, 1023, 511, 512, 513, 47, 48, 49, 4096].map((N) => ({ N })),

@@ -120,7 +120,7 @@ class ManyThreads implements Backend {
     const tensors = given.slice()
     const args = new Int32Array(tensors.length + words.length)
     setArguments(args, tensors, words)
-    let sizes = first
+    let sizes: Sizes = { ...first }
     let length = spec.split(sizes)
     let piece = this.#piece(spec, length)
     return {
@@ -155,6 +155,7 @@ class ManyThreads implements Backend {
   }
 
   statistics(): Statistics {
+    this.#reclaim()
     const keptBytes = this.#memory.buffer.byteLength - this.#heap.used
     const none = { buffers: 0, bindGroups: 0, pipelines: 0, submits: 0 }
     return { tensors: this.#tensors, bytes: this.#bytes, keptBytes, calls: this.#pool.posted, ...none }

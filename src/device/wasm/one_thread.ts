@@ -14,7 +14,9 @@ interface WasmMemory extends Memory {
 type Kernel = (...values: number[]) => void
 
 /** Lets a page paint and a signal arrive: without threads the kernels have kept the event loop to themselves. */
-const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve))
+const breathe = (): Promise<void> =>
+  // In Node a timer takes a millisecond at least, and signals arrive at either.
+  new Promise((resolve) => ('setImmediate' in globalThis ? setImmediate(resolve) : setTimeout(resolve)))
 
 export async function openOneThread(): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536 })
@@ -79,7 +81,7 @@ class OneThread implements Backend {
   prepare({ spec, tensors: given, words: given_, sizes: first }: Call): Prepared {
     const tensors = given.slice()
     const words = given_.slice()
-    let sizes = first
+    let sizes: Sizes = { ...first }
     let values = valuesOf(spec, tensors, words, sizes)
     return {
       words,

@@ -18,7 +18,7 @@ export interface Dispatch {
   readonly group: GPUBindGroup
   readonly blocks: readonly Block[]
   readonly words: Uint32Array
-  readonly grid: readonly [number, number, number]
+  grid: readonly [number, number, number]
 }
 
 export class Recorder {

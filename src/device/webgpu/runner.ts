@@ -126,17 +126,22 @@ class Webgpu implements Backend {
     const words = call.words.slice()
     // The call belongs to the caller and changes with the next check.
     const kept = { ...call, words, tensors: call.tensors.slice() }
-    const make = (sizes: Sizes) =>
-      spec.split(sizes) === 0 ? null : this.#dispatch({ ...kept, sizes }, words, gridOf(spec, sizes))
-    let dispatch = make(call.sizes)
+    let dispatch: Dispatch | null = null
+    let empty = true
+    const resize = (sizes: Sizes): void => {
+      empty = spec.split(sizes) === 0
+      if (empty) return
+      const grid = gridOf(spec, sizes)
+      if (dispatch) dispatch.grid = grid
+      else dispatch = this.#dispatch(kept, words, grid)
+    }
+    resize(call.sizes)
     return {
       words,
       record: () => {
-        if (dispatch) this.#recorder.record(dispatch)
+        if (!empty) this.#recorder.record(dispatch!)
       },
-      resize: (sizes: Sizes) => {
-        dispatch = make(sizes)
-      },
+      resize,
     }
   }
 
