@@ -4,6 +4,7 @@ import type { DType, TensorData } from '../src/device/tensor.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
 import { gradCases } from './grad_cases.ts'
 import { loraCases } from './lora_cases.ts'
+import { memoryCases } from './memory_cases.ts'
 import type { Random } from './random.ts'
 import { random } from './random.ts'
 import * as ops from './reference/ops.ts'
@@ -121,6 +122,7 @@ const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 }
 const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   ...gradCases,
   ...loraCases,
+  ...memoryCases,
   add: {
     reference: ops.add,
     sizes: elementwise('N', 'D'),
