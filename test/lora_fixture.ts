@@ -1,11 +1,24 @@
 // The models, adapters and batches of test/fixtures/lora, widened, for the float64 reference.
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { openSafetensors, readTensor, readTensorF32 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import { readShape } from './reference/llama.ts'
 import type { Arrays, Model, Sequence } from './reference/llama_grad.ts'
 
 export const LORA_FOLDER = new URL('./fixtures/lora/', import.meta.url)
+
+/** The causal cases of the fixtures. */
+export const LORA_CASES = (
+  JSON.parse(readFileSync(new URL('index.json', LORA_FOLDER), 'utf8')) as { readonly cases: string[] }
+).cases
+
+/** The files of a folder of the fixtures. */
+export function folderFiles(path: string): Record<string, Uint8Array> {
+  const folder = new URL(`${path}/`, LORA_FOLDER)
+  return Object.fromEntries(
+    readdirSync(folder).map((file) => [file, new Uint8Array(readFileSync(new URL(file, folder)))]),
+  )
+}
 
 /** All tensors of a safetensors file as numbers: F64 and I32 as they are, other floats widened. */
 export async function readArrays(url: URL): Promise<Map<string, Float64Array | Int32Array | Float32Array>> {

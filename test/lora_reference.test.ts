@@ -1,14 +1,9 @@
 // The float64 reference of LoRA training against PyTorch and PEFT, and against central differences of itself.
-import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { loraCase } from './lora_fixture.ts'
+import { LORA_CASES, loraCase } from './lora_fixture.ts'
 import { random } from './random.ts'
 import { llamaLoss } from './reference/llama_grad.ts'
-
-const { cases } = JSON.parse(readFileSync(new URL('./fixtures/lora/index.json', import.meta.url), 'utf8')) as {
-  cases: string[]
-}
 
 /** Largest difference over the largest value. PyTorch makes the angles of rotary positions in float32: 1e-6 and not 1e-15. */
 function relative(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
@@ -21,7 +16,7 @@ function relative(actual: ArrayLike<number>, expected: ArrayLike<number>): numbe
   return worst / scale
 }
 
-for (const name of cases) {
+for (const name of LORA_CASES) {
   test(`${name}: loss, log-probabilities and gradients are PyTorch's`, async () => {
     const { model, batch, expected } = await loraCase(name)
     const { loss, grads, logprobs } = llamaLoss(model, batch)
