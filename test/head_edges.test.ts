@@ -51,7 +51,7 @@ test('a calibration is refused that is of another shape, not finite, or of other
       heads: digest,
       attributes: JSON.stringify(names),
     })
-  for (const shape of [[4], [1, 2, 2], [2, 1], [3, 2]]) {
+  for (const shape of [[4], [2, 2, 1], [2, 1], [3, 2]]) {
     const data = new Float32Array(shape.reduce((size, length) => size * length, 1))
     const message = `m/${CALIBRATION_FILE}: offsets must be [M, K] with 4 values, got ${JSON.stringify(shape)}`
     await fails(() => read(file(shape, data)), message)
