@@ -2,9 +2,10 @@
 import { createHash } from 'node:crypto'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { BlockHash, digest, hex } from '../src/files/hash.ts'
 import { encodeSafetensors, openModelTensors, type TensorData } from '../src/files/safetensors.ts'
 import { memoryFiles } from '../src/files/source.ts'
-import { digest, fingerprint } from '../src/reward/fingerprint.ts'
+import { fingerprint } from '../src/reward/fingerprint.ts'
 import { joined } from './qrm.ts'
 
 const MiB = 2 ** 20
@@ -80,6 +81,22 @@ test('a digest has 64 lower-case hexadecimal digits, leading zeros too', async (
   for (let i = 0; i < 64; i++) {
     const bytes = Uint8Array.of(i)
     assert.is(await digest(bytes), sha256(bytes))
+  }
+})
+
+test('bytes that come in pieces have the hash of the hashes of their blocks, whatever the pieces', async () => {
+  const bytes = new Uint8Array(16 * MiB + 5).map((_, i) => Math.imul(i, 0x9e3779b1) >>> 24)
+  for (const length of [0, 1, 8 * MiB - 1, 8 * MiB, 8 * MiB + 1, 16 * MiB + 5]) {
+    const hashes: Buffer[] = []
+    for (let at = 0; at < length; at += 8 * MiB) {
+      hashes.push(Buffer.from(sha256(bytes.subarray(at, Math.min(length, at + 8 * MiB))), 'hex'))
+    }
+    for (const piece of [3 * MiB + 1, 32 * MiB]) {
+      const hash = new BlockHash()
+      for (let at = 0; at < length; at += piece) await hash.update(bytes.subarray(at, Math.min(length, at + piece)))
+      assert.is(hash.length, length)
+      assert.is(hex(await hash.result()), sha256(Buffer.concat(hashes)), `${length} bytes in pieces of ${piece}`)
+    }
   }
 })
 
