@@ -26,7 +26,14 @@ fn main(
   }
   let D = params.D;
   let token = min(tokens[n], params.V - 1u);
-  for (var d = lane; d < D; d += WG) {
+  let whole = D / 4u * 4u;
+  for (var d = 4u * lane; d < whole; d += 4u * WG) {
+    let values = stored4_at(token, d);
+    for (var i = 0u; i < 4u; i++) {
+      y[n * D + d + i] = values[i];
+    }
+  }
+  for (var d = whole + lane; d < D; d += WG) {
     y[n * D + d] = stored_at(token, d);
   }
 }
