@@ -2,7 +2,7 @@
 //
 //   y[n, d] = table[tokens[n], d]
 //
-// table   [V, D]  f32 f16 bf16
+// table   [V, D]  f32 f16 bf16 q8_0
 // tokens  [N]  u32     each below V
 // y       [N, D]  output
 //
