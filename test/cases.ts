@@ -28,8 +28,10 @@ export interface KernelCase {
   readonly extremes?: Readonly<Record<string, readonly number[]>>
   /** Factor of the tolerance where 8 is not enough, with the reason beside it. */
   readonly slack?: number
-  /** Sizes to time, by what they are. */
+  /** Sizes to time, by what they are; attention's are one sequence, of which its flops are. */
   readonly benchmarks: Readonly<Record<string, Sizes>>
+  /** Sizes to time instead on a hardware GPU, where the others would end too soon or stay in a cache. */
+  readonly hardware?: Readonly<Record<string, Sizes>>
 }
 
 /**
@@ -173,19 +175,26 @@ const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   },
   copy: {
     reference: ops.copy,
-    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 100003].map((N) => ({ N })),
+    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 2, 3, 4, 5, 1025, 100003].map((N) => ({ N })),
     longestSum: () => 0,
     extremes: { x: [3.4028234e38, -3.4028234e38, 1.2e-38] },
     benchmarks: { '64 MiB': { N: 2 ** 24 } },
+    hardware: { '256 MiB': { N: 2 ** 26 } },
   },
   embedding: lookup,
   fma: {
     reference: ops.fma,
-    sizes: [1, 1023, 511, 512, 513, 47, 48, 49, 4096].map((N) => ({ N })),
+    sizes: [
+      ...[1, 1023, 1024, 1025, 47, 48, 49, 4096].map((N) => ({ N })),
+      ...[1, 9, 31, 32, 33].map((rounds) => ({ N: 1025, rounds })),
+    ],
     // The error halves in every round.
     longestSum: () => 2,
-    scalars: { rounds: 9 },
+    scalars: { rounds: 70 },
+    // Large enough to show after 70 halvings.
+    extremes: { x: [3e38, -3e38, 1e35] },
     benchmarks: { '2048 rounds': { N: 2 ** 20, rounds: 2048 } },
+    hardware: { '32768 rounds': { N: 2 ** 22, rounds: 32768 } },
   },
   gather_rows: {
     reference: ops.gather_rows,
