@@ -27,9 +27,14 @@ fn main(
     y[i] = x[i];
     return;
   }
-  for (var c = 0u; c < 4u; c++) {
-    if (4u * i + c < params.N) {
-      y[i][c] = x[i][c];
-    }
+  let rest = params.N - min(4u * i, params.N);
+  if (rest > 0u) {
+    y[i].x = x[i].x;
+  }
+  if (rest > 1u) {
+    y[i].y = x[i].y;
+  }
+  if (rest > 2u) {
+    y[i].z = x[i].z;
   }
 }

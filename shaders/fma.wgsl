@@ -19,6 +19,16 @@ const WG = 64u;
 const CHAINS = 16u;
 const STEPS = 32u;
 
+fn load(i: u32) -> f32 {
+  return select(0.0, x[min(i, params.N - 1u)], i < params.N);
+}
+
+fn store(i: u32, value: f32) {
+  if (i < params.N) {
+    x[i] = value;
+  }
+}
+
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) wg: vec3u,
@@ -26,18 +36,22 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let first = (wg.y * groups.x + wg.x) * WG * CHAINS + lane;
-  var values = array<vec4f, 4>();
-  for (var c = 0u; c < CHAINS; c++) {
-    let i = first + c * WG;
-    if (i < params.N) {
-      values[c / 4u][c % 4u] = x[i];
-    }
+  var in0 = vec4f();
+  var in1 = vec4f();
+  var in2 = vec4f();
+  var in3 = vec4f();
+  for (var k = 0u; k < 4u; k++) {
+    let i = first + k * WG;
+    in0[k] = load(i);
+    in1[k] = load(i + 4u * WG);
+    in2[k] = load(i + 8u * WG);
+    in3[k] = load(i + 12u * WG);
   }
   // Vectors that are never indexed can stay in registers.
-  var a = values[0];
-  var b = values[1];
-  var c = values[2];
-  var d = values[3];
+  var a = in0;
+  var b = in1;
+  var c = in2;
+  var d = in3;
   let half = vec4f(0.5);
   let quarter = vec4f(0.25);
   for (var many = 0u; many < params.rounds / STEPS; many++) {
@@ -54,11 +68,15 @@ fn main(
     c = fma(c, half, quarter);
     d = fma(d, half, quarter);
   }
-  values = array(a, b, c, d);
-  for (var c = 0u; c < CHAINS; c++) {
-    let i = first + c * WG;
-    if (i < params.N) {
-      x[i] = values[c / 4u][c % 4u];
-    }
+  in0 = a;
+  in1 = b;
+  in2 = c;
+  in3 = d;
+  for (var k = 0u; k < 4u; k++) {
+    let i = first + k * WG;
+    store(i, in0[k]);
+    store(i + 4u * WG, in1[k]);
+    store(i + 8u * WG, in2[k]);
+    store(i + 12u * WG, in3[k]);
   }
 }

@@ -95,6 +95,23 @@ test('bradley_terry does not overflow, and keeps a NaN', async () => {
   }
 })
 
+test('copy keeps all bits, and writes no further than it says', async () => {
+  for (const device of devices) {
+    for (const N of [1, 2, 3, 5, 7, 258]) {
+      // NaN of every kind among them: sign, quiet bit and payload must stay.
+      const words = Uint32Array.from({ length: N + 3 }, (_, i) => (i % 2 ? 0x7f800001 : 0xffa00000) + 77 * i)
+      const before = new Float32Array(N + 3).fill(-5)
+      const x = device.tensor([N + 3], { data: new Float32Array(words.buffer) })
+      const y = device.tensor([N + 3], { data: before })
+      device.run('copy', { x: x.view([N]), y: y.view([N]) })
+      const found = bits(await y.readF32())
+      assert.equal(found.subarray(0, N), words.subarray(0, N), device.description)
+      assert.equal(found.subarray(N), bits(before).subarray(N), device.description)
+      for (const tensor of [x, y]) tensor.destroy()
+    }
+  }
+})
+
 test('there are kernels, a CPU and a GPU to test', () => {
   assert.equal([...NAMES].sort(), Object.keys(kernels).sort())
   assert.ok(NAMES.length >= 31)

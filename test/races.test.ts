@@ -136,11 +136,12 @@ function search(name: KernelName, code: string) {
   const bindings: Parameters<typeof detectRaces>[3][number] = { [spec.tensors.length]: { uniform: words.buffer } }
   spec.tensors.forEach(({ name: tensor }, i) => {
     const { data } = call.tensors[tensor]!
-    // Two halves to a word, the last one padded.
-    const bytes = new Uint8Array(Math.ceil(data.byteLength / 4) * 4)
+    // Buffers are whole vectors of four words.
+    const bytes = new Uint8Array(Math.ceil(data.byteLength / 16) * 16)
     bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
-    memory[tensor] = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
-    bindings[i] = memory[tensor]
+    const buffer = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
+    memory[tensor] = buffer.subarray(0, data.length)
+    bindings[i] = buffer
   })
   const { groups } = searchOf(name) ?? {}
   const dispatch = groups === undefined ? spec.dispatch(call.sizes) : [groups]
