@@ -251,7 +251,11 @@ async function forward(
     const rows = few
       ? {
           ...all,
-          chosenPosition: index('chosen position', chosen.map((row) => position[row]!), Q),
+          chosenPosition: index(
+            'chosen position',
+            chosen.map((row) => position[row]!),
+            Q,
+          ),
           chosen: index('chosen', chosen, Q),
           plan: plan(chosen),
         }
