@@ -131,8 +131,6 @@ test('features agree with float64', async () => {
       Array.from(tokens),
       ROWS.map((row) => row.tokens.length),
     )
-    const apart = await model.features(alike, { gate: true, share: false })
-    assert.equal(await model.features(alike, { gate: true }), apart, `${name}: beginnings computed once`)
     const without = await model.features(rows)
     assert.is(without.promptEmbeddings, undefined)
     assert.equal(without.embeddings, embeddings)
@@ -189,48 +187,6 @@ function numbers({ score, expectation, utility, quantiles, gate, attributes, tok
   const parts = Object.values(attributes).flatMap((attribute) => [attribute.expectation, ...attribute.quantiles])
   return [score, expectation, utility, ...quantiles, ...Object.values(gate), ...parts, tokens]
 }
-
-/** ROWS, and rows that share beginnings with each other and with one of ROWS; the gate's position is inside of some. */
-const alike = [
-  ...rows,
-  ...[1, 20, 3, 70].map((length, i) => ({
-    input_ids: [...ROWS[2].tokens.slice(0, 38), ...randomTokens(40 + i, length, null)],
-    gate_position: 17,
-  })),
-  ...[5, 33].map((length, i) => ({
-    input_ids: [...ROWS[5].tokens.slice(0, 90), ...randomTokens(50 + i, length, null)],
-    gate_position: 89 + i,
-  })),
-  { input_ids: ROWS[5].tokens, gate_position: 99 },
-]
-
-test('a row scores the same bits alone, in a batch, in small batches, in any order, shared or not, and when calls overlap', async () => {
-  const rows = alike
-  const files = memoryFiles('batches', qrmFiles(60, { layers: 2 }))
-  await onEveryDevice(async (device, name) => {
-    const model = await loadRewardModel(device, files)
-    const small = await loadRewardModel(device, files, { batchTokens: 30 })
-    const all = (await model.score(rows)).map(numbers)
-    const same = (scores: Score[], order: number[], what: string) => {
-      for (const [i, row] of order.entries()) {
-        close(numbers(scores[i]), all[row], 0, `${name}: ${what}, row ${row}`)
-      }
-    }
-    const order = rows.map((_, i) => i)
-    same(await small.score(rows), order, 'small batches')
-    for (const one of [model, small]) same(await one.score(rows, { share: false }), order, 'nothing shared')
-    const reversed = order.slice().reverse()
-    same(await model.score(reversed.map((i) => rows[i])), reversed, 'reversed')
-    for (const i of [0, 2, 5, 19, 24]) same(await model.score([rows[i]]), [i], 'alone')
-    const overlapping = await Promise.all(order.map((i) => small.score([rows[i]])))
-    same(overlapping.flat(), order, 'overlapping calls')
-    assert.equal((await model.score(rows)).map(numbers), all, 'the same call gives the same bits')
-    assert.equal(await model.score([]), [])
-    assert.is((await model.features([])).embeddings.length, 0)
-    await model.destroy()
-    await small.destroy()
-  })
-})
 
 test('text is scored by tokenizer, template and bos policy', async () => {
   const device = (await testDevices())[0]
