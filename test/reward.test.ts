@@ -345,6 +345,39 @@ test('a backbone without heads gives features, and a state that overflows is sai
   await sick.destroy()
 })
 
+test('a model directory is opened once, and closed when the model is destroyed or cannot be made', async () => {
+  const device = (await testDevices())[0]
+  const watched = (files: Record<string, Uint8Array>) => {
+    const { name, open } = memoryFiles('watched', files)
+    const opened: string[] = []
+    let left = 0
+    const watch = async (file: string) => {
+      const source = await open(file)
+      if (source === null) return null
+      opened.push(file)
+      left++
+      return { ...source, name: source.name, byteLength: source.byteLength, close: async () => void left-- }
+    }
+    return { files: { name, open: watch }, opened, left: () => left }
+  }
+  const whole = qrmFiles(78)
+  for (const load of [loadRewardModel, loadFeatureModel]) {
+    const directory = watched(whole)
+    const model = await load(device, directory.files)
+    assert.equal(directory.opened.sort(), ['config.json', 'model.safetensors', 'pinball.json'])
+    assert.is(directory.left(), 1, 'the weights stay open')
+    await model.destroy()
+    await model.destroy()
+    assert.is(directory.left(), 0)
+  }
+  const config = JSON.parse(new TextDecoder().decode(whole['config.json'])) as Record<string, unknown>
+  for (const change of [{ num_objectives: 17 }, { intermediate_size: 7 }]) {
+    const directory = watched({ ...whole, 'config.json': json({ ...config, ...change }) })
+    await fails(() => loadRewardModel(device, directory.files), /must be \[/)
+    assert.is(directory.left(), 0, 'closed after a failure')
+  }
+})
+
 test('the fingerprint depends on configuration and weights, not on the device', async () => {
   const files = qrmFiles(76)
   const of = async (changed: Record<string, Uint8Array>, device: Device) => {

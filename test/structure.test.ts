@@ -83,6 +83,7 @@ const NAMES = [
   'findDatasets',
   'fitQuantiles',
   'fitRidge',
+  'groupPrefixes',
   'httpSource',
   'loadFeatureModel',
   'loadHeads',
