@@ -297,12 +297,13 @@ async function openWithout(open: () => Promise<Device>): Promise<{ device: Devic
       }
     }
     const begun = async () =>
-      (await navigator.locks.query()).held!.filter(({ name }) => name!.startsWith('pinball')).length
+      (await navigator.locks.query()).held!.map(({ name }) => name!).filter((name) => name.startsWith('pinball'))
     const before = await begun()
     const device = await open()
     page.Worker = Original
     // One that ends before it has begun holds nobody up, and no page hears of it.
-    while ((await begun()) < before + started.length) await new Promise((resolve) => setTimeout(resolve, 20))
+    const ours = async () => (await begun()).filter((name) => !before.includes(name)).length
+    while ((await ours()) < started.length) await new Promise((resolve) => setTimeout(resolve, 20))
     return { device, kill: () => started.at(-1)!.terminate() }
   }
   // Named by a variable, for the bundle of the page does not have it.
