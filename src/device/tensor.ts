@@ -1,11 +1,11 @@
 // A typed, shaped block of device memory, owned by whoever asked for it.
 import type { Device } from './device.ts'
 
-export type DType = 'f32' | 'f16' | 'bf16' | 'u32'
-/** f32 as Float32Array, u32 as Uint32Array, f16 and bf16 as their raw bits in Uint16Array. */
-export type TensorData = Float32Array | Uint32Array | Uint16Array
+export type DType = 'f32' | 'f16' | 'bf16' | 'i8' | 'u32'
+/** f32, u32 and i8 as the array of that type, f16 and bf16 as their raw bits in Uint16Array. */
+export type TensorData = Float32Array | Uint32Array | Uint16Array | Int8Array
 
-export const BYTES: Readonly<Record<DType, number>> = { f32: 4, u32: 4, f16: 2, bf16: 2 }
+export const BYTES: Readonly<Record<DType, number>> = { f32: 4, u32: 4, f16: 2, bf16: 2, i8: 1 }
 
 /**
  * Views begin at multiples of this many bytes: what WebGPU asks of a binding on every device, and the same rule on the CPU, so
@@ -28,12 +28,7 @@ export interface ViewOptions {
   readonly label?: string
 }
 
-const matchesType = (dtype: DType, data: TensorData): boolean =>
-  dtype === 'f32'
-    ? data instanceof Float32Array
-    : dtype === 'u32'
-      ? data instanceof Uint32Array
-      : data instanceof Uint16Array
+const ARRAYS = { f32: Float32Array, u32: Uint32Array, f16: Uint16Array, bf16: Uint16Array, i8: Int8Array } as const
 
 /** Number of elements of a shape; throws with the label where a size is no whole number. */
 export function sizeOf(shape: readonly number[], label: string): number {
@@ -88,11 +83,11 @@ export class Tensor {
 
   /**
    * Copies `data` into the tensor from element `offset` on; ordered after everything recorded before. The bytes written must
-   * begin at a multiple of 4; a tail of 2 bytes is allowed only at the end of the tensor (of a view: of the tensor it views).
+   * begin at a multiple of 4; a tail of fewer than 4 is allowed only at the end of the tensor (of a view: of the tensor it views).
    */
   write(data: TensorData, offset = 0): void {
     this.#check('write')
-    if (!matchesType(this.dtype, data))
+    if (!(data instanceof ARRAYS[this.dtype]))
       throw new TypeError(`${this.label}: ${this.dtype} data must not come as ${data.constructor.name}`)
     if (!Number.isInteger(offset) || offset < 0 || offset + data.length > this.size)
       throw new RangeError(`${this.label}: must write within ${this.size} elements, got ${data.length} at ${offset}`)
@@ -114,8 +109,7 @@ export class Tensor {
       this.size === 0
         ? new ArrayBuffer(0)
         : await this.device.backend.read(this.memory, this.byteOffset, this.byteLength)
-    if (this.dtype === 'f32') return new Float32Array(bytes)
-    return this.dtype === 'u32' ? new Uint32Array(bytes) : new Uint16Array(bytes)
+    return new ARRAYS[this.dtype](bytes)
   }
 
   /** As `read`, for f32 tensors. */

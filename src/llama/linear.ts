@@ -11,6 +11,7 @@ const VEC = { f32: 'linear_vec', f16: 'linear_vec_f16', bf16: 'linear_vec_bf16' 
 /** y[n, o] = sum over d of x[n, d] * weight[o, d]; x [N, D] and y [N, O] f32, weight [O, D] f32, f16 or bf16. */
 export function linear(device: Device, x: Tensor, weight: Tensor, y: Tensor): void {
   const { dtype } = weight
-  if (dtype === 'u32') throw new TypeError(`linear: ${weight.label} must be f32, f16 or bf16, got u32`)
+  if (dtype === 'u32' || dtype === 'i8')
+    throw new TypeError(`linear: ${weight.label} must be f32, f16 or bf16, got ${dtype}`)
   device.run(x.shape[0]! <= VEC_ROWS ? VEC[dtype] : TILED[dtype], { x, weight, y })
 }
