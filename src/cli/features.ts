@@ -2,9 +2,9 @@
 
 import { basename } from 'node:path'
 import { type Command, Option } from 'commander'
-import { removeAbandoned } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import { type FeatureModel, loadFeatureModel } from '../reward/features.ts'
+import { claimOutputs } from './claims.ts'
 import { type Compute, fingerprintModel, withModel } from './engine.ts'
 import {
   type Computed,
@@ -14,7 +14,6 @@ import {
   promptSides,
   writeFeatures,
 } from './feature_compute.ts'
-import { checkOutput } from './feature_files.ts'
 import {
   type FeatureManifest,
   isFinished,
@@ -31,6 +30,7 @@ import {
   parseInput,
   parseNames,
   parseOut,
+  shareOption,
   usageError,
   wholeNumber,
 } from './options.ts'
@@ -49,6 +49,7 @@ interface FeaturesOptions extends DeviceChoice {
   readonly maxLength?: number
   readonly skipInvalid?: boolean
   readonly restart?: boolean
+  readonly share: boolean
   readonly json?: boolean
 }
 
@@ -83,7 +84,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFeatures(program: Command): void {
-  deviceOptions(program.command('features'))
+  shareOption(deviceOptions(program.command('features')))
     .description('compute the features of rows or pairs and keep them in a file')
     .requiredOption(
       '--input <file>',
@@ -116,7 +117,11 @@ async function features(options: FeaturesOptions): Promise<void> {
   }
   if (weights !== undefined && labels.length === 0) usageError('--weights: needs --labels, whose weights they are')
   const out = shardName(options.out, options.shard)
-  for (const path of [out, manifestName(out)]) await checkOutput(path, [input])
+  await claimOutputs({
+    inputs: { '--input': input, '--model': options.model },
+    files: { '--out': [out, manifestName(out)] },
+    folders: { '--out': partialFolder(out) },
+  })
   const before = await readManifest(manifestName(out))
   const taken = await takeRows(input, { labels, weights, shard, skipInvalid })
   const start = performance.now()
@@ -192,9 +197,8 @@ async function make({ model, device, compute, taken, wanted, out }: Job, options
     const count = there.reduce((sum, chunk) => sum + chunk.count, 0)
     note(`note: features of ${count} of ${rows.length} rows were there already, in ${printable(folder)}`)
   }
-  const computed = await computeChunks(model, compute, rows, chunks, partial, layout)
+  const computed = await computeChunks(model, compute, rows, chunks, partial, layout, options.share)
   const metadata = { model: model.name, fingerprint: wanted.fingerprint }
-  for (const path of [out, manifestName(out)]) await removeAbandoned(path)
   const written = await writeFeatures(out, rows, hidden, partial, layout, metadata)
   const manifest = await writeManifest(manifestName(out), {
     kind: pairs ? 'pairs' : 'ratings',
