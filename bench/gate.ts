@@ -14,7 +14,7 @@ import { openPairs, type PairFile } from '../src/reward/pair_file.ts'
 import { GateModel } from '../src/train/gating.ts'
 import { largestBatch, splitPairs } from '../src/train/pair_batches.ts'
 import { gateStates } from '../src/train/pair_rewards.ts'
-import { trainPairs } from '../src/train/pair_training.ts'
+import { trainPairs } from '../src/train/pair_task.ts'
 import { randomBits } from '../src/train/random.ts'
 import { measure, table } from './measure.ts'
 
@@ -121,7 +121,7 @@ async function train(device: Device, pairs: PairFile, shape: Shape, save?: strin
   const rate = flops / trainMs / 1e6
   const parameters = model.parameters.reduce((sum, { value }) => sum + value.size, 0)
   model.destroy()
-  const last = end.epochs[end.epochs.length - 1]
+  const last = end.tally.epochs[end.tally.epochs.length - 1]
   const batchMiB = (batch * columns * 4) / 2 ** 20
   // Two batches of states; parameters with gradient and moments; of each layer z, y, and two gradients in all.
   const expected = 2 * batchMiB + (16 * parameters + 4 * batch * hidden * (2 * LAYERS + 2)) / 2 ** 20

@@ -8,17 +8,12 @@ import type { HeadsFile } from '../src/reward/heads_file.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { ScoreModel } from '../src/train/bradley_terry.ts'
 import { GateModel, type GateSettings } from '../src/train/gating.ts'
-import { type LogEntry, logLine } from '../src/train/log.ts'
-import { listBatches, type Split } from '../src/train/pair_batches.ts'
+import { logLine } from '../src/train/log.ts'
+import { listBatches, planPairs, type Split } from '../src/train/pair_batches.ts'
+import type { PairEntry, PairTally } from '../src/train/pair_log.ts'
 import { gateStates, scoreStates } from '../src/train/pair_rewards.ts'
-import {
-  type PairModel,
-  type PairSettings,
-  type PairStates,
-  type Position,
-  trainPairs,
-} from '../src/train/pair_training.ts'
-import { planSteps } from '../src/train/schedule.ts'
+import { type PairModel, type PairSettings, type PairStates, trainPairs } from '../src/train/pair_task.ts'
+import type { Position } from '../src/train/trainer.ts'
 import { encodeState, openState } from '../src/train/training_state.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
@@ -79,7 +74,7 @@ test('ten steps from the same start are those of PyTorch', async () => {
     const [x, r] = [expected.get('x')!, expected.get('r')!]
     // Put where the first epoch's order looks for them, so that the steps take the fixture's batches.
     const split: Split = { training: Uint32Array.from({ length: rows }, (_, i) => i), validation: new Uint32Array(0) }
-    const plan = planSteps(rows, batch, 1)
+    const plan = planPairs(split, batch, 1)
     const order = [...listBatches(split, plan, 5, 0)].flatMap((each) => [...each.rows])
     assert.is(order.length, rows)
     const placed = (values: Float32Array) => {
@@ -97,8 +92,8 @@ test('ten steps from the same start are those of PyTorch', async () => {
       }
       const settings: PairSettings = { ...given, batch, epochs: 1, validation: 0, seed: 5 }
       const where = `${name} on ${device.description}`
-      const entries: LogEntry[] = []
-      const onEntry = (entry: LogEntry) => entries.push(entry)
+      const entries: PairEntry[] = []
+      const onEntry = (entry: PairEntry) => entries.push(entry)
       await trainPairs({ device, model, states, split, settings, logEvery: 1, onEntry })
       const steps = entries.filter((entry) => 'lr' in entry)
       const [losses, accuracies] = [expected.get('losses')!, expected.get('accuracies')!]
@@ -218,16 +213,16 @@ async function trainCut(device: Device, makeModel: () => PairModel, states: Pair
   let log = ''
   for (const cut of [...cuts, Infinity]) {
     const model = makeModel()
-    const opened = state && (await openState(memorySource('state', state)))
+    const opened = state && (await openState<PairTally>(memorySource('state', state)))
     await opened?.load(model)
     const stop = new AbortController()
-    let at: Position | undefined = opened?.position
-    const onStep = (position: Position) => {
+    let at: Position<PairTally> | undefined = opened?.position
+    const onStep = (position: Position<PairTally>) => {
       at = position
       if (position.step === cut) stop.abort(new Error('cut'))
     }
     const task = { device, model, states, split: SPLIT, settings: SETTINGS, logEvery: 2, onStep, signal: stop.signal }
-    const onEntry = (entry: LogEntry) => {
+    const onEntry = (entry: PairEntry) => {
       log += logLine(entry)
     }
     await trainPairs({ ...task, start: at, onEntry }).catch((error: Error) => assert.is(error.message, 'cut'))
@@ -295,7 +290,7 @@ test('a loss that is not finite ends the training, and a state of another model 
     'training: the loss must be finite, step 1 gives NaN; use a smaller --lr',
   )
   const { state } = await trainCut(device, () => new GateModel(device, 10, 2, 16, GATE), states, [])
-  const opened = await openState(memorySource('state', state))
+  const opened = await openState<PairTally>(memorySource('state', state))
   const wider = new GateModel(device, 10, 2, 16, { ...GATE, hidden: 13 })
   await fails(() => opened.load(wider), 'state: tensor "gating.layers.0.weight" must be [13,10], got [12,10]')
   const other = Buffer.concat(encodeSafetensors([], { about: '{}' }))

@@ -92,6 +92,7 @@ const NAMES = [
   'meanVariance',
   'memoryFiles',
   'memorySource',
+  'memoryStore',
   'mix',
   'openDevice',
   'openPairs',
@@ -124,6 +125,7 @@ const NAMES = [
 ]
 const NODE_NAMES = [
   'arrayBlocks',
+  'directoryStore',
   'hubSource',
   'listHub',
   'openDirectory',

@@ -237,6 +237,24 @@ export function directoryStore(folder: string): Store {
       })
       await writeFileAtomic(path(file), chunks)
     },
+    async append(file, length, bytes) {
+      const target = path(file)
+      const handle = await open(target, length === 0 ? 'a+' : 'r+').catch((error: NodeJS.ErrnoException) => {
+        throw new Error(`${target}: ${explain(error)}`)
+      })
+      try {
+        const { size } = await handle.stat()
+        if (size < length) throw new Error(`${target}: must have ${length} bytes, got ${size}`)
+        await handle.truncate(length)
+        await writeAll(handle, bytes, length)
+        await handle.sync()
+      } catch (error) {
+        const known = (error as NodeJS.ErrnoException).code !== undefined
+        throw known ? new Error(`${target}: cannot be written: ${explainWrite(error)}`) : error
+      } finally {
+        await handle.close()
+      }
+    },
     async rename(file, name) {
       await rename(path(file), path(name)).catch((error: NodeJS.ErrnoException) => {
         throw new Error(`${join(folder, file)}: cannot be renamed: ${explain(error)}`)
@@ -321,10 +339,12 @@ function explainWrite(error: unknown): string {
   return known.code === 'ENOENT' ? 'no such directory' : explain(known)
 }
 
-async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+/** Writes at a place of the file, or where the last write ended. */
+async function writeAll(handle: FileHandle, chunk: Uint8Array, at?: number): Promise<void> {
   let done = 0
   while (done < chunk.byteLength) {
-    const { bytesWritten } = await handle.write(chunk, done, Math.min(chunk.byteLength - done, READ_BYTES))
+    const place = at === undefined ? null : at + done
+    const { bytesWritten } = await handle.write(chunk, done, Math.min(chunk.byteLength - done, READ_BYTES), place)
     done += bytesWritten
   }
 }

@@ -7,6 +7,11 @@ export interface Store extends ModelFiles {
   list(): Promise<string[]>
   /** Writes a file, in the place of one of that name. */
   write(file: string, chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void>
+  /**
+   * Puts bytes behind the first `length` bytes of a file and ends it there; a file that is not there is made where `length` is 0.
+   * The one change that may be cut in the middle: what was before `length` stays.
+   */
+  append(file: string, length: number, bytes: Uint8Array): Promise<void>
   /** Gives a file another name, in the place of one of that name. */
   rename(file: string, name: string): Promise<void>
   /** Removes a file; one that is not there is no error. */
@@ -30,6 +35,11 @@ export function memoryStore(name: string, files: Map<string, Uint8Array> = new M
       const parts: Uint8Array[] = []
       for await (const chunk of chunks) parts.push(chunk.slice())
       files.set(file, joinBytes(parts))
+    },
+    async append(file, length, bytes) {
+      const before = files.get(file) ?? new Uint8Array()
+      if (before.length < length) throw new Error(`${name}/${file}: must have ${length} bytes, got ${before.length}`)
+      files.set(file, joinBytes([before.subarray(0, length), bytes]))
     },
     async rename(file, to) {
       const bytes = files.get(file)

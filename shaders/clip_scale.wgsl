@@ -1,0 +1,35 @@
+// Scales a gradient by the factor that limits its norm.
+//
+//   grad[n] *= clip[1]
+//
+// grad  [N]  in place
+// clip  [2]  norm and factor, as clip_factor gives them
+//
+// dispatch  ceil(N / WG)   one thread per element
+// split     N by 4
+// flops     N
+// bytes     8 * N
+// source    torch.nn.utils.clip_grad_norm_
+
+const WG = 256u;
+
+struct Params {
+  N: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> grad: array<f32>;
+@group(0) @binding(1) var<storage, read> clip: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+
+@compute @workgroup_size(WG)
+fn main(
+  @builtin(workgroup_id) wg: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let i = (wg.y * groups.x + wg.x) * WG + lane;
+  if (i >= params.N) {
+    return;
+  }
+  grad[i] *= clip[1];
+}
