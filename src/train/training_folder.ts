@@ -161,8 +161,8 @@ class Folder implements TrainingFolder {
       await log?.close()
       // The log of a finished training that is being replaced goes, any other stays.
       if (log && this.#work.resumed && !this.#work.has(OLD)) await this.#setAside()
-      await this.#log.begin()
       await this.save(trained, position)
+      await this.#log.begin()
     }
     await this.#removeOld()
     return position
@@ -321,6 +321,7 @@ class Log {
 
   /** Hash of the beginning of the file; null where it is shorter. */
   async #hash(length: number): Promise<string | null> {
+    if (length === 0) return digest(new Uint8Array())
     const source = await this.#store.open(LOG)
     if (source === null) return null
     try {
