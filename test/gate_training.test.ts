@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
+import { memoryStore } from '../src/files/store.ts'
 import type { HeadsFile } from '../src/reward/heads_file.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { ScoreModel } from '../src/train/bradley_terry.ts'
@@ -13,6 +14,7 @@ import { listBatches, planPairs, type Split } from '../src/train/pair_batches.ts
 import type { PairEntry, PairTally } from '../src/train/pair_log.ts'
 import { gateStates, scoreStates } from '../src/train/pair_rewards.ts'
 import { type PairModel, type PairSettings, type PairStates, trainPairs } from '../src/train/pair_task.ts'
+import { type TrainOptions, type TrainProgress, trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
 import type { Position } from '../src/train/trainer.ts'
 import { encodeState, openState } from '../src/train/training_state.ts'
 import { fails } from './assert.ts'
@@ -192,6 +194,7 @@ test('rewards are the debiased expectations of the heads, and sides with states 
   )
 })
 
+const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
 const GATE: GateSettings = { hidden: 12, layers: 2, temperature: 1, logitScale: 1, norm: 'batch', seed: 3 }
 const SETTINGS: PairSettings = {
   lr: 0.01,
@@ -267,6 +270,66 @@ test('a Bradley-Terry head learns, and is cut and goes on as a gate is', async (
     assert.is(cut.log, whole.log)
     assert.ok(Buffer.compare(cut.state, whole.state) === 0)
   }
+})
+
+test('in a store a training is interrupted, goes on, and ends with the same files as in one go', async () => {
+  const pairs = await somePairs(false).open()
+  const heads = someHeads()
+  const options = { ...SETTINGS, hidden: 12, layers: 2, temperature: 1, logEvery: 2 }
+  for (const device of await testDevices()) {
+    for (const [command, trainOne] of [
+      ['gate', (more: TrainOptions) => trainGate(device, pairs, heads, { ...options, ...more })],
+      [
+        'bradley-terry',
+        (more: TrainOptions) => trainBradleyTerry(device, pairs, { ...SETTINGS, ...more, logEvery: 2 }),
+      ],
+    ] as const) {
+      const where = `${command} on ${device.description}`
+      const alone = await trainOne({})
+      const expected = new Map<string, Uint8Array>()
+      const whole = await trainOne({ store: memoryStore('out', expected) })
+      assert.equal([...expected.keys()].sort(), FILES, where)
+      assert.equal(whole, alone, where)
+      const files = new Map<string, Uint8Array>()
+      const store = memoryStore('out', files)
+      for (const cut of [3, 5]) {
+        const stop = new AbortController()
+        const seen: number[] = []
+        const saved: number[] = []
+        const onProgress = ({ step }: TrainProgress) => {
+          seen.push(step)
+          if (step === cut) stop.abort(new Error('cut'))
+        }
+        await fails(
+          () => trainOne({ store, signal: stop.signal, onProgress, onSave: (step) => saved.push(step) }),
+          'cut',
+        )
+        assert.equal([seen, saved], [cut === 3 ? [0, 1, 2, 3] : [3, 4, 5], [cut]], where)
+        assert.ok(files.has(`state-00000${cut}.part`), where)
+      }
+      const { finished, ...rest } = await trainOne({ store })
+      assert.is(finished, false, where)
+      assert.equal(files, expected, where)
+      assert.equal({ ...rest, finished }, whole, where)
+      const again = await trainOne({ store, onProgress: () => assert.unreachable() })
+      assert.equal([again.finished, again.epochs, again.accuracy], [true, whole.epochs, whole.accuracy], where)
+      assert.equal(again.checkpoint.regression, whole.checkpoint.regression, where)
+      assert.equal(again.checkpoint.gate, whole.checkpoint.gate, where)
+      const other =
+        command === 'gate' ? trainBradleyTerry(device, pairs, { store }) : trainGate(device, pairs, heads, { store })
+      await fails(() => other, /training\.json: holds a training with command/)
+      assert.equal(files, expected, where)
+    }
+  }
+  // Heads are told apart by what they hold.
+  const [device] = await testDevices()
+  const store = memoryStore('out')
+  await trainGate(device, pairs, heads, { ...options, store })
+  const weight = heads.weight.map((value, i) => (i === 7 ? -value : value))
+  await fails(
+    () => trainGate(device, pairs, { ...heads, weight }, { ...options, store }),
+    /holds a training with heads with the SHA-256 "[0-9a-f]{64}", now it is "[0-9a-f]{64}"/,
+  )
 })
 
 test('threads do not change the bits', async () => {

@@ -8,6 +8,7 @@ import type { MicroBatch, Place, Recorded, StepResult, Task } from '../src/train
 import { random } from './random.ts'
 
 export const [ROWS, D, O] = [37, 5, 3]
+const ALL = Uint32Array.from({ length: ROWS }, (_, i) => i)
 const draw = random(31)
 export const x = draw.normal(ROWS * D)
 export const targets = draw.normal(ROWS * O)
@@ -18,7 +19,6 @@ export interface LeastSquaresOptions {
   readonly batch: number
   readonly micro: number
   readonly epochs: number
-  readonly from?: number
   /** Adds gradients by itself. */
   readonly adds?: boolean
   /** Updates of a step, all on the same rows. */
@@ -45,7 +45,7 @@ export class LeastSquares implements Task<Rows, number, Tally> {
   readonly statistics: Statistic[]
   readonly #device: Device
   readonly #options: LeastSquaresOptions
-  readonly #order: ReturnType<typeof orderRows>
+  #order: ReturnType<typeof orderRows> | null = null
   readonly #x: Tensor
   readonly #y: Tensor
   readonly #t: Tensor
@@ -64,11 +64,6 @@ export class LeastSquares implements Task<Rows, number, Tally> {
       makeParameter(device, 'bias', [O], BIAS, { decay: false }),
     ]
     this.statistics = [{ name: 'seen', value: device.tensor([1, D], { data: new Float32Array(D) }) }]
-    this.#order = orderRows(
-      Uint32Array.from({ length: ROWS }, (_, i) => i),
-      plan(options),
-      { seed: 4, from: options.from },
-    )
     this.#x = device.tensor([ROWS, D])
     this.#y = device.tensor([ROWS, O])
     this.#t = device.tensor([ROWS, O])
@@ -78,6 +73,7 @@ export class LeastSquares implements Task<Rows, number, Tally> {
   }
 
   async updates(step: number): Promise<Rows[][]> {
+    this.#order ??= orderRows(ALL, plan(this.#options), { seed: 4, from: step })
     const next = this.#order.next().value!
     if (next.step !== step) throw new Error(`step ${step} was asked for, the data are at ${next.step}`)
     this.#loss = 0
@@ -165,8 +161,7 @@ export function fitInFloat64(
   const w = Float64Array.of(...START, ...BIAS)
   const [m, v] = [new Float64Array(w.length), new Float64Array(w.length)]
   const [losses, norms]: number[][] = [[], []]
-  const all = Uint32Array.from({ length: ROWS }, (_, i) => i)
-  for (const { step, rows } of orderRows(all, plan(options), { seed: 4 })) {
+  for (const { step, rows } of orderRows(ALL, plan(options), { seed: 4 })) {
     const g = new Float64Array(w.length)
     let loss = 0
     for (const row of rows) {

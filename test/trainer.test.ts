@@ -61,7 +61,7 @@ async function run(
   { stop = Infinity, before }: { readonly stop?: number; readonly before?: Uint8Array } = {},
 ): Promise<Ended> {
   const state = before && (await openState<Tally>(memorySource('state', before)))
-  const task = new LeastSquares(device, { ...OPTIONS, ...options, from: state?.position.step })
+  const task = new LeastSquares(device, { ...OPTIONS, ...options })
   const lines: Line[] = []
   let position = state?.position
   const abort = new AbortController()

@@ -36,16 +36,8 @@ async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }
   })
   try {
     if (folder.result) return { result: folder.result, made: 0 }
-    const fresh = new LeastSquares(device, OPTIONS)
-    const start = await folder.begin(fresh, { step: 0, updates: 0, tally: fresh.nothing })
-    const task = new LeastSquares(device, { ...OPTIONS, from: start.step })
-    for (const [i, { value, m, v }] of fresh.parameters.entries()) {
-      task.parameters[i].value.write(await value.readF32())
-      task.parameters[i].m.write(await m.readF32())
-      task.parameters[i].v.write(await v.readF32())
-    }
-    task.statistics[0].value.write(await fresh.statistics[0].value.readF32())
-    fresh.destroy()
+    const task = new LeastSquares(device, OPTIONS)
+    const start = await folder.begin(task, { step: 0, updates: 0, tally: task.nothing })
     let made = 0
     const last = await train<{ rows: Uint32Array; weight: number }, number, Tally>({
       device,

@@ -8,7 +8,7 @@ import { basename, dirname, join, resolve, sep } from 'node:path'
 import { promisify } from 'node:util'
 import { printable } from './json.ts'
 import { checkRange, type ModelFiles, type Source } from './source.ts'
-import type { Store } from './store.ts'
+import type { Store, StoreTree } from './store.ts'
 
 // One read call moves at most this much: Node passes lengths to the system as 32-bit numbers.
 const READ_BYTES = 2 ** 30
@@ -268,6 +268,28 @@ export function directoryStore(folder: string): Store {
         if (isAbandoned(name)) await unlink(join(folder, name)).catch(() => {})
       }
       await rmdir(folder).catch(() => {})
+    },
+  }
+}
+
+/** A folder on the disk with the folders in it, as stores. */
+export function directoryTree(root: string): StoreTree {
+  const path = (folder: string) => join(root, checkName(root, folder))
+  return {
+    ...directoryStore(root),
+    async folders() {
+      const entries = await readdir(root, { withFileTypes: true }).catch(() => [])
+      return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort()
+    },
+    folder: (name) => directoryStore(path(name)),
+    async renameFolder(name, to) {
+      // A folder that is empty would be replaced.
+      const there = await stat(path(to)).catch(() => null)
+      if (there) throw new Error(`${path(to)}: is there already`)
+      await rename(path(name), path(to)).catch((error: NodeJS.ErrnoException) => {
+        throw new Error(`${path(name)}: cannot be renamed: ${explain(error)}`)
+      })
+      await syncFolder(root)
     },
   }
 }

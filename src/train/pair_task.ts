@@ -90,7 +90,7 @@ export const NO_STEPS: Position<PairTally> = {
 export async function trainPairs(training: PairTraining): Promise<Position<PairTally>> {
   const { device, split, settings, start = NO_STEPS, onEntry, onStep, signal } = training
   const plan = planPairs(split, settings.batch, settings.epochs)
-  const task = new PairTask(training, plan, start.step)
+  const task = new PairTask(training, plan)
   try {
     return await train({
       device,
@@ -130,27 +130,34 @@ class PairTask implements Task<ReadBatch, BatchSums, PairTally> {
   readonly statistics
   readonly #training: PairTraining
   readonly #plan: Plan
-  readonly #ahead: ReadAhead<ReadBatch>
+  #ahead: ReadAhead<ReadBatch> | null = null
   readonly #buffers: ReturnType<typeof makeBuffers>
+  readonly #largest: number
   #size = 0
 
-  constructor(training: PairTraining, plan: Plan, from: number) {
+  constructor(training: PairTraining, plan: Plan) {
     const { device, model, states, split, settings } = training
     this.#training = training
     this.#plan = plan
     this.parameters = model.parameters
     this.statistics = model.statistics
-    const largest = largestBatch(split, settings.batch)
-    this.#buffers = makeBuffers(device, states, largest)
-    const buffer = new Float32Array(largest * states.sides * states.columns)
-    this.#ahead = readAhead(listBatches(split, plan, settings.seed, from), async (batch) => {
+    this.#largest = largestBatch(split, settings.batch)
+    this.#buffers = makeBuffers(device, states, this.#largest)
+  }
+
+  async updates(step: number): Promise<ReadBatch[][]> {
+    this.#ahead ??= this.#readFrom(step)
+    return [[await this.#ahead.next()]]
+  }
+
+  /** Reads all batches from a step on, those of the validations among them. */
+  #readFrom(step: number): ReadAhead<ReadBatch> {
+    const { states, split, settings } = this.#training
+    const buffer = new Float32Array(this.#largest * states.sides * states.columns)
+    return readAhead(listBatches(split, this.#plan, settings.seed, step), async (batch) => {
       const read = await states.read(batch.rows, buffer)
       return { ...batch, weight: batch.rows.length, states: read }
     })
-  }
-
-  async updates(): Promise<ReadBatch[][]> {
-    return [[await this.#ahead.next()]]
   }
 
   compute(batch: ReadBatch): void {
@@ -166,7 +173,7 @@ class PairTask implements Task<ReadBatch, BatchSums, PairTally> {
     const width = rewards.length / pairs
     const x = this.#buffers.x.view([count * sides, columns])
     x.write(values)
-    this.#ahead.release()
+    this.#ahead!.release()
     const wanted = new Float32Array(count * width)
     for (let b = 0; b < count; b++) wanted.set(rewards.subarray(rows[b] * width, (rows[b] + 1) * width), b * width)
     const r = this.#buffers.r.view([count, width])
@@ -206,7 +213,7 @@ class PairTask implements Task<ReadBatch, BatchSums, PairTally> {
     const { validation } = this.#training.split
     let sums: Sums = NO_PAIRS
     while (sums.pairs < validation.length) {
-      this.#forward(await this.#ahead.next())
+      this.#forward(await this.#ahead!.next())
       const { losses, margins } = await this.sums()
       sums = addBatch(sums, losses, margins)
     }
@@ -221,7 +228,7 @@ class PairTask implements Task<ReadBatch, BatchSums, PairTally> {
   }
 
   async close(): Promise<void> {
-    await this.#ahead.end()
+    await this.#ahead?.end()
     for (const tensor of Object.values(this.#buffers)) tensor.destroy()
   }
 }

@@ -53,7 +53,10 @@ export interface Task<Batch extends MicroBatch, Sums, Tally> extends Trainable {
   readonly nothing: Tally
   /** Whether `compute` adds to the gradients by itself from the second micro-batch on; otherwise it sets them and the loop adds. */
   readonly adds?: boolean
-  /** The updates of a step, each a list of micro-batches. Parameters are those that the steps before have made. */
+  /**
+   * The updates of a step, counted from 0, each a list of micro-batches. Called for each step once, in order, from where training
+   * begins or goes on; parameters are those that the steps before have made.
+   */
   updates(step: number): Promise<readonly (readonly Batch[])[]>
   /** Records forward and backward of a micro-batch on the device. */
   compute(batch: Batch, place: Place): void | Promise<void>

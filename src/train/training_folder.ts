@@ -11,7 +11,7 @@ import about from '../../package.json' with { type: 'json' }
 import { BlockHash, digest, hex } from '../files/hash.ts'
 import { isObject, parseJsonObject, printable } from '../files/json.ts'
 import { readText } from '../files/source.ts'
-import type { Store } from '../files/store.ts'
+import { fileDigest, type Store } from '../files/store.ts'
 import { compareSettings, openWork, WORK_FILE, type Work, type WorkSettings } from '../files/work.ts'
 import type { CheckpointFile } from '../reward/encode.ts'
 import { type LogEntry, logLine } from './log.ts'
@@ -255,22 +255,6 @@ class Folder implements TrainingFolder {
 
   async close(): Promise<void> {
     if (this.#states().length === 0 && !this.#options.damaged) await this.#work.end()
-  }
-}
-
-/** SHA-256 of the blocks of a file; null where it is missing. */
-async function fileDigest(store: Store, file: string): Promise<string | null> {
-  const source = await store.open(file)
-  if (source === null) return null
-  try {
-    const hash = new BlockHash()
-    const piece = 2 ** 23
-    for (let at = 0; at < source.byteLength; at += piece) {
-      await hash.update(await source.read(at, Math.min(piece, source.byteLength - at)))
-    }
-    return hex(await hash.result())
-  } finally {
-    await source.close()
   }
 }
 
