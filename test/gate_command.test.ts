@@ -229,26 +229,48 @@ async function begun(folder: string): Promise<void> {
   while ((await states()).length === 0) await sleep(5)
 }
 
-test('an interrupt saves the step it is at, exits with 130, and the same command goes on', async () => {
+test('SIGINT and SIGTERM save the step it is at, exit with 130 and 143, and the same command goes on', async () => {
   const expected = await contents('long')
-  const child = place.launch(gate('stopped', ...LONG))
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    const child = place.launch(gate(signal, ...LONG))
+    const ended = finish(child)
+    await begun(signal)
+    await sleep(30)
+    child.kill(signal)
+    const stopped = await ended
+    assert.is(stopped.code, code, stopped.err)
+    const told = `^pinball: gate: interrupted; step \\d+ is saved in ${signal}; the same command goes on from there\n$`
+    assert.match(stopped.err, new RegExp(told))
+    await place.refused(
+      gate(signal, ...LONG, '--seed', '9'),
+      /\/pinball-work\.json: was begun with --seed 0, now it is 9; /,
+    )
+    const { code: done, err } = await place.pinball(gate(signal, ...LONG))
+    assert.equal([done, err], [0, ''])
+    assert.equal(await contents(signal), expected)
+  }
+})
+
+test('a damaged state is named, and the command goes on from the one before', async () => {
+  const child = place.launch(gate('damaged', ...LONG))
   const ended = finish(child)
-  await begun('stopped')
-  await sleep(30)
-  child.kill('SIGINT')
-  const stopped = await ended
-  assert.is(stopped.code, 130, stopped.err)
-  assert.match(
-    stopped.err,
-    /^pinball: gate: interrupted; step \d+ is saved in stopped; the same command goes on from there\n$/,
-  )
-  await place.refused(
-    gate('stopped', ...LONG, '--seed', '9'),
-    /stopped\/pinball-work\.json: was begun with --seed 0, now it is 9; /,
-  )
-  const { code, err } = await place.pinball(gate('stopped', ...LONG))
-  assert.equal([code, err], [0, ''])
-  assert.equal(await contents('stopped'), expected)
+  const states = async () =>
+    (await readdir(at('damaged')).catch(() => [] as string[])).filter((name) => STATE.test(name))
+  while ((await states()).length < 2) await sleep(5)
+  child.kill('SIGKILL')
+  await ended
+  const [before, last] = (await states()).slice(-2)
+  const bytes = await readFile(at('damaged', last))
+  bytes[bytes.length >> 1] ^= 1
+  await writeFile(at('damaged', last), bytes)
+  const { code, err } = await place.pinball(gate('damaged', ...LONG))
+  const step = Number(/\d+/.exec(before))
+  const named = `damaged/${last} is damaged; it is set aside as ${last}.damaged and made again`
+  assert.equal([code, err], [0, `pinball: ${named}\npinball: gate: goes on from step ${step}\n`])
+  assert.equal(await contents('damaged'), await contents('long'))
 })
 
 test('point heads get a gate of ArmoRM, several files and folders are read as one', async () => {
