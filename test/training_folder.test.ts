@@ -11,7 +11,7 @@ import { train } from '../src/train/trainer.ts'
 import { type FolderOptions, openTrainingFolder } from '../src/train/training_folder.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
-import { LeastSquares, plan, type Tally } from './least_squares.ts'
+import { LeastSquares, plan, type Rows, type Tally } from './least_squares.ts'
 
 test.after(closeDevices)
 
@@ -37,21 +37,17 @@ async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }
   try {
     if (folder.result) return { result: folder.result, made: 0 }
     const task = new LeastSquares(device, OPTIONS)
-    const start = await folder.begin(task, { step: 0, updates: 0, tally: task.nothing })
     let made = 0
-    const last = await train<{ rows: Uint32Array; weight: number }, number, Tally>({
+    const interrupt = new AbortController()
+    const last = await train<Rows, number, Tally>({
       device,
       task,
-      start,
+      keeper: folder,
+      signal: interrupt.signal,
       settings: { lr, schedule: 'cosine', warmup: 0, weightDecay: 0.1, maxGradNorm: 1, steps },
-      onEntry: folder.log.bind(folder),
-      async onStep(position) {
+      onStep({ step }) {
         made++
-        if (position.step === stop) {
-          await folder.save(task, position)
-          throw new Error('stop')
-        }
-        if (position.step < steps) await folder.step(task, position)
+        if (step === stop) interrupt.abort(new Error('stop'))
       },
     })
     const weights = await task.parameters[0].value.readF32()

@@ -13,7 +13,15 @@ import { addBatch, type EpochResult, means, NO_PAIRS, type PairEntry, type PairT
 import type { Trainable } from './parameters.ts'
 import { type ReadAhead, readAhead } from './read_ahead.ts'
 import type { Plan } from './schedule.ts'
-import { type MicroBatch, type Position, type Recorded, type StepResult, type Task, train } from './trainer.ts'
+import {
+  type MicroBatch,
+  type Position,
+  type Recorded,
+  type StepResult,
+  type Task,
+  type Training,
+  train,
+} from './trainer.ts'
 
 /** A model on a device with its gradients. */
 export interface PairModel extends Trainable {
@@ -61,42 +69,30 @@ export const PAIR_DEFAULTS: PairSettings = {
   seed: 0,
 }
 
-/** A training on pairs. */
-export interface PairTraining {
-  readonly device: Device
+/** A training on pairs; what it shares with others is told in trainer.ts. */
+export interface PairTraining
+  extends Pick<
+    Training<ReadBatch, BatchSums, PairTally>,
+    'device' | 'start' | 'keeper' | 'signal' | 'onBegin' | 'onStep' | 'onSave'
+  > {
   readonly model: PairModel
   readonly states: PairStates
   readonly split: Split
   readonly settings: PairSettings
-  /** Where it goes on; the model has the tensors of then. */
-  readonly start?: Position<PairTally>
   /** Steps between two lines of the log; default 10. */
   readonly logEvery?: number
   readonly onEntry?: (entry: PairEntry) => void
-  /** After each step, when everything is consistent and may be saved. */
-  readonly onStep?: (position: Position<PairTally>, steps: number) => Promise<void> | void
-  /** Stops after a step, and throws its reason. */
-  readonly signal?: AbortSignal
-}
-
-/** Before the first step. */
-export const NO_STEPS: Position<PairTally> = {
-  step: 0,
-  updates: 0,
-  tally: { recent: NO_PAIRS, epoch: NO_PAIRS, epochs: [] },
 }
 
 /** Trains to the end. Throws where a loss is not finite. Two batches of states are in memory: one computed, one being read. */
 export async function trainPairs(training: PairTraining): Promise<Position<PairTally>> {
-  const { device, split, settings, start = NO_STEPS, onEntry, onStep, signal } = training
+  const { split, settings, onEntry } = training
   const plan = planPairs(split, settings.batch, settings.epochs)
   const task = new PairTask(training, plan)
   try {
     return await train({
-      device,
+      ...training,
       task,
-      start,
-      signal,
       settings: {
         lr: settings.lr,
         schedule: 'cosine',
@@ -107,7 +103,6 @@ export async function trainPairs(training: PairTraining): Promise<Position<PairT
         evaluateEvery: plan.stepsPerEpoch,
       },
       onEntry: onEntry as ((entry: LogEntry) => void) | undefined,
-      onStep: (position) => onStep?.(position, plan.steps),
     })
   } finally {
     await task.close()
@@ -125,7 +120,7 @@ interface BatchSums {
 }
 
 class PairTask implements Task<ReadBatch, BatchSums, PairTally> {
-  readonly nothing = NO_STEPS.tally
+  readonly nothing: PairTally = { recent: NO_PAIRS, epoch: NO_PAIRS, epochs: [] }
   readonly parameters
   readonly statistics
   readonly #training: PairTraining

@@ -12,7 +12,7 @@ import { GATE_DEFAULTS, GateModel, type GateSettings } from './gating.ts'
 import { largestBatch, planPairs, type Split, splitPairs } from './pair_batches.ts'
 import type { EpochResult, PairEntry, PairTally } from './pair_log.ts'
 import { gateStates, scoreStates } from './pair_rewards.ts'
-import { NO_STEPS, PAIR_DEFAULTS, type PairModel, type PairSettings, type PairStates, trainPairs } from './pair_task.ts'
+import { PAIR_DEFAULTS, type PairModel, type PairSettings, type PairStates, trainPairs } from './pair_task.ts'
 import type { Plan } from './schedule.ts'
 import type { Position } from './trainer.ts'
 import { openTrainingFolder, type SaveEvery } from './training_folder.ts'
@@ -155,7 +155,15 @@ async function trainInStore(
     }
     const { states, model, checkpoint } = await recipe.prepare(largestBatch(split, settings.batch))
     try {
-      const position = await trainKept(device, { states, model, split, settings, folder })
+      const plan = planPairs(split, settings.batch, settings.epochs)
+      const progress = ({ step }: Position<PairTally>) => settings.onProgress?.(progressOf(plan, step))
+      const position = await trainPairs({
+        ...{ device, model, states, split, settings, keeper: folder },
+        ...{ logEvery: settings.logEvery, signal: settings.signal, onEntry: settings.onEntry },
+        onBegin: progress,
+        onStep: progress,
+        onSave: ({ step }) => settings.onSave?.(step),
+      })
       const trained = await checkpoint()
       const result = describe(pairs, split, model, position)
       await folder?.finish(encodeCheckpoint(trained), { ...result })
@@ -167,8 +175,6 @@ async function trainInStore(
     await folder?.close()
   }
 }
-
-type Folder = Awaited<ReturnType<typeof openFolder>>
 
 async function openFolder(
   store: Store,
@@ -196,60 +202,15 @@ async function openFolder(
   return openTrainingFolder(store, { command: recipe.command, settings, restart, saveEvery, onNote })
 }
 
-interface Kept {
-  readonly states: PairStates
-  readonly model: PairModel
-  readonly split: Split
-  readonly settings: PairSettings & TrainOptions
-  readonly folder: Folder | null
-}
-
-/** Trains from where the folder is to the end; an interrupt saves. */
-async function trainKept(
-  device: Device,
-  { states, model, split, settings, folder }: Kept,
-): Promise<Position<PairTally>> {
-  const { logEvery, signal, onEntry, onProgress, onSave } = settings
-  const plan = planPairs(split, settings.batch, settings.epochs)
-  const allPairs = pairsDone(plan, plan.steps)
-  const start = (await folder?.begin(model, NO_STEPS)) ?? NO_STEPS
-  let position = start
-  const progress = ({ step }: Position<PairTally>) =>
-    onProgress?.({ step, steps: plan.steps, pairs: pairsDone(plan, step), allPairs })
-  progress(start)
-  try {
-    return await trainPairs({
-      device,
-      model,
-      states,
-      split,
-      settings,
-      start,
-      logEvery,
-      signal,
-      onEntry(entry) {
-        folder?.log(entry)
-        onEntry?.(entry)
-      },
-      async onStep(now) {
-        position = now
-        progress(now)
-        if (now.step < plan.steps) await folder?.step(model, now)
-      },
-    })
-  } catch (error) {
-    if (signal?.aborted && folder) {
-      await folder.save(model, position)
-      onSave?.(position.step)
-    }
-    throw error
-  }
-}
-
 /** Pairs that were trained on in a number of steps. */
 function pairsDone({ rows, batch, stepsPerEpoch }: Plan, steps: number): number {
   const inEpoch = Math.min(rows, stepsPerEpoch * batch)
   return Math.floor(steps / stepsPerEpoch) * inEpoch + (steps % stepsPerEpoch) * batch
+}
+
+function progressOf(plan: Plan, step: number): TrainProgress {
+  const { steps } = plan
+  return { step, steps, pairs: pairsDone(plan, step), allPairs: pairsDone(plan, steps) }
 }
 
 function describe(

@@ -77,6 +77,16 @@ export interface Position<Tally> {
   readonly tally: Tally
 }
 
+/** Where a training is kept while it goes on: what `openTrainingFolder` gives. */
+export interface Keeper {
+  /** Puts what is trained where the training is, and gives that; `start` where it begins. */
+  begin<Tally>(trained: Trainable, start: Position<Tally>): Promise<Position<Tally>>
+  log(entry: LogEntry): void
+  /** After a step: saves where it is time to. */
+  step(trained: Trainable, position: Position<unknown>): Promise<void>
+  save(trained: Trainable, position: Position<unknown>): Promise<void>
+}
+
 export interface TrainerSettings extends Schedule, OptimiserSettings {
   readonly steps: number
   /** Evaluates after every so many steps; default never. */
@@ -87,28 +97,38 @@ export interface Training<Batch extends MicroBatch, Sums, Tally> {
   readonly device: Device
   readonly task: Task<Batch, Sums, Tally>
   readonly settings: TrainerSettings
-  /** Where it goes on; the task has the tensors of then. */
+  /** Where it goes on, the task having the tensors of then, unless `keeper` knows better. */
   readonly start?: Position<Tally>
+  readonly keeper?: Keeper | null
+  /** Stops after a step, saves, and throws its reason. */
+  readonly signal?: AbortSignal
   readonly onEntry?: (entry: LogEntry) => void
+  /** When it begins or goes on, before the first step. */
+  readonly onBegin?: (position: Position<Tally>) => void
   /** After each step, when everything is consistent and may be saved. */
   readonly onStep?: (position: Position<Tally>) => Promise<void> | void
-  /** Stops after a step, and throws its reason. */
-  readonly signal?: AbortSignal
+  /** When an interrupt has saved. */
+  readonly onSave?: (position: Position<Tally>) => void
 }
 
 /** Trains to the end and gives the last position. Throws where a gradient's norm, or what the task records, is not finite. */
 export async function train<Batch extends MicroBatch, Sums, Tally>(
   training: Training<Batch, Sums, Tally>,
 ): Promise<Position<Tally>> {
-  const { device, task, settings, onEntry, onStep, signal } = training
+  const { device, task, settings, keeper, signal, onEntry, onBegin, onStep, onSave } = training
   const { steps, evaluateEvery = Infinity } = settings
   const optimiser = new Optimiser(device, task.parameters, settings)
   let position = training.start ?? { step: 0, updates: 0, tally: task.nothing }
   const write = ({ tally, entries }: Recorded<Tally>): Tally => {
-    for (const entry of entries) onEntry?.(entry)
+    for (const entry of entries) {
+      keeper?.log(entry)
+      onEntry?.(entry)
+    }
     return tally
   }
   try {
+    position = (await keeper?.begin(task, position)) ?? position
+    onBegin?.(position)
     while (position.step < steps) {
       const lr = learningRate(settings, position.step, steps)
       const step = position.step + 1
@@ -133,6 +153,10 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
       if (task.evaluate && step % evaluateEvery === 0) tally = write(await task.evaluate(tally, step))
       position = { step, updates: position.updates + updates.length, tally }
       await onStep?.(position)
+      if (signal?.aborted && keeper) {
+        await keeper.save(task, position)
+        onSave?.(position)
+      } else if (step < steps) await keeper?.step(task, position)
       signal?.throwIfAborted()
     }
     return position
