@@ -325,6 +325,22 @@ test('what no training has made is neither used, overwritten nor removed', async
   })
 })
 
+test('a file put in the place of an old one stays when the training begins anew', async () => {
+  const [, device] = await testDevices()
+  const files = new Map<string, Uint8Array>()
+  const store = memoryStore('out', files)
+  await run(device, store)
+  // Killed when the first state was there and the old files were, too.
+  for (let after = 0; !files.has('state-000000.part'); after++) {
+    await fails(() => run(device, crashing(store, after), { lr: 0.1, restart: true }), 'crash')
+  }
+  assert.ok(files.has('model.safetensors') && files.has('training.json'))
+  await store.write('model.safetensors', [bytes('mine')])
+  await fails(() => run(device, store, { lr: 0.1 }), /model\.safetensors: is not of this training and stays/)
+  assert.is((await contents(store))['model.safetensors'], Buffer.from('mine').toString('base64'))
+  assert.not(files.has('training.json'))
+})
+
 test('a training that ends before its first state leaves nothing, and other settings may follow', async () => {
   await withStores(async (make) => {
     const store = make()
