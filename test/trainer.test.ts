@@ -2,10 +2,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
-import { memorySource } from '../src/files/source.ts'
+import { joinBytes, memorySource } from '../src/files/source.ts'
+import { memoryStore } from '../src/files/store.ts'
 import { logLine } from '../src/train/log.ts'
 import { learningRate } from '../src/train/schedule.ts'
 import { type Position, type TrainerSettings, train } from '../src/train/trainer.ts'
+import { openTrainingFolder } from '../src/train/training_folder.ts'
 import { encodeState, openState } from '../src/train/training_state.ts'
 import { close, fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
@@ -87,7 +89,7 @@ async function run(
       values[`${name} m`] = await m.readF32()
       values[`${name} v`] = await v.readF32()
     }
-    return { lines, position: position!, state: Buffer.concat(await encodeState(task, position!, {})), values }
+    return { lines, position: position!, state: joinBytes(await encodeState(task, position!, {})), values }
   } finally {
     task.destroy()
   }
@@ -211,7 +213,7 @@ test('a step of two updates is two steps on the same rows', async () => {
     { ...settings, steps: 3 },
     { before: cut.state },
   )
-  assert.ok(Buffer.compare(rest.state, twice.state) === 0)
+  assert.equal(rest.state, twice.state)
 })
 
 test('evaluation comes after every so many steps, and changes nothing', async () => {
@@ -239,12 +241,50 @@ test('cut after any step and gone on, the state and the log are the same bits; t
       const rest = await run(device, options, settings, { before: cut.state })
       const log = [...cut.lines, ...rest.lines].map(logLine).join('')
       assert.is(log, whole.lines.map(logLine).join(''), `cut at ${stop} on ${device.description}`)
-      assert.ok(Buffer.compare(rest.state, whole.state) === 0, `cut at ${stop} on ${device.description}`)
+      assert.equal(rest.state, whole.state, `cut at ${stop} on ${device.description}`)
     }
   }
   const [many, one] = devices
   assert.ok(many.kind === 'wasm' && one.kind === 'wasm')
-  assert.ok(Buffer.compare((await run(many)).state, (await run(one)).state) === 0)
+  assert.equal((await run(many)).state, (await run(one)).state)
+})
+
+test('kept in memory, a training is interrupted and goes on, and all files are the same bits', async () => {
+  for (const device of await testDevices()) {
+    const keep = async (files: Map<string, Uint8Array>, stop: number) => {
+      const options = { command: 'toy', settings: { device: device.name }, saveEvery: { steps: 2, seconds: 60 } }
+      const folder = await openTrainingFolder(memoryStore('memory', files), options)
+      const task = new LeastSquares(device, OPTIONS)
+      const interrupt = new AbortController()
+      try {
+        await train({
+          device,
+          task,
+          keeper: folder,
+          settings: SETTINGS,
+          signal: interrupt.signal,
+          onStep({ step }) {
+            if (step === stop) interrupt.abort(new Error('stop'))
+          },
+        })
+        const weight = new Uint8Array((await task.parameters[0].value.readF32()).buffer)
+        const model = async function* () {
+          yield { file: 'model.safetensors', chunks: [weight] }
+        }
+        await folder.finish(model(), { steps: STEPS })
+      } finally {
+        task.destroy()
+        await folder.close()
+      }
+    }
+    const [whole, cut] = [new Map<string, Uint8Array>(), new Map<string, Uint8Array>()]
+    await keep(whole, Infinity)
+    for (const stop of [1, 5, 6]) await fails(() => keep(cut, stop), 'stop')
+    assert.equal([...cut.keys()].sort(), ['log.jsonl', 'pinball-work.json', 'state-000005.part', 'state-000006.part'])
+    await keep(cut, Infinity)
+    assert.equal([...cut.keys()].sort(), ['log.jsonl', 'model.safetensors', 'training.json'])
+    for (const [file, bytes] of whole) assert.equal(cut.get(file), bytes, `${file} on ${device.description}`)
+  }
 })
 
 test('a gradient that is not finite ends the training, and a state of another make is refused', async () => {
