@@ -15,15 +15,6 @@
 
 const WG = 256u;
 
-struct Params {
-  P: u32,
-  max_norm: f32,
-}
-
-@group(0) @binding(0) var<storage, read> sums: array<f32>;
-@group(0) @binding(1) var<storage, read_write> clip: array<f32>;
-@group(0) @binding(2) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, WG>;
 
 @compute @workgroup_size(WG)

@@ -5,7 +5,7 @@
 // x     [N]
 // sums  [P]  in place, all but the blocks of x stay
 //
-// scalar    first               where the blocks of x begin
+// scalar    first u32           where the blocks of x begin
 // dispatch  ceil(N / BLOCK)     one workgroup per block
 // split     ceil(N / BLOCK)
 // flops     2 * N
@@ -14,16 +14,6 @@
 
 const BLOCK = 4096u;
 const WG = 256u;
-
-struct Params {
-  N: u32,
-  P: u32,
-  first: u32,
-}
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> sums: array<f32>;
-@group(0) @binding(2) var<uniform> params: Params;
 
 var<workgroup> partial: array<f32, WG>;
 
