@@ -15,6 +15,7 @@ export { type HttpOptions, type HttpSourceOptions, httpSource } from './files/ht
 export { type FileRecord, type RecordOptions, readRecords } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
+export { memoryStore, type Store } from './files/store.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export {
@@ -77,5 +78,15 @@ export {
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
-export type { PairSettings } from './train/pair_training.ts'
-export { type Trained, type TrainHooks, trainBradleyTerry, trainGate } from './train/recipes.ts'
+export type { EpochResult, PairEntry } from './train/pair_log.ts'
+export type { PairSettings } from './train/pair_task.ts'
+export {
+  type GateOptions,
+  type Trained,
+  type TrainingResult,
+  type TrainOptions,
+  type TrainProgress,
+  trainBradleyTerry,
+  trainGate,
+} from './train/recipes.ts'
+export type { SaveEvery } from './train/training_folder.ts'

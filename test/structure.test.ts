@@ -94,6 +94,7 @@ const NAMES = [
   'meanVariance',
   'memoryFiles',
   'memorySource',
+  'memoryStore',
   'mix',
   'openDevice',
   'openPairs',
@@ -126,6 +127,7 @@ const NAMES = [
 ]
 const NODE_NAMES = [
   'arrayBlocks',
+  'directoryStore',
   'hubSource',
   'listHub',
   'openDirectory',

@@ -4,6 +4,7 @@ import { basename, extname } from 'node:path'
 import { type Command, CommanderError } from 'commander'
 import { readCsv } from '../files/csv.ts'
 import { openFile } from '../files/disk.ts'
+import { sampleHash } from '../files/hash.ts'
 import { printable, show } from '../files/json.ts'
 import { openNpy } from '../files/npy.ts'
 import { openParquet } from '../files/parquet.ts'
@@ -320,23 +321,6 @@ function checkLabels(
     if (!found) throw new Error(`${file}: labels of ${show(name)} are all missing; leave it out of --labels`)
     if (!(weight > 0)) throw new Error(`${file}: labels of ${show(name)} all have weight 0; leave it out of --labels`)
   }
-}
-
-// A file up to 16 MiB is hashed whole, of a larger one this many pieces, evenly spread, the first and the last among them.
-const PIECES = 1024
-const PIECE_BYTES = 16384
-
-/** SHA-256 of a file, or of a sample of a large one. */
-export async function sampleHash(source: Source): Promise<string> {
-  const hash = createHash('sha256')
-  const { byteLength } = source
-  if (byteLength <= PIECES * PIECE_BYTES) return hash.update(await source.read(0, byteLength)).digest('hex')
-  const piece = new Uint8Array(PIECE_BYTES)
-  for (let i = 0; i < PIECES; i++) {
-    const at = Math.floor(((byteLength - PIECE_BYTES) * i) / (PIECES - 1))
-    hash.update(await source.read(at, PIECE_BYTES, piece))
-  }
-  return hash.digest('hex')
 }
 
 /** One hash for all: of one file its own. */
