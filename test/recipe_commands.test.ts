@@ -229,9 +229,11 @@ test('from ratings and pairs to a model that scores', async () => {
     'model: has heads and no backbone, which rows of text or tokens need; join them by "pinball assemble", or give features',
   )
   await place.refused(
-    ['assemble', '--backbone', 'backbone', '--heads', 'model', '--out', 'whole'],
+    ['assemble', '--backbone', 'backbone', '--heads', classifier, '--out', 'whole'],
     /whole: must be missing or empty/,
   )
+  const again = await run('assemble', '--backbone', 'backbone', '--heads', 'model', '--out', 'whole')
+  assert.equal(again.files, whole.files, 'what is there already is the same')
 })
 
 test('RewardBench from accuracies and from rows', async () => {
