@@ -363,7 +363,7 @@ test('wrong usage and wrong files are refused', async () => {
   )
   await place.refused(
     ['debias', '--features', 'pairs.safetensors', '--heads', 'heads.safetensors', '--out', 'pairs.safetensors'],
-    /--out: must not write over what is read, got pairs.safetensors/,
+    /--out: must not be what --features reads, got pairs.safetensors/,
     2,
   )
   await place.refused(
