@@ -134,6 +134,7 @@ test('a finished model is left as it is; anything else in its place is refused a
   await refused(() => files.delete('tokenizer.json'))
   files.delete('thesis.txt')
   await refused(() => files.set('tokenizer.json', Uint8Array.of(1)))
+  await refused(() => files.set('tokenizer.json', joined([BACKBONE['tokenizer.json'], Uint8Array.of(1)])))
 })
 
 test('a width that differs and a missing tensor are refused; what is not understood is named', async () => {

@@ -7,11 +7,13 @@ import { digest } from '../src/files/hash.ts'
 import { recordsOf } from '../src/files/records.ts'
 import { memorySource } from '../src/files/source.ts'
 import { memoryStore } from '../src/files/store.ts'
+import { encodeStates } from '../src/reward/feature_files/layout.ts'
 import { type FeatureFileOptions, type MadeFeatures, makeFeatures } from '../src/reward/feature_files/make.ts'
-import { type RowChoice, readFeatureRows } from '../src/reward/feature_files/rows.ts'
+import { type FeatureRow, type RowChoice, readFeatureRows } from '../src/reward/feature_files/rows.ts'
 import { type FeatureModel, loadFeatureModel, type Progress } from '../src/reward/features.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { openRatings } from '../src/reward/rating_file.ts'
+import type { EncodedRow } from '../src/reward/rows.ts'
 import { close, fails } from './assert.ts'
 import { fixtureModel } from './fixture.ts'
 import { random } from './random.ts'
@@ -175,6 +177,22 @@ test('pairs: both sides, the prompt of each where they differ', async () => {
   assert.equal(prompts.subarray(0, 32), prompts.subarray(32, 64), 'one prompt is stored twice')
   assert.not.equal(prompts.subarray(64, 96), prompts.subarray(96, 128))
   await fails(() => place.make([same[0], { ...same[1], subset: undefined }]), /row 2: has no "subset", row 1 has one/)
+})
+
+test('two states of one prompt are stored as that of the chosen side', () => {
+  const row = (gate: number[]): FeatureRow<EncodedRow> => {
+    const sides = gate.map((token) => ({ input_ids: Uint32Array.of(token, 9), gate_position: 0 }))
+    return { where: 'row', id: 1, sides, labels: [], weights: null, subset: null }
+  }
+  const rows = [row([5, 5]), row([5, 6])]
+  const tensors = [
+    { name: 'embeddings', dtype: 'F32', shape: [2, 1], rowBytes: 8 },
+    { name: 'prompt_embeddings', dtype: 'F32', shape: [2, 1], rowBytes: 8 },
+  ] as const
+  const states = { embeddings: Float32Array.of(1, 2, 3, 4), promptEmbeddings: Float32Array.of(5, 6, 7, 8) }
+  const [sides, prompts] = encodeStates(tensors, rows, { ...states, tokens: Uint32Array.of(2, 2, 2, 2) })
+  assert.equal([...new Float32Array(sides.buffer)], [1, 2, 3, 4])
+  assert.equal([...new Float32Array(prompts.buffer)], [5, 5, 7, 8])
 })
 
 test('shards hold each row once', async () => {
