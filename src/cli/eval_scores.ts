@@ -11,7 +11,7 @@ import { pointScore, type ScoreKind } from '../reward/scoring.ts'
 import { withModel } from './engine.ts'
 import type { Question } from './eval_rows.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
-import { type DeviceChoice, EMBEDDED, embeddedModel, type HeadChoice, headSettings } from './options.ts'
+import { chosenHeads, type DeviceChoice, EMBEDDED, embeddedModel, type HeadChoice } from './options.ts'
 import { startProgress, startRows } from './progress.ts'
 
 export type DoubleBos = 'off' | 'masked' | 'attended'
@@ -65,7 +65,7 @@ export function scoreQuestions(all: readonly Question[], options: ScoringOptions
 }
 
 export const loader = (options: HeadChoice) => (device: Device, files: ModelFiles) =>
-  loadRewardModel(device, files, headSettings(options))
+  loadRewardModel(device, files, chosenHeads(options))
 
 function point(
   score: HeadScore,
@@ -128,7 +128,7 @@ export async function scorePairFeatures(
     const device = await openDevice(options.device, { threads: options.threads })
     const progress = startProgress('pairs')
     try {
-      const heads = await loadHeads(device, files, headSettings(options))
+      const heads = await loadHeads(device, files, chosenHeads(options))
       const { columns } = pairs
       if (heads.hidden !== columns) {
         throw new Error(

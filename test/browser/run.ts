@@ -20,6 +20,7 @@ const SUITES = [
   'llama',
   'equivalence',
   'reward',
+  'make_features',
   'solver',
   'solver_device',
   'trainer',

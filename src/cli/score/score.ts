@@ -1,25 +1,30 @@
 // pinball score: reward distributions of rows, as JSON or as a table with a drawing of each.
 import type { Command } from 'commander'
-import type { Device } from '../device/device.ts'
-import { printable } from '../files/json.ts'
-import type { ModelFiles } from '../files/source.ts'
-import { loadRewardModel, type RewardModel, type Score, type ScoreOptions as ScoreSettings } from '../reward/model.ts'
-import { axis, commonScale, figure, nearest, sketch, snippet, table } from './draw.ts'
-import { type Compute, withModel } from './engine.ts'
+import type { Device } from '../../device/device.ts'
+import { printable } from '../../files/json.ts'
+import type { ModelFiles } from '../../files/source.ts'
 import {
+  loadRewardModel,
+  type RewardModel,
+  type Score,
+  type ScoreOptions as ScoreSettings,
+} from '../../reward/model.ts'
+import { axis, commonScale, figure, nearest, sketch, snippet, table } from '../draw.ts'
+import { type Compute, withModel } from '../engine.ts'
+import {
+  chosenHeads,
   type DeviceChoice,
   deviceOptions,
   type HeadChoice,
   headOptions,
-  headSettings,
   parseInput,
   parseLambda,
   shareOption,
   usageError,
-} from './options.ts'
-import { print, printJson } from './output.ts'
-import { startRows } from './progress.ts'
-import { encodeAll, type InputRow, readRows } from './rows.ts'
+} from '../options.ts'
+import { print, printJson } from '../output.ts'
+import { startRows } from '../progress.ts'
+import { encodeAll, type InputRow, readRows } from '../rows.ts'
 
 interface ScoreOptions extends DeviceChoice, HeadChoice {
   readonly prompt?: string
@@ -72,7 +77,7 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, headSettings(options))
+  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, chosenHeads(options))
   await withModel(options, load, async (model, device, compute) => {
     const { lambda, rearrange, share } = options
     const results = await scoreRows(model, compute, rows, { lambda, rearrange, share })
