@@ -65,7 +65,6 @@ export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
 export {
   type AttributeRidge,
   fitRidge,
-  type Ratings,
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'

@@ -162,7 +162,7 @@ export async function scorePairFeatures(
       await device.destroy()
     }
   } finally {
-    await pairs.close()
+    // closed below
   }
 }
 

@@ -2,10 +2,10 @@
 
 import { type Command, Option } from 'commander'
 import { openFile } from '../files/disk.ts'
+import { sampleHash } from '../files/hash.ts'
 import { type HeadsFile, readHeadsFile } from '../reward/heads_file.ts'
 import { GATE_DEFAULTS } from '../train/gating.ts'
 import { gateRecipe } from '../train/recipes.ts'
-import { sampleHash } from './fit_problem.ts'
 import { fileName, positive, usageError, wholeNumber } from './options.ts'
 import { startProgress } from './progress.ts'
 import { runTraining, TRAINING_HELP, type TrainingOptions, trainingOptions } from './training.ts'

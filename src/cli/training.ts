@@ -3,7 +3,9 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Device } from '../device/device.ts'
 import { type DeviceKind, openDevice } from '../device/open.ts'
+import { sampleHash } from '../files/hash.ts'
 import { printable } from '../files/json.ts'
+import { closeSources } from '../files/source.ts'
 import { encodeCheckpoint } from '../reward/encode.ts'
 import { openPairs, type PairFile } from '../reward/pair_file.ts'
 import type { EpochResult } from '../train/log.ts'
@@ -20,7 +22,6 @@ import type { Recipe } from '../train/recipes.ts'
 import { planSteps } from '../train/schedule.ts'
 import { figure, table } from './draw.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
-import { sampleHash } from './fit_problem.ts'
 import { type Interrupt, interruptible } from './interrupt.ts'
 import { computeOptions, parseFeatures, parseOut, positive, realNumber, wholeNumber } from './options.ts'
 import { note, print, printJson } from './output.ts'
@@ -111,10 +112,10 @@ export interface Training {
 export async function runTraining(training: Training, options: TrainingOptions): Promise<void> {
   const paths = await listFeatureFiles(options.features)
   const sources = await openFiles(paths)
-  const hashes: string[] = []
-  for (const source of sources) hashes.push(await sampleHash(source))
-  const pairs = await openPairs(sources)
   try {
+    const hashes: string[] = []
+    for (const source of sources) hashes.push(await sampleHash(source))
+    const pairs = await openPairs(sources)
     const device = await openDevice(options.device, { threads: options.threads })
     try {
       await trainOn(device, pairs, training, options, hashes)
@@ -122,7 +123,7 @@ export async function runTraining(training: Training, options: TrainingOptions):
       await device.destroy()
     }
   } finally {
-    await pairs.close()
+    await closeSources(sources)
   }
 }
 

@@ -1,5 +1,7 @@
 // SHA-256 by Web Crypto, which every runtime has but which hashes whole buffers only: long data is hashed by blocks.
 
+import type { Source } from './source.ts'
+
 /** Bytes of a block: the blocks' hashes, one after the other, are hashed once more. */
 export const BLOCK_BYTES = 8 * 2 ** 20
 
@@ -52,4 +54,20 @@ export class BlockHash {
     for (const [i, hash] of this.#hashes.entries()) all.set(hash, 32 * i)
     return sha256(all)
   }
+}
+
+// A source up to 16 MiB is hashed whole, of a larger one this many pieces, evenly spread, the first and the last among them.
+const PIECES = 1024
+const PIECE_BYTES = 16384
+
+/** SHA-256 of a source, or of a sample of a large one. */
+export async function sampleHash(source: Source): Promise<string> {
+  const { byteLength } = source
+  if (byteLength <= PIECES * PIECE_BYTES) return digest(await source.read(0, byteLength))
+  const all = new Uint8Array(PIECES * PIECE_BYTES)
+  for (let i = 0; i < PIECES; i++) {
+    const at = Math.floor(((byteLength - PIECE_BYTES) * i) / (PIECES - 1))
+    all.set(await source.read(at, PIECE_BYTES), i * PIECE_BYTES)
+  }
+  return digest(all)
 }

@@ -7,6 +7,7 @@
 import type { FeatureBlocks } from '../files/table.ts'
 import { Ridge } from '../solver/ridge.ts'
 import { Team } from '../solver/team.ts'
+import type { Ratings } from './problem.ts'
 import { randomBits } from './random.ts'
 
 /** The penalties of ArmoRM. */
@@ -15,16 +16,6 @@ export const RIDGE_ALPHAS: readonly number[] = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 1
 const HELD_OUT = 2 ** 20 + 1
 // Bytes of features that are in memory at a time.
 const BLOCK_BYTES = 16 * 2 ** 20
-
-export interface Ratings {
-  readonly attributes: readonly string[]
-  /** [L, M]; NaN is a missing label. */
-  readonly labels: Float32Array
-  /** Feature row of each label [L]; absent: label i belongs to row i. */
-  readonly rowIndex?: Uint32Array
-  /** Weight of each label [L]. */
-  readonly weights?: Float32Array
-}
 
 export interface RidgeOptions {
   /** Penalties on the squared weights, each above 0; default `RIDGE_ALPHAS`. */
@@ -59,9 +50,17 @@ export interface AttributeRidge {
   readonly path: readonly { readonly alpha: number; readonly mse: number }[]
 }
 
+/** Point estimates as `encodeHeads` takes them, with what is known of each. */
 export interface RidgeFit {
+  /** [M] */
+  readonly attributes: readonly string[]
+  readonly levels: null
+  /** D */
+  readonly columns: number
   /** [M, D] */
   readonly weight: Float32Array
+  readonly bias: null
+  readonly transform: null
   readonly fits: readonly AttributeRidge[]
 }
 
@@ -122,7 +121,8 @@ export async function fitRidge(
       await team.close()
     }
   }
-  return { weight, fits }
+  const { attributes } = ratings
+  return { attributes, levels: null, columns: features.columns, weight, bias: null, transform: null, fits }
 }
 
 /** Positions of attributes by which labels they have. */
