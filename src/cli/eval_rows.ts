@@ -1,7 +1,8 @@
 // Rows of an evaluation: pairs, questions with several answers, and rated responses, as responses for the model to score.
 import { checkItem } from '../evaluate/reward_bench_2.ts'
 import { show } from '../files/json.ts'
-import { type InputRow, ROW_FIELDS, responseRow } from './rows.ts'
+import { ROW_FIELDS, responseRow } from '../reward/responses.ts'
+import type { InputRow } from './rows.ts'
 
 /** A question with its answers: the right ones first, then the wrong ones. */
 export interface Question {

@@ -47,6 +47,7 @@ export async function loadRewardModel(
     const { levels, attributes, lambda: usual, needsPrompt, calibrated } = heads
     return {
       name,
+      device,
       config,
       tokenizer,
       levels,

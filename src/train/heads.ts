@@ -6,6 +6,7 @@ import { show } from '../files/json.ts'
 import type { Store } from '../files/store.ts'
 import { openWork, type Work, type WorkSettings } from '../files/work.ts'
 import { checkLevels } from '../reward/distribution.ts'
+import type { HeadsFile } from '../reward/heads_file.ts'
 import { type AlphaProgress, type ChosenAlpha, chooseAlpha } from '../solver/alpha.ts'
 import { type FitOptions, type LevelFit, openGpu, openSolver, type Progress, type Solver } from '../solver/fit.ts'
 import { type AttributeFit, type Finished, type Keeper, type Kept, keepFinished, readFinished } from './heads_keeper.ts'
@@ -52,24 +53,17 @@ export interface HeadsProgress {
   readonly choice?: AlphaProgress
 }
 
-/** Heads as `encodeHeads` takes them, with what is known of each. */
-export interface FittedHeads {
-  /** [M] */
-  readonly attributes: readonly string[]
+/** Heads, as `encodeHeads` and whatever takes a `HeadsFile` take them, with what is known of each. */
+export interface FittedHeads extends HeadsFile {
   /** [K] */
   readonly levels: readonly number[]
-  /** D */
-  readonly columns: number
-  /** [M K, D], row = attribute * K + level */
-  readonly weight: Float32Array
-  /** [M K]; null without an intercept. */
-  readonly bias: Float32Array | null
-  readonly transform: null
+  /** The penalty, or those that were chosen, by attribute. */
+  readonly alpha: number | Readonly<Record<string, number>>
+  /** How they were chosen [M]; null where the penalty was given. */
+  readonly alphas: readonly ChosenAlpha[] | null
   /** [M K]; those with another status than "optimal" missed the tolerance. */
   readonly fits: readonly AttributeFit[]
-  /** [M]; null where the penalty was given. */
-  readonly alphas: readonly ChosenAlpha[] | null
-  /** For `encodeHeads`: penalties, options, names of columns, and the model of the features. */
+  /** As a file of these heads says it: attributes, levels, penalties, options, names of columns, the model of the features. */
   readonly metadata: Readonly<Record<string, string>>
   /** Removes what the store holds of the fit, once the heads are safe elsewhere. */
   end(): Promise<void>
@@ -242,24 +236,32 @@ function headsOf(problem: Problem, course: Course, finished: Finished, work: Wor
   const { attributes, features } = problem
   const { levels, intercept, tolerance, nonCrossing } = course
   const alphas = course.alpha === 'auto' ? (finished.alphas as ChosenAlpha[]) : null
+  const alpha = alphas ? Object.fromEntries(attributes.map((name, m) => [name, alphas[m].alpha])) : course.alpha
   const described = {
-    alpha: alphas ? Object.fromEntries(attributes.map((name, m) => [name, alphas[m].alpha])) : course.alpha,
+    attributes,
+    levels,
+    alpha,
     intercept,
     tolerance,
     ...(nonCrossing && { non_crossing: true }),
     ...(problem.columns && { columns: problem.columns }),
   }
-  const metadata = Object.fromEntries(Object.entries(described).map(([key, value]) => [key, JSON.stringify(value)]))
   return {
+    name: `heads of ${features.name}`,
     attributes,
     levels,
     columns: features.columns,
     weight: finished.weight,
     bias: finished.bias,
     transform: null,
-    fits: finished.fits as AttributeFit[],
+    fingerprint: problem.metadata.fingerprint ?? null,
+    alpha: alpha as number | Record<string, number>,
     alphas,
-    metadata: { ...metadata, ...originOf(problem) },
+    fits: finished.fits as AttributeFit[],
+    metadata: {
+      ...Object.fromEntries(Object.entries(described).map(([key, value]) => [key, JSON.stringify(value)])),
+      ...originOf(problem),
+    },
     end: async () => work?.end(),
   }
 }

@@ -5,9 +5,10 @@
 // 1. rows are held out by a seeded hash of their number, not by a shuffle of scikit-learn's random numbers;
 // 2. several ratings of a row count as that many rows (see src/solver/ridge.ts), and ratings may have weights.
 import type { FeatureBlocks } from '../files/table.ts'
+import type { HeadsFile } from '../reward/heads_file.ts'
 import { Ridge } from '../solver/ridge.ts'
 import { Team } from '../solver/team.ts'
-import type { Ratings } from './problem.ts'
+import type { Problem, Ratings } from './problem.ts'
 import { randomBits } from './random.ts'
 
 /** The penalties of ArmoRM. */
@@ -50,17 +51,9 @@ export interface AttributeRidge {
   readonly path: readonly { readonly alpha: number; readonly mse: number }[]
 }
 
-/** Point estimates as `encodeHeads` takes them, with what is known of each. */
-export interface RidgeFit {
-  /** [M] */
-  readonly attributes: readonly string[]
+/** Point estimates, as `encodeHeads` and whatever takes a `HeadsFile` take them, with what is known of each. */
+export interface RidgeFit extends HeadsFile {
   readonly levels: null
-  /** D */
-  readonly columns: number
-  /** [M, D] */
-  readonly weight: Float32Array
-  readonly bias: null
-  readonly transform: null
   readonly fits: readonly AttributeRidge[]
 }
 
@@ -88,7 +81,7 @@ interface RowSums {
  */
 export async function fitRidge(
   features: FeatureBlocks,
-  ratings: Ratings,
+  ratings: Ratings & Partial<Pick<Problem, 'metadata'>>,
   options: RidgeOptions = {},
 ): Promise<RidgeFit> {
   const { alphas = RIDGE_ALPHAS, validation = 0.2, seed = 0, threads } = options
@@ -121,8 +114,18 @@ export async function fitRidge(
       await team.close()
     }
   }
-  const { attributes } = ratings
-  return { attributes, levels: null, columns: features.columns, weight, bias: null, transform: null, fits }
+  const { attributes, metadata = {} } = ratings
+  return {
+    name: `heads of ${features.name}`,
+    attributes,
+    levels: null,
+    columns: features.columns,
+    weight,
+    bias: null,
+    transform: null,
+    fingerprint: metadata.fingerprint ?? null,
+    fits,
+  }
 }
 
 /** Positions of attributes by which labels they have. */

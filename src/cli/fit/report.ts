@@ -4,17 +4,11 @@ import type { FittedHeads } from '../../train/heads.ts'
 import type { AttributeFit } from '../../train/heads_keeper.ts'
 import { figure, table } from '../draw.ts'
 
-/** The penalty, or that of each attribute where they were chosen. */
-function penalties({ attributes, alphas, metadata }: FittedHeads): number | Record<string, number> {
-  if (alphas === null) return JSON.parse(metadata.alpha) as number
-  return Object.fromEntries(attributes.map((name, m) => [name, alphas[m].alpha]))
-}
-
 /** For --json. */
 export function fitDocument(heads: FittedHeads, rows: number, ms: number): Record<string, unknown> {
-  const { attributes, columns, alphas, fits } = heads
+  const { attributes, columns, alpha, alphas, fits } = heads
   const paths = alphas && { paths: Object.fromEntries(attributes.map((name, m) => [name, alphas[m].path])) }
-  return { rows, columns, alpha: penalties(heads), fits: fits.map(fields), ms, ...paths }
+  return { rows, columns, alpha, fits: fits.map(fields), ms, ...paths }
 }
 
 function fields({ attribute, level, objective, dual, gap, status, nonzeros, iterations, ms, method }: AttributeFit) {
@@ -23,8 +17,7 @@ function fields({ attribute, level, objective, dual, gap, status, nonzeros, iter
 
 /** For people. */
 export function fitReport(heads: FittedHeads, rows: number, names: readonly string[] | null, out: string): string {
-  const { fits, columns } = heads
-  const alpha = penalties(heads)
+  const { fits, columns, alpha } = heads
   const chosen =
     typeof alpha === 'object' ? Object.entries(alpha).map(([name, value]) => `${name} ${figure(value)}`) : []
   const choice = chosen.length > 0 ? `alpha by cross-validation: ${chosen.join(', ')}\n` : ''

@@ -81,9 +81,9 @@ async function ridge(options: RidgeCommand): Promise<void> {
     if (fit === null) return
     const { validation, refit, seed, out } = options
     const alpha = Object.fromEntries(fit.fits.map((each) => [each.attribute, each.alpha]))
-    const described = Object.entries({ alpha, validation, refit, seed })
-    const metadata = Object.fromEntries(described.map(([key, value]) => [key, JSON.stringify(value)]))
-    await writeFileAtomic(out, encodeHeads(fit, { ...metadata, ...originOf(problem) }))
+    const chosen = { attributes: fit.attributes, alpha, validation, refit: JSON.stringify(refit), seed }
+    const metadata = { point: 'true', ...chosen, ...originOf(problem) }
+    await writeFileAtomic(out, encodeHeads(fit, metadata))
     await show(problem, fit, performance.now() - start, options)
   })
 }

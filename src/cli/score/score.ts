@@ -1,11 +1,11 @@
 // pinball score: reward distributions of rows, as JSON or as a table with a drawing of each.
 import type { Command } from 'commander'
-import type { Device } from '../device/device.ts'
-import { printable } from '../files/json.ts'
-import type { ModelFiles } from '../files/source.ts'
-import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
-import { axis, commonScale, figure, nearest, sketch, snippet, table } from './draw.ts'
-import { type Compute, withModel } from './engine.ts'
+import type { Device } from '../../device/device.ts'
+import { printable } from '../../files/json.ts'
+import type { ModelFiles } from '../../files/source.ts'
+import { loadRewardModel, type RewardModel, type Score } from '../../reward/model.ts'
+import { axis, commonScale, figure, nearest, sketch, snippet, table } from '../draw.ts'
+import { type Compute, withModel } from '../engine.ts'
 import {
   type DeviceChoice,
   deviceOptions,
@@ -14,10 +14,10 @@ import {
   parseInput,
   parseLambda,
   usageError,
-} from './options.ts'
-import { print, printJson } from './output.ts'
-import { startRows } from './progress.ts'
-import { encodeAll, type InputRow, readRows } from './rows.ts'
+} from '../options.ts'
+import { print, printJson } from '../output.ts'
+import { startRows } from '../progress.ts'
+import { encodeAll, type InputRow, readRows } from '../rows.ts'
 
 interface ScoreOptions extends DeviceChoice, HeadChoice {
   readonly prompt?: string

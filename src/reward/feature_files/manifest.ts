@@ -1,13 +1,12 @@
-// The manifest beside a file of features: what is in it, what it was made from, and whether the file is still what was written.
-import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
-import about from '../../package.json' with { type: 'json' }
-import { openFile, writeFileAtomic } from '../files/disk.ts'
-import { isObject, printable } from '../files/json.ts'
-import type { RowId, SkippedRow } from './feature_rows.ts'
+// The manifest beside a file of features: what is in it, what it was made of, and whether the file is still what was written.
+import about from '../../../package.json' with { type: 'json' }
+import { isObject, printable } from '../../files/json.ts'
+import type { Store } from '../../files/store.ts'
+import type { RowId, SkippedRow } from './rows.ts'
 
-/** What a run would make: a finished file of the same is not made again. No part depends on time or place. */
-export interface Wanted {
+/** What a file is made of: a finished file of the same is not made again. No part depends on time or place. */
+export interface FeatureOrigin {
+  /** Counts from 0. */
   readonly shard: number
   readonly shards: number
   /** Of the model. */
@@ -17,7 +16,7 @@ export interface Wanted {
   readonly options: Readonly<Record<string, unknown>>
 }
 
-export interface FeatureManifest extends Wanted {
+export interface FeatureManifest extends FeatureOrigin {
   readonly manifest: 'pinball features'
   /** Of this format. */
   readonly version: 1
@@ -55,15 +54,23 @@ const BEGIN = '{"manifest":"pinball features"'
  * Reads a manifest; null where there is none or it is damaged. Throws where the file is something else, which must not be
  * overwritten.
  */
-export async function readManifest(path: string): Promise<FeatureManifest | null> {
-  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return ''
-    throw new Error(`${path}: cannot be read (${error.code})`)
-  })
-  if (text === '') return null
-  if (!text.startsWith(BEGIN.slice(0, text.length))) {
-    throw new Error(`${path}: is where the manifest goes, and is something else; move it or choose another --out`)
+export async function readFeatureManifest(store: Store, name: string): Promise<FeatureManifest | null> {
+  const source = await store.open(name)
+  if (source === null) return null
+  try {
+    const text = new TextDecoder().decode(await source.read(0, source.byteLength))
+    if (!text.startsWith(BEGIN.slice(0, text.length))) {
+      throw new Error(
+        `${source.name}: is where the manifest goes, and is something else; move it or choose another --out`,
+      )
+    }
+    return parseManifest(text)
+  } finally {
+    await source.close()
   }
+}
+
+function parseManifest(text: string): FeatureManifest | null {
   try {
     const found: unknown = JSON.parse(text)
     return isManifest(found) ? found : null
@@ -82,32 +89,26 @@ function isManifest(found: unknown): found is FeatureManifest {
   )
 }
 
-/** Whether the file is there, is what its manifest says, and is what is wanted. */
-export async function isFinished(file: string, manifest: FeatureManifest, wanted: Wanted): Promise<boolean> {
+/** Whether the file is there, is what its manifest says, and is made of what is wanted. */
+export async function isFinished(
+  store: Store,
+  file: string,
+  manifest: FeatureManifest,
+  wanted: FeatureOrigin,
+): Promise<boolean> {
   const keys = ['shard', 'shards', 'fingerprint', 'input', 'options'] as const
   if (keys.some((key) => JSON.stringify(manifest[key]) !== JSON.stringify(wanted[key]))) return false
-  const source = await openFile(file).catch(() => null)
-  if (source === null) return false
-  try {
-    if (source.byteLength !== manifest.bytes) return false
-    const hash = createHash('sha256')
-    const piece = new Uint8Array(PIECE_BYTES)
-    for (let at = 0; at < source.byteLength; at += PIECE_BYTES) {
-      hash.update(await source.read(at, Math.min(PIECE_BYTES, source.byteLength - at), piece))
-    }
-    return hash.digest('hex') === manifest.sha256
-  } finally {
-    await source.close()
-  }
+  const source = await store.open(file).catch(() => null)
+  await source?.close()
+  return source?.byteLength === manifest.bytes && (await store.digest(file)) === manifest.sha256
 }
 
-const PIECE_BYTES = 4 * 2 ** 20
 // All rows may be too long: then it says so with the first ones.
 const SKIPPED_LISTED = 1000
 
 /** Writes a manifest. */
-export async function writeManifest(
-  path: string,
+export async function writeFeatureManifest(
+  store: Store,
   {
     skipped,
     ...rest
@@ -123,24 +124,6 @@ export async function writeManifest(
     skipped: skipped.length,
     skipped_rows: skipped.slice(0, SKIPPED_LISTED).map(({ id, reason }) => ({ id, reason: printable(reason) })),
   }
-  await writeFileAtomic(path, [new TextEncoder().encode(`${JSON.stringify(manifest)}\n`)])
+  await store.write(manifestName(rest.file), [new TextEncoder().encode(`${JSON.stringify(manifest)}\n`)])
   return manifest
-}
-
-/** Passes chunks of bytes on, and counts and hashes them. */
-export function hashed(chunks: AsyncIterable<Uint8Array>): {
-  readonly chunks: AsyncIterable<Uint8Array>
-  /** Once all have been taken. */
-  result(): { bytes: number; sha256: string }
-} {
-  const hash = createHash('sha256')
-  let bytes = 0
-  async function* pass() {
-    for await (const chunk of chunks) {
-      hash.update(chunk)
-      bytes += chunk.length
-      yield chunk
-    }
-  }
-  return { chunks: pass(), result: () => ({ bytes, sha256: hash.digest('hex') }) }
 }

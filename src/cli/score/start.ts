@@ -1,11 +1,11 @@
 // pinball start: scores built-in prompts (or the user's own), and shows where a risk-averse choice differs from the expected best.
 import type { Command } from 'commander'
-import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
-import { entropic } from '../reward/risk.ts'
-import { axis, commonScale, figure, nearest, type Scale, sketch, snippet, table } from './draw.ts'
-import { withModel } from './engine.ts'
-import { type DeviceChoice, deviceOptions, parseLambda } from './options.ts'
-import { print } from './output.ts'
+import { loadRewardModel, type RewardModel, type Score } from '../../reward/model.ts'
+import { entropic } from '../../reward/risk.ts'
+import { axis, commonScale, figure, nearest, type Scale, sketch, snippet, table } from '../draw.ts'
+import { withModel } from '../engine.ts'
+import { type DeviceChoice, deviceOptions, parseLambda } from '../options.ts'
+import { print } from '../output.ts'
 import { EXAMPLES, type Example } from './prompts.ts'
 import { collect, heading, ownRows, scoreRows } from './score.ts'
 
