@@ -8,13 +8,40 @@ export { DEVICE_KINDS, type DeviceKind, type OpenOptions, openDevice } from './d
 export type { DType, Tensor, TensorData } from './device/tensor.ts'
 export { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './evaluate/calibration.ts'
 export { type PairedDifference, pairedBootstrap, wilson } from './evaluate/intervals.ts'
+export {
+  comparePairs,
+  evaluatePairs,
+  measurePairs,
+  type PairEvaluation,
+  type QuestionsResult,
+  type RewardBenchResult,
+} from './evaluate/pair_results.ts'
+export {
+  type QuestionOptions,
+  type Scored,
+  type Scores,
+  scorePairFeatures,
+  scoreQuestions,
+} from './evaluate/pair_scores.ts'
 export { type Accuracy, type PairAccuracy, pairAccuracy } from './evaluate/pairs.ts'
+export { type PairSuite, type Question, readQuestions } from './evaluate/questions.ts'
+export {
+  type CalibrationEvaluation,
+  evaluateCalibration,
+  quantilesOfFeatures,
+  quantilesOfRows,
+  type RatedQuantiles,
+  type RatedRows,
+  ratingsByAttribute,
+  readRatedRows,
+} from './evaluate/rated_quantiles.ts'
 export { type RewardBench, rewardBench, type Section } from './evaluate/reward_bench.ts'
 export { type RewardBench2, rewardBench2, type ScoredItem } from './evaluate/reward_bench_2.ts'
 export { type HttpOptions, type HttpSourceOptions, httpSource } from './files/http.ts'
 export { type FileRecord, type RecordOptions, readRecords } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
+export { memoryStore, type Store } from './files/store.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
@@ -37,7 +64,7 @@ export {
 export { encodeCheckpoint } from './reward/encode.ts'
 export { type Features, loadFeatureModel } from './reward/features.ts'
 export { type HeadOptions, type HeadScore, type Heads, loadHeads } from './reward/heads.ts'
-export { type HeadsFile, readHeadsFile } from './reward/heads_file.ts'
+export { encodeHeads, type HeadsFile, readHeadsFile } from './reward/heads_file.ts'
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
 export { openPairs, type PairFile } from './reward/pair_file.ts'
 export { openRatings, type RatingFile } from './reward/rating_file.ts'
@@ -62,6 +89,8 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export { type FittedHeads, fitHeads, type HeadsOptions, type HeadsProgress } from './train/heads.ts'
+export type { AttributeFit } from './train/heads_keeper.ts'
 export {
   type AttributeRidge,
   fitRidge,
@@ -69,4 +98,5 @@ export {
   type RidgeOptions,
 } from './train/multi_attribute.ts'
 export type { PairSettings } from './train/pair_training.ts'
+export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
 export { type Trained, type TrainHooks, trainBradleyTerry, trainGate } from './train/recipes.ts'
