@@ -4,11 +4,12 @@ import * as assert from 'uvu/assert'
 import { encodeSafetensors } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import { memoryStore } from '../src/files/store.ts'
-import { WORK_FILE } from '../src/files/work.ts'
+import { openWork, WORK_FILE } from '../src/files/work.ts'
 import { encodeHeads, readHeadsFile } from '../src/reward/heads_file.ts'
 import { openRatings } from '../src/reward/rating_file.ts'
 import { fitQuantiles } from '../src/solver/fit.ts'
 import { type FittedHeads, fitHeads, type HeadsOptions } from '../src/train/heads.ts'
+import { keepFinished } from '../src/train/heads_keeper.ts'
 import { fitRidge } from '../src/train/multi_attribute.ts'
 import { makeProblem, type Problem, ratingsProblem } from '../src/train/problem.ts'
 import { fails } from './assert.ts'
@@ -137,9 +138,18 @@ async function cutAt(problem: Problem, options: HeadsOptions, cut: number, files
   return kept
 }
 
-/** Goes on to the end. */
-async function goOn(problem: Problem, options: HeadsOptions, files: Map<string, Uint8Array>) {
-  const heads = await fitHeads(problem, { ...options, store: memoryStore('kept', files) })
+/** Goes on to the end; `chosen` hears of attributes whose penalties are chosen. */
+async function goOn(
+  problem: Problem,
+  options: HeadsOptions,
+  files: Map<string, Uint8Array>,
+  chosen = new Set<string>(),
+) {
+  const heads = await fitHeads(problem, {
+    ...options,
+    store: memoryStore('kept', files),
+    onProgress: ({ attribute, choice }) => choice && chosen.add(attribute),
+  })
   await heads.end()
   assert.equal([...files.keys()], [], 'nothing is left')
   return withoutTimes(heads)
@@ -177,7 +187,9 @@ test('a penalty that was chosen is kept with the levels, and levels that hold ea
       const kept = await cutAt(problem, options, cut, files)
       assert.is(kept, options.nonCrossing ? 3 * Math.floor(cut / 3) : cut)
       const parts = [...files.keys()].filter((name) => name !== WORK_FILE)
-      assert.equal(await goOn(problem, options, files), expected)
+      const chosen = new Set<string>()
+      assert.equal(await goOn(problem, options, files, chosen), expected)
+      assert.equal([...chosen], options.alpha && cut <= 3 ? ['two'] : [], 'choices made again')
       const level = (first: number, end: number) => `levels-00000${first}-00000${end}.part`
       const choices = ['alpha-000000.part', 'alpha-000001.part'].slice(0, cut > 3 ? 2 : 1)
       if (options.alpha) assert.equal(parts.sort(), [...choices, level(0, cut)])
@@ -278,6 +290,15 @@ test('a store that cannot be written is reported once, and the fit goes on', asy
   })
   assert.equal(notes, ['kept: no space left on the disk; what is finished now is not kept'])
   assert.equal(heads.weight, (await fitHeads(problem, { levels: [0.5] })).weight)
+  await heads.end()
+  const work = await openWork({ ...store, write }, { command: 'fit', settings: { '--levels': [0.5] } })
+  const finished = { weight: heads.weight, bias: null, fits: [...heads.fits], alphas: [null, null] }
+  const keeper = keepFinished(work, finished, (line) => notes.push(line))
+  for (const output of [0, 1]) {
+    keeper.levels(output, output + 1)
+    await keeper.save()
+  }
+  assert.is(notes.length, 2)
 })
 
 test.run()

@@ -175,11 +175,9 @@ async function fitAttribute(
     })
     keeper?.alpha(m)
   }
-  for (const [first, end] of missing(fits.slice(m * K, (m + 1) * K), nonCrossing)) {
+  for (const [first, end] of missing(fits.slice(m * K, (m + 1) * K))) {
     const [begin, stop] = [m * K + first, m * K + end]
     const waiting = new Array<AttributeFit>(end - first)
-    fits.fill(null, begin, stop)
-    done = count(fits)
     await solver.fit(labels, {
       levels: levels.slice(first, end),
       alpha: course.alpha === 'auto' ? alphas[m]!.alpha : course.alpha,
@@ -192,7 +190,7 @@ async function fitAttribute(
         const output = begin + index
         weight.set(weights, output * columns)
         if (bias && constant !== null) bias[output] = constant
-        // Levels that hold each other come from the middle outward, and count only together.
+        // Levels that hold each other come from the middle outward, and are kept together: a run is all of them.
         if (nonCrossing) waiting[index] = { attribute, ...fit }
         else {
           fits[output] = { attribute, ...fit }
@@ -212,9 +210,8 @@ async function fitAttribute(
 
 const count = (fits: readonly unknown[]): number => fits.filter((fit) => fit !== null).length
 
-/** Runs [first, end) of levels that are not finished; all levels where they hang together and one is missing. */
-function missing(fits: readonly (AttributeFit | null)[], together: boolean): [number, number][] {
-  if (together) return fits.includes(null) ? [[0, fits.length]] : []
+/** Runs [first, end) of levels that are not finished. */
+function missing(fits: readonly (AttributeFit | null)[]): [number, number][] {
   const runs: [number, number][] = []
   for (const [k, fit] of fits.entries()) {
     if (fit !== null) continue

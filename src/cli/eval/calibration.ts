@@ -1,5 +1,4 @@
 // The suite calibration: quantiles of attributes against ratings, from rows by a model or from features by its heads.
-import { openDevice } from '../../device/open.ts'
 import {
   evaluateCalibration,
   quantilesOfFeatures,
@@ -10,12 +9,11 @@ import {
 } from '../../evaluate/rated_quantiles.ts'
 import { openDirectory } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
-import { closeSources } from '../../files/source.ts'
 import { readCheckpoint } from '../../reward/checkpoint.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { openRatings, type RatingFile } from '../../reward/rating_file.ts'
-import { withModel } from '../engine.ts'
-import { listFeatureFiles, openFiles } from '../feature_files.ts'
+import { withDevice, withModel } from '../engine.ts'
+import { withFeatureFiles } from '../feature_files.ts'
 import { EMBEDDED, embeddedModel } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startProgress, startRows } from '../progress.ts'
@@ -44,29 +42,19 @@ export async function calibrationSuite(options: EvalCommand): Promise<void> {
   return print(`${about}; unconditional: ${unconditional}\n\n${calibrationTable(attributes)}\n`)
 }
 
-async function withRatings<T>(paths: readonly string[], work: (ratings: RatingFile) => Promise<T>): Promise<T> {
-  const sources = await openFiles(await listFeatureFiles(paths))
-  try {
-    return await work(await openRatings(sources))
-  } finally {
-    await closeSources(sources)
-  }
-}
+const withRatings = <T>(paths: readonly string[], work: (ratings: RatingFile) => Promise<T>): Promise<T> =>
+  withFeatureFiles(paths, async (sources) => work(await openRatings(sources)))
 
 function predictFeatures(paths: readonly string[], options: EvalCommand): Promise<Predicted> {
+  const { model = EMBEDDED, calibration } = options
   return withRatings(paths, async (ratings) => {
     const checkpoint = await readCheckpoint(await openDirectory(options.model ?? embeddedModel()))
-    const device = await openDevice(options.device, { threads: options.threads })
-    const progress = startProgress('rows')
-    try {
-      const { calibration } = options
+    return withDevice(options, async (device) => {
+      const progress = startProgress('rows')
       const choice = { calibration, onProgress: progress.update }
-      const found = await quantilesOfFeatures(device, checkpoint, ratings, choice)
-      return { model: options.model ?? EMBEDDED, device: device.name, ...found }
-    } finally {
-      progress.end()
-      await device.destroy()
-    }
+      const found = await quantilesOfFeatures(device, checkpoint, ratings, choice).finally(progress.end)
+      return { model, device: device.name, ...found }
+    })
   })
 }
 

@@ -1,17 +1,15 @@
 // The suites of pairs and questions: rewardbench, rewardbench2, pairs.
-import { openDevice } from '../../device/open.ts'
 import type { PairedDifference } from '../../evaluate/intervals.ts'
 import { comparePairs, measurePairs, type PairEvaluation } from '../../evaluate/pair_results.ts'
 import { type Scores, scorePairFeatures, scoreQuestions } from '../../evaluate/pair_scores.ts'
 import { type PairSuite, type Question, readQuestions } from '../../evaluate/questions.ts'
 import { openDirectory, writeFileAtomic } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
-import { closeSources } from '../../files/source.ts'
 import { loadHeads } from '../../reward/heads.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { openPairs } from '../../reward/pair_file.ts'
-import { withModel } from '../engine.ts'
-import { listFeatureFiles, openFiles } from '../feature_files.ts'
+import { withDevice, withModel } from '../engine.ts'
+import { withFeatureFiles } from '../feature_files.ts'
 import { EMBEDDED, embeddedModel } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startProgress, startRows } from '../progress.ts'
@@ -72,26 +70,19 @@ function scoreRows(questions: readonly Question[], options: EvalCommand): Promis
 
 /** Scores pairs of features by the heads of the model directory of `options`. */
 async function scoreFeatures(paths: readonly string[], options: EvalCommand): Promise<ModelScores> {
+  const { model = EMBEDDED, score, lambda, suite } = options
   const files = await openDirectory(options.model ?? embeddedModel())
-  const sources = await openFiles(await listFeatureFiles(paths))
-  try {
+  return withFeatureFiles(paths, async (sources) => {
     const pairs = await openPairs(sources)
-    const device = await openDevice(options.device, { threads: options.threads })
-    const progress = startProgress('pairs')
-    try {
+    return withDevice(options, async (device) => {
       const heads = await loadHeads(device, files, options)
-      const { score, lambda } = options
+      const progress = startProgress('pairs')
       const choice = { score, lambda, onProgress: progress.update }
-      const found = await scorePairFeatures(device, heads, pairs, choice, options.suite as PairSuite)
+      const found = await scorePairFeatures(device, heads, pairs, choice, suite as PairSuite).finally(progress.end)
       heads.destroy()
-      return { model: options.model ?? EMBEDDED, device: device.name, ...found }
-    } finally {
-      progress.end()
-      await device.destroy()
-    }
-  } finally {
-    await closeSources(sources)
-  }
+      return { model, device: device.name, ...found }
+    })
+  })
 }
 
 /** The numbers of an evaluation, as --json and --out name them. */
