@@ -1,5 +1,5 @@
 // What heads are fitted to: features, and labels of several attributes with the rows and weights they have.
-import { BlockHash, digest, hex } from '../files/hash.ts'
+import { BlockHash, hex } from '../files/hash.ts'
 import { show } from '../files/json.ts'
 import { type FeatureBlocks, memoryBlocks } from '../files/table.ts'
 import { checkFinite, type RatingFile } from '../reward/rating_file.ts'
@@ -151,15 +151,12 @@ export function originOf({ metadata }: Pick<Problem, 'metadata'>): Record<string
 
 /** SHA-256 over all labels with their rows and weights. */
 export async function hashLabels({ labels, rowIndex, weights }: Ratings): Promise<string> {
-  const parts: string[] = []
+  const hash = new BlockHash()
   for (const array of [labels, rowIndex, weights]) {
-    parts.push(
-      array
-        ? `${array.length} ${await digest(new Uint8Array(array.buffer as ArrayBuffer, array.byteOffset, array.byteLength))}`
-        : 'none',
-    )
+    await hash.update(new TextEncoder().encode(`${array?.length ?? 'none'} `))
+    if (array) await hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
   }
-  return digest(new TextEncoder().encode(parts.join(' ')))
+  return hex(await hash.result())
 }
 
 // Features up to this many blocks are hashed whole, of larger ones as many, evenly spread, the first and the last among them.
