@@ -237,12 +237,8 @@ test('neither the input nor a file of somebody else is written over', async () =
     args('own.jsonl', 'mine.safetensors'),
     /^pinball: mine.json: is where the manifest goes, and is something/,
   )
-  await place.refused(args('own.jsonl', 'own.jsonl'), /--out: must not write over what is read, got own.jsonl/, 2)
-  await place.refused(
-    args('mine.json', 'mine.safetensors'),
-    /--out: must not write over what is read, got mine.json/,
-    2,
-  )
+  await place.refused(args('own.jsonl', 'own.jsonl'), /--out: must not be what --input reads, got own.jsonl/, 2)
+  await place.refused(args('mine.json', 'mine.safetensors'), /--out: must not be what --input reads, got mine.json/, 2)
   assert.equal(
     [await readFile(at('mine.json'), 'utf8'), await readFile(at('own.jsonl'), 'utf8')],
     ['{"a": 1}\n', lines(ROW)],

@@ -5,6 +5,7 @@ import { type Command, CommanderError, InvalidArgumentError, Option } from 'comm
 import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
 import { show } from '../files/json.ts'
 import { evenLevels, type Mixture } from '../reward/distribution.ts'
+import type { HeadOptions } from '../reward/heads.ts'
 import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
 
 /** What `deviceOptions` add to a command. */
@@ -63,6 +64,11 @@ export function headOptions(command: Command): Command {
       'fixed weights instead of the gate: mean, or NAME=NUMBER with commas',
       parseFixedWeights,
     )
+}
+
+/** What the switches say, as the library takes it. */
+export function chosenHeads({ mixture, rewards, debias, calibration, weights }: HeadChoice): HeadOptions {
+  return { mixture, rewards, debias, calibration, weights }
 }
 
 /** Parses --weights of attributes. */

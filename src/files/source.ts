@@ -89,6 +89,32 @@ export function memoryFiles(name: string, files: Record<string, Uint8Array>): Mo
   }
 }
 
+/**
+ * Makes a model directory of files that a user chose: a FileList of several files, or of a folder (`<input webkitdirectory>`), whose
+ * subfolders are passed over. Throws where two have one name.
+ */
+export function blobFiles(name: string, files: Iterable<File>): ModelFiles {
+  const depth = (file: File) => (file.webkitRelativePath || file.name).split('/').length
+  const all = [...files]
+  const least = all.reduce((found, file) => Math.min(found, depth(file)), Infinity)
+  const byName = new Map<string, File>()
+  for (const file of all) {
+    if (depth(file) > least) continue
+    if (byName.has(file.name)) throw new Error(`${name}: two files are called ${JSON.stringify(file.name)}`)
+    byName.set(file.name, file)
+  }
+  return {
+    name,
+    async open(file) {
+      const blob = byName.get(file)
+      return blob === undefined ? null : blobSource(`${name}/${file}`, blob)
+    },
+    async list() {
+      return [...byName.keys()].sort()
+    },
+  }
+}
+
 // No text file of a model directory is near this; it keeps a hostile one from filling the memory.
 const TEXT_LIMIT_BYTES = 512 * 2 ** 20
 

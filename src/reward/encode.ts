@@ -93,12 +93,12 @@ export async function* encodeCheckpoint(
   yield { file: 'model.safetensors.index.json', chunks: [jsonBytes(index)] }
 }
 
-// Of other heads, or of the output layer of a language model: none is a part of a backbone.
+// Heads, which others take the place of, and the output layer of a language model.
 const HEAD_TENSOR = /^(score|lm_head|v_head|value_head|regression_layer|gating)\.|^reward_transform_matrix$/
 
 /**
- * The tensors of a backbone under the names that they have in a reward model, "model." in front, and the names of those that are none.
- * In a checkpoint of the bare backbone (AutoModel) nothing has "model." in front.
+ * The tensors of a backbone under the names that they have in a reward model, "model." in front, and the names of those that are neither
+ * its nor a head's. In a checkpoint of the bare backbone (AutoModel) nothing has "model." in front.
  */
 export function backboneTensors(tensors: ReadonlyMap<string, TensorInfo>): {
   readonly kept: readonly TensorInfo[]
@@ -110,7 +110,7 @@ export function backboneTensors(tensors: ReadonlyMap<string, TensorInfo>): {
   for (const info of tensors.values()) {
     if (info.name.startsWith('model.')) kept.push(info)
     else if (bare && !HEAD_TENSOR.test(info.name)) kept.push({ ...info, name: `model.${info.name}` })
-    else leftOut.push(info.name)
+    else if (!HEAD_TENSOR.test(info.name)) leftOut.push(info.name)
   }
   return { kept, leftOut }
 }

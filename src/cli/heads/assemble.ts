@@ -16,6 +16,9 @@ interface AssembleCommand {
   readonly json?: boolean
 }
 
+// Names in a note; --json has all.
+const SHOWN = 6
+
 const EXAMPLES = `
 --heads is a directory as "pinball gate" and "pinball bradley-terry" write it; what it has of a calibration goes along. The directory
 --out loads with "pinball score --model", and its safetensors in Python. Settings of pinball.json that only the backbone's directory
@@ -47,8 +50,11 @@ async function run({ backbone, heads, out, json }: AssembleCommand): Promise<voi
   await claimOutputs({ inputs: { '--backbone': backbone, '--heads': heads }, folders: { '--out': folder } })
   await mkdir(dirname(folder), { recursive: true })
   const { layout, files, leftOut } = await assemble(from, its, directoryStore(folder))
-  if (leftOut.length > 0)
-    note(`note: ${printable(backbone)} has what is no part of the model: ${leftOut.map(show).join(', ')}`)
+  if (leftOut.length > 0) {
+    const more = leftOut.length > SHOWN ? ` and ${leftOut.length - SHOWN} more` : ''
+    const names = leftOut.slice(0, SHOWN).map(show).join(', ')
+    note(`note: what is no part of the model stays in ${printable(backbone)} alone: ${names}${more}`)
+  }
   if (json) return printJson({ out, layout, files, left_out: leftOut, ms: performance.now() - start })
   await print(`${printable(out)}: ${layout} model of ${files.length} files\n`)
 }

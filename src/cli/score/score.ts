@@ -7,6 +7,7 @@ import { loadRewardModel, type RewardModel, type Score } from '../../reward/mode
 import { axis, commonScale, figure, nearest, sketch, snippet, table } from '../draw.ts'
 import { type Compute, withModel } from '../engine.ts'
 import {
+  chosenHeads,
   type DeviceChoice,
   deviceOptions,
   type HeadChoice,
@@ -69,7 +70,7 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, options)
+  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, chosenHeads(options))
   await withModel(options, load, async (model, device, compute) => {
     const results = await scoreRows(model, compute, rows, options.lambda, options.rearrange)
     if (options.json) return printJson(document(model, device, results, options.rearrange))
