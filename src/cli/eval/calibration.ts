@@ -14,7 +14,7 @@ import { loadRewardModel } from '../../reward/model.ts'
 import { openRatings, type RatingFile } from '../../reward/rating_file.ts'
 import { withDevice, withModel } from '../engine.ts'
 import { withFeatureFiles } from '../feature_files.ts'
-import { EMBEDDED, embeddedModel } from '../options.ts'
+import { chosenHeads, EMBEDDED, embeddedModel } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startProgress, startRows } from '../progress.ts'
 import type { EvalCommand } from './eval.ts'
@@ -63,7 +63,7 @@ async function predictRated(options: EvalCommand): Promise<Predicted> {
   return withModel(
     options,
     // Ratings are not debiased.
-    (device, files) => loadRewardModel(device, files, { ...options, rewards: 'raw' }),
+    (device, files) => loadRewardModel(device, files, { ...chosenHeads(options), rewards: 'raw' }),
     async (model, device, compute) => {
       const rated = readRatedRows(records, model.attributes)
       if (rated.unused.length > 0)

@@ -10,7 +10,7 @@ import { loadRewardModel } from '../../reward/model.ts'
 import { openPairs } from '../../reward/pair_file.ts'
 import { withDevice, withModel } from '../engine.ts'
 import { withFeatureFiles } from '../feature_files.ts'
-import { EMBEDDED, embeddedModel } from '../options.ts'
+import { chosenHeads, EMBEDDED, embeddedModel } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startProgress, startRows } from '../progress.ts'
 import type { EvalCommand } from './eval.ts'
@@ -58,7 +58,7 @@ function scoreRows(questions: readonly Question[], options: EvalCommand): Promis
   const { score, lambda, doubleBos, skipInvalid } = options
   return withModel(
     options,
-    (device, files) => loadRewardModel(device, files, options),
+    (device, files) => loadRewardModel(device, files, chosenHeads(options)),
     async (model, device, compute) => {
       const progress = startRows()
       const choice = { score, lambda, doubleBos, skipInvalid, onProgress: progress.update }
@@ -75,7 +75,7 @@ async function scoreFeatures(paths: readonly string[], options: EvalCommand): Pr
   return withFeatureFiles(paths, async (sources) => {
     const pairs = await openPairs(sources)
     return withDevice(options, async (device) => {
-      const heads = await loadHeads(device, files, options)
+      const heads = await loadHeads(device, files, chosenHeads(options))
       const progress = startProgress('pairs')
       const choice = { score, lambda, onProgress: progress.update }
       const found = await scorePairFeatures(device, heads, pairs, choice, suite as PairSuite).finally(progress.end)
