@@ -44,7 +44,15 @@ export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type
 export { memoryStore, type Store } from './files/store.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
-export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
+export {
+  type ChosenStates,
+  type HiddenStates,
+  type Llama,
+  type LoadOptions,
+  loadLlama,
+  type StatesOptions,
+} from './llama/forward.ts'
+export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
 export { type Assembled, assemble } from './reward/assemble.ts'
 export { type CalibrateOptions, calibrate, readUncalibrated } from './reward/calibrate.ts'
 export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'

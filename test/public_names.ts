@@ -35,6 +35,7 @@ export const NAMES = [
   'fitHeads',
   'fitQuantiles',
   'fitRidge',
+  'groupPrefixes',
   'httpFiles',
   'httpSource',
   'loadFeatureModel',

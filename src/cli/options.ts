@@ -71,6 +71,11 @@ export function chosenHeads({ mixture, rewards, debias, calibration, weights }: 
   return { mixture, rewards, debias, calibration, weights }
 }
 
+/** Adds --no-share. */
+export function shareOption(command: Command): Command {
+  return command.option('--no-share', 'compute beginnings that rows have in common again for every row')
+}
+
 /** Parses --weights of attributes. */
 function parseFixedWeights(text: string): FixedWeights {
   if (text === 'mean') return text

@@ -69,7 +69,7 @@ async function predictRated(options: EvalCommand): Promise<Predicted> {
       if (rated.unused.length > 0)
         note(`eval: note: fields that are no attributes of the model: ${printable(rated.unused.join(', '))}`)
       const progress = startRows()
-      const run = { onProgress: progress.update }
+      const run = { share: options.share, onProgress: progress.update }
       const found = await compute(() => quantilesOfRows(model, rated, run)).finally(progress.end)
       return { model: model.name, device: device.name, ...found }
     },

@@ -14,6 +14,7 @@ import {
   parseFeatures,
   parseLambda,
   parseOut,
+  shareOption,
   usageError,
 } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
@@ -37,6 +38,7 @@ export interface EvalCommand extends DeviceChoice, HeadChoice {
   readonly lambda?: number
   readonly doubleBos: DoubleBos
   readonly skipInvalid?: boolean
+  readonly share: boolean
   readonly out?: string
   readonly outputs?: string
   readonly json?: boolean
@@ -70,7 +72,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addEval(program: Command): void {
-  headOptions(deviceOptions(program.command('eval')))
+  shareOption(headOptions(deviceOptions(program.command('eval'))))
     .description('evaluate a reward model: RewardBench, pairs, calibration')
     .addOption(new Option('--suite <suite>', 'what to evaluate').choices([...SUITES]).makeOptionMandatory())
     .option(

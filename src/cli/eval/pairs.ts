@@ -55,13 +55,13 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
 }
 
 function scoreRows(questions: readonly Question[], options: EvalCommand): Promise<ModelScores> {
-  const { score, lambda, doubleBos, skipInvalid } = options
+  const { score, lambda, doubleBos, skipInvalid, share } = options
   return withModel(
     options,
     (device, files) => loadRewardModel(device, files, chosenHeads(options)),
     async (model, device, compute) => {
       const progress = startRows()
-      const choice = { score, lambda, doubleBos, skipInvalid, onProgress: progress.update }
+      const choice = { score, lambda, doubleBos, skipInvalid, share, onProgress: progress.update }
       const found = await compute(() => scoreQuestions(model, questions, choice)).finally(progress.end)
       return { model: model.name, device: device.name, ...found }
     },

@@ -16,6 +16,7 @@ import {
   parseInput,
   parseNames,
   parseOut,
+  shareOption,
   usageError,
   wholeNumber,
 } from '../options.ts'
@@ -35,6 +36,7 @@ interface FeaturesOptions extends DeviceChoice {
   readonly maxLength?: number
   readonly skipInvalid?: boolean
   readonly restart?: boolean
+  readonly share: boolean
   readonly json?: boolean
 }
 
@@ -69,7 +71,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFeatures(program: Command): void {
-  deviceOptions(program.command('features'))
+  shareOption(deviceOptions(program.command('features')))
     .description('compute the features of rows or pairs and keep them in a file')
     .requiredOption(
       '--input <file>',
@@ -132,6 +134,7 @@ async function features(options: FeaturesOptions): Promise<void> {
     }
     return makeFeatures(runner, rows, {
       ...target,
+      share: options.share,
       onStart(before) {
         if (before.done > 0) {
           note(`note: features of ${before.done} of ${before.rows} rows were there already, in ${printable(partial)}`)

@@ -161,7 +161,7 @@ async function computeChunks(
   chunks: readonly Chunk[],
   tensors: readonly StateTensor[],
   work: Work,
-  { onStart, onProgress, signal }: FeatureFileOptions,
+  { onStart, onProgress, signal, share }: FeatureFileOptions,
 ): Promise<ComputedRows> {
   const missing = [...chunks.keys()].filter((c) => !work.has(partName(c)))
   const sum = (which: readonly number[], key: 'count' | 'tokens') => which.reduce((all, c) => all + chunks[c][key], 0)
@@ -186,6 +186,7 @@ async function computeChunks(
             ...totals,
           }),
         signal,
+        share,
       },
     )
     await work.write(partName(c), encodeStates(tensors, some, found))
