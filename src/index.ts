@@ -8,7 +8,33 @@ export { DEVICE_KINDS, type DeviceKind, type OpenOptions, openDevice } from './d
 export type { DType, Tensor, TensorData } from './device/tensor.ts'
 export { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './evaluate/calibration.ts'
 export { type PairedDifference, pairedBootstrap, wilson } from './evaluate/intervals.ts'
+export {
+  comparePairs,
+  evaluatePairs,
+  measurePairs,
+  type PairEvaluation,
+  type QuestionsResult,
+  type RewardBenchResult,
+} from './evaluate/pair_results.ts'
+export {
+  type QuestionOptions,
+  type Scored,
+  type Scores,
+  scorePairFeatures,
+  scoreQuestions,
+} from './evaluate/pair_scores.ts'
 export { type Accuracy, type PairAccuracy, pairAccuracy } from './evaluate/pairs.ts'
+export { type PairSuite, type Question, readQuestions } from './evaluate/questions.ts'
+export {
+  type CalibrationEvaluation,
+  evaluateCalibration,
+  quantilesOfFeatures,
+  quantilesOfRows,
+  type RatedQuantiles,
+  type RatedRows,
+  ratingsByAttribute,
+  readRatedRows,
+} from './evaluate/rated_quantiles.ts'
 export { type RewardBench, rewardBench, type Section } from './evaluate/reward_bench.ts'
 export { type RewardBench2, rewardBench2, type ScoredItem } from './evaluate/reward_bench_2.ts'
 export { type HttpOptions, type HttpSourceOptions, httpFiles, httpSource } from './files/http.ts'
@@ -84,15 +110,17 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export { type FittedHeads, fitHeads, type HeadsOptions, type HeadsProgress } from './train/heads.ts'
+export type { AttributeFit } from './train/heads_keeper.ts'
 export {
   type AttributeRidge,
   fitRidge,
-  type Ratings,
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
 export type { EpochResult, PairEntry } from './train/pair_log.ts'
 export type { PairSettings } from './train/pair_task.ts'
+export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
 export {
   type GateOptions,
   type Trained,

@@ -116,21 +116,23 @@ test('float32 is rounded to the nearest bfloat16, ties to even', () => {
 test('files of the ArmoRM scripts are read, and ours have the same bytes', async () => {
   const fixture = (name: string) => fileURLToPath(new URL(`fixtures/armorm/${name}.safetensors`, import.meta.url))
   const state = (i: number) => [0, 1, 2, 3].map((at) => (at + 10 * i) / 8)
-  const ratings = await openRatings([await openFile(fixture('ratings'))])
+  const rated = await openFile(fixture('ratings'))
+  const ratings = await openRatings([rated])
   assert.equal([ratings.features.dtype, ratings.attributes], ['bf16', ['objective_0', 'objective_1']])
   assert.equal([...ratings.labels], [0.25, Number.NaN, 0.5, 0.75, Number.NaN, 1])
   const wide = new Float32Array(12)
   widenBF16((await ratings.features.read(0, 3)) as Uint16Array, wide)
   assert.equal([...wide], [0, 1, 2].flatMap(state))
-  await ratings.close()
-  const pairs = await openPairs([await openFile(fixture('pairs'))])
+  await rated.close()
+  const paired = await openFile(fixture('pairs'))
+  const pairs = await openPairs([paired])
   assert.equal([...(await pairs.readSides([1, 0]))], [2, 3, 0, 1].flatMap(state))
   assert.equal(
     [...(await pairs.readPrompts([1]))],
     state(1).map((value) => -value),
   )
   assert.equal([pairs.sidesDiffer, ...pairs.groups], [false, 0, 1])
-  await pairs.close()
+  await paired.close()
   const bits = (values: number[]) => narrowBF16(Float32Array.from(values))
   const prompts = [0, 0, 1, 1].flatMap(state).map((value) => -value)
   const written = encodeSafetensors([

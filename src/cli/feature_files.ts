@@ -2,7 +2,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { openFile } from '../files/disk.ts'
-import type { Source } from '../files/source.ts'
+import { closeSources, type Source } from '../files/source.ts'
 
 /** Paths of the files; a folder stands for all its files NAME.safetensors, by name. Throws where a folder has none. */
 export async function listFeatureFiles(paths: readonly string[]): Promise<string[]> {
@@ -27,7 +27,20 @@ export async function openFiles(paths: readonly string[]): Promise<Source[]> {
     for (const path of paths) sources.push(await openFile(path))
     return sources
   } catch (error) {
-    for (const source of sources) await source.close()
+    await closeSources(sources)
     throw error
+  }
+}
+
+/** Opens the files of `listFeatureFiles`, runs `work` with them, and closes them. */
+export async function withFeatureFiles<T>(
+  paths: readonly string[],
+  work: (sources: Source[]) => Promise<T>,
+): Promise<T> {
+  const sources = await openFiles(await listFeatureFiles(paths))
+  try {
+    return await work(sources)
+  } finally {
+    await closeSources(sources)
   }
 }

@@ -227,7 +227,9 @@ export function directoryStore(folder: string): Store {
     async list() {
       const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
         if (error.code === 'ENOENT') return []
-        throw new Error(`${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : explain(error)}`)
+        throw new Error(
+          `${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file; move it away or choose another --out' : explain(error)}`,
+        )
       })
       return names.filter((name) => !TEMPORARY.test(name)).sort()
     },

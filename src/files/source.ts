@@ -13,6 +13,14 @@ export interface Source {
   close(): Promise<void>
 }
 
+/**
+ * Closes sources. Whoever opens a source closes it: what reads from one (files of tensors, ratings, pairs, tables) leaves it open, and
+ * a function that is given one never closes it.
+ */
+export async function closeSources(sources: readonly Source[]): Promise<void> {
+  for (const source of sources) await source.close()
+}
+
 /** Parts one after the other; a single part as it is. */
 export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   if (parts.length === 1) return parts[0]

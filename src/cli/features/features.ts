@@ -134,6 +134,7 @@ async function features(options: FeaturesOptions): Promise<void> {
     }
     return makeFeatures(runner, rows, {
       ...target,
+      share: options.share,
       onStart(before) {
         if (before.done > 0) {
           note(`note: features of ${before.done} of ${before.rows} rows were there already, in ${printable(partial)}`)

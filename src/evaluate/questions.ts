@@ -1,11 +1,16 @@
-// Rows of an evaluation: pairs, questions with several answers, and rated responses, as responses for the model to score.
-import { checkItem } from '../evaluate/reward_bench_2.ts'
+// Rows of an evaluation as people write them: pairs, and questions with several answers.
 import { show } from '../files/json.ts'
-import { ROW_FIELDS, responseRow } from '../reward/responses.ts'
-import type { InputRow } from './rows.ts'
+import type { FileRecord } from '../files/records.ts'
+import { responseRow } from '../reward/responses.ts'
+import { PRIOR_SETS, SUBSETS } from './reward_bench.ts'
+import { checkItem } from './reward_bench_2.ts'
+
+/** What pairs and questions are measured by: any pairs, or the rules of a benchmark. */
+export type PairSuite = 'pairs' | 'rewardbench' | 'rewardbench2'
 
 /** A question with its answers: the right ones first, then the wrong ones. */
 export interface Question {
+  /** What errors call it. */
   readonly where: string
   /** Checked where they are encoded. */
   readonly rows: readonly unknown[]
@@ -14,11 +19,33 @@ export interface Question {
   readonly id: string | null
 }
 
+/** Reads the rows of a suite. Throws on rows that it does not have, naming them. */
+export function readQuestions(records: readonly FileRecord[], suite: PairSuite): Question[] {
+  const questions = records.map(suite === 'rewardbench2' ? readQuestion : readPair)
+  checkSubsets(questions, suite)
+  return questions
+}
+
+/** Throws where pairs for RewardBench have a subset that it lacks, or none. */
+export function checkSubsets(rows: readonly Pick<Question, 'subset' | 'where'>[], suite: PairSuite): void {
+  if (suite !== 'rewardbench') return
+  const known = [...SUBSETS, ...PRIOR_SETS]
+  for (const { subset, where } of rows) {
+    if (subset === null)
+      throw new Error(`${where}: has no "subset", which RewardBench needs; --suite pairs takes rows without`)
+    if (!known.includes(subset)) {
+      throw new Error(
+        `${where}: ${show(subset)} is no subset of RewardBench; --suite pairs takes any, RewardBench has ${known.join(', ')}`,
+      )
+    }
+  }
+}
+
 const text = (value: unknown): string | null =>
   typeof value === 'string' ? value : typeof value === 'number' ? String(value) : null
 
 /** A pair {"prompt", "chosen", "rejected", "subset", "id"}; prompts may be lists of messages, or sides whole conversations. */
-export function readPair({ where, row }: InputRow): Question {
+function readPair({ where, value: row }: FileRecord): Question {
   for (const side of ['chosen', 'rejected']) {
     if (!(side in row)) throw new Error(`${where}: has no ${show(side)}; a pair is {"prompt", "chosen", "rejected"}`)
   }
@@ -37,7 +64,7 @@ export function readPair({ where, row }: InputRow): Question {
  * A row of RewardBench 2: {"prompt", "chosen": [..], "rejected": [..], "subset", "id"}. As in the published program "num_correct", where
  * it is there, says how many of the answers, chosen and then rejected, are right.
  */
-export function readQuestion({ where, row }: InputRow): Question {
+function readQuestion({ where, value: row }: FileRecord): Question {
   const answers = (side: 'chosen' | 'rejected') => {
     const value = row[side]
     if (!Array.isArray(value) || value.length === 0) {
@@ -60,41 +87,4 @@ export function readQuestion({ where, row }: InputRow): Question {
     throw new Error(`${where}: num_correct must be ${range}, as there are ${rows.length} answers, got ${show(count)}`)
   }
   return { where, rows, right: count as number, subset, id }
-}
-
-/**
- * Rated rows: what is scored, and the ratings of the attributes that the model has, one number or a list of them. Other fields are
- * passed over; they are named in `unused`.
- */
-export function readRated(
-  rows: readonly InputRow[],
-  attributes: readonly string[],
-): {
-  readonly rows: InputRow[]
-  readonly ratings: Map<string, { readonly ratings: number[]; readonly rows: number[] }>
-  readonly unused: string[]
-} {
-  const unused = new Set<string>()
-  const ratings = new Map(attributes.map((name) => [name, { ratings: [] as number[], rows: [] as number[] }]))
-  const kept = rows.map(({ where, row }, n) => {
-    const rest: [string, unknown][] = []
-    for (const [field, value] of Object.entries(row)) {
-      const own = ratings.get(field)
-      if (!own) {
-        if (ROW_FIELDS.includes(field)) rest.push([field, value])
-        else if (field !== 'id' && field !== 'subset') unused.add(field)
-        continue
-      }
-      for (const rating of Array.isArray(value) ? value : [value]) {
-        if (rating === null) continue
-        if (typeof rating !== 'number' || !Number.isFinite(rating)) {
-          throw new Error(`${where}: ${show(field)} must be a number, null, or a list of them, got ${show(value)}`)
-        }
-        own.ratings.push(rating)
-        own.rows.push(n)
-      }
-    }
-    return { where, row: Object.fromEntries(rest) }
-  })
-  return { rows: kept, ratings, unused: [...unused] }
 }

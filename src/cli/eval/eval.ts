@@ -1,22 +1,31 @@
 // pinball eval: benchmarks of a reward model, with intervals: RewardBench, RewardBench 2, any pairs, calibration of the quantiles.
 import { readFile } from 'node:fs/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { PRIOR_SETS, readAccuracies, rewardBench, SUBSETS, type Xstest } from '../evaluate/reward_bench.ts'
-import { writeFileAtomic } from '../files/disk.ts'
-import { parseJsonObject, printable } from '../files/json.ts'
-import { parseScoreKind, type ScoreKind } from '../reward/scoring.ts'
-import { claimOutputs } from './claims.ts'
-import { calibrationSuite } from './eval_calibration.ts'
-import { pairSuite } from './eval_pairs.ts'
-import { sectionTable } from './eval_report.ts'
-import type { DoubleBos, ScoringOptions } from './eval_scores.ts'
-import { deviceOptions, headOptions, parseFeatures, parseLambda, parseOut, shareOption, usageError } from './options.ts'
-import { note, print, printJson } from './output.ts'
+import type { DoubleBos } from '../../evaluate/pair_scores.ts'
+import { PRIOR_SETS, readAccuracies, rewardBench, SUBSETS, type Xstest } from '../../evaluate/reward_bench.ts'
+import { parseJsonObject, printable } from '../../files/json.ts'
+import { parseScoreKind, type ScoreKind } from '../../reward/scoring.ts'
+import { claimOutputs } from '../claims.ts'
+import {
+  type DeviceChoice,
+  deviceOptions,
+  type HeadChoice,
+  headOptions,
+  parseFeatures,
+  parseLambda,
+  parseOut,
+  shareOption,
+  usageError,
+} from '../options.ts'
+import { note, print, printJson } from '../output.ts'
+import { calibrationSuite } from './calibration.ts'
+import { pairSuite } from './pairs.ts'
+import { sectionTable, writeDocument } from './report.ts'
 
 const SUITES = ['rewardbench', 'rewardbench2', 'pairs', 'calibration'] as const
 export type Suite = (typeof SUITES)[number]
 
-export interface EvalCommand extends ScoringOptions {
+export interface EvalCommand extends DeviceChoice, HeadChoice {
   readonly suite: Suite
   readonly data?: string[]
   readonly features?: string[]
@@ -26,7 +35,10 @@ export interface EvalCommand extends ScoringOptions {
   readonly xstest: Xstest
   readonly priorSets?: boolean
   readonly score: ScoreKind
+  readonly lambda?: number
   readonly doubleBos: DoubleBos
+  readonly skipInvalid?: boolean
+  readonly share: boolean
   readonly out?: string
   readonly outputs?: string
   readonly json?: boolean
@@ -166,8 +178,7 @@ async function evaluateResults(path: string, { xstest, priorSets, json, out }: E
     subsets: Object.fromEntries(known.filter((name) => name in accuracies).map((name) => [name, accuracies[name]])),
     missing: bench.missing,
   }
-  if (out !== undefined)
-    await writeFileAtomic(out, [new TextEncoder().encode(`${JSON.stringify(document, null, 2)}\n`)])
+  if (out !== undefined) await writeDocument(out, document)
   if (bench.missing.length > 0) note(`eval: note: ${printable(path)} has no accuracy of ${bench.missing.join(', ')}`)
   if (json) return printJson(document)
   return print(sectionTable(bench, null))

@@ -1,16 +1,17 @@
 // pinball ridge: point estimates of all attributes by ridge regression, as ArmoRM fits them.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { writeFileAtomic } from '../files/disk.ts'
-import { printable } from '../files/json.ts'
-import { encodeSafetensors } from '../files/safetensors.ts'
-import { fitRidge, RIDGE_ALPHAS, type RidgeFit, type RidgeProgress } from '../train/multi_attribute.ts'
-import { figure, table } from './draw.ts'
-import { checkProblemOptions, openProblem, type Problem, type ProblemOptions, problemOptions } from './fit_problem.ts'
-import { type Interrupt, interruptible } from './interrupt.ts'
-import { realNumber, wholeNumber } from './options.ts'
-import { note, print, printJson } from './output.ts'
-import { startStatus } from './progress.ts'
+import { writeFileAtomic } from '../../files/disk.ts'
+import { printable } from '../../files/json.ts'
+import { encodeHeads } from '../../reward/heads_file.ts'
+import { fitRidge, RIDGE_ALPHAS, type RidgeFit, type RidgeProgress } from '../../train/multi_attribute.ts'
+import { originOf, type Problem } from '../../train/problem.ts'
+import { figure, table } from '../draw.ts'
+import { type Interrupt, interruptible } from '../interrupt.ts'
+import { realNumber, wholeNumber } from '../options.ts'
+import { note, print, printJson } from '../output.ts'
+import { startStatus } from '../progress.ts'
+import { type ProblemOptions, problemOptions, withProblem } from './problem.ts'
 
 interface RidgeCommand extends ProblemOptions {
   readonly alphas: number[]
@@ -74,17 +75,17 @@ function parseAlphas(text: string): number[] {
 }
 
 async function ridge(options: RidgeCommand): Promise<void> {
-  await checkProblemOptions(options)
-  const problem = await openProblem(options)
-  const start = performance.now()
-  try {
+  await withProblem(options, async (problem) => {
+    const start = performance.now()
     const fit = await interruptible('ridge', (interrupt) => run(problem, options, interrupt))
     if (fit === null) return
-    await writeHeads(problem, fit, options)
+    const { validation, refit, seed, out } = options
+    const alpha = Object.fromEntries(fit.fits.map((each) => [each.attribute, each.alpha]))
+    const chosen = { attributes: fit.attributes, alpha, validation, refit: JSON.stringify(refit), seed }
+    const metadata = { point: 'true', ...chosen, ...originOf(problem) }
+    await writeFileAtomic(out, encodeHeads(fit, metadata))
     await show(problem, fit, performance.now() - start, options)
-  } finally {
-    await problem.close()
-  }
+  })
 }
 
 /** Gives null where it was interrupted: there is nothing to keep. */
@@ -109,20 +110,6 @@ function describe({ attributes, doing, done, total }: RidgeProgress): string {
   const more = attributes.length > 1 ? ` and ${attributes.length - 1} more` : ''
   const what = doing === 'solving' ? 'penalties solved' : doing === 'sums' ? 'rows summed' : 'rows predicted'
   return `${printable(attributes[0])}${more}: ${done} of ${total} ${what}`
-}
-
-async function writeHeads(problem: Problem, { weight, fits }: RidgeFit, options: RidgeCommand): Promise<void> {
-  const { attributes, features, metadata: given } = problem
-  const { validation, refit, seed, out } = options
-  const alpha = Object.fromEntries(fits.map((fit) => [fit.attribute, fit.alpha]))
-  const metadata: Record<string, string> = { point: 'true' }
-  for (const [key, value] of Object.entries({ attributes, alpha, validation, refit, seed })) {
-    metadata[key] = JSON.stringify(value)
-  }
-  for (const key of ['model', 'fingerprint']) if (key in given) metadata[key] = given[key]
-  const shape = [attributes.length, features.columns]
-  const tensors = [{ name: 'regression_layer.weight', dtype: 'F32' as const, shape, data: weight }]
-  await writeFileAtomic(out, encodeSafetensors(tensors, metadata))
 }
 
 async function show(problem: Problem, { fits }: RidgeFit, ms: number, { out, json }: RidgeCommand): Promise<void> {
