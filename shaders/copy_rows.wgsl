@@ -5,7 +5,7 @@
 // x  [N, D]
 // y  [M, D]  in place   other rows keep what they hold
 //
-// scalar    first            rows that would lie past the end are left out
+// scalar    first u32       rows that would lie past the end are left out
 // dispatch  ceil(N * D / WG)   one thread per element
 // split     N
 // flops     0
@@ -13,17 +13,6 @@
 // source    definition
 
 const WG = 256u;
-
-struct Params {
-  N: u32,
-  D: u32,
-  M: u32,
-  first: u32,
-}
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
-@group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
 fn main(

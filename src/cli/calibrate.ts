@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { type Command, Option } from 'commander'
 import { type DeviceKind, openDevice } from '../device/open.ts'
-import { checkTarget, openDirectory, writeFileAtomic } from '../files/disk.ts'
+import { openDirectory, writeFileAtomic } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import { readCheckpoint } from '../reward/checkpoint.ts'
 import {
@@ -16,6 +16,7 @@ import {
 } from '../reward/conformal.ts'
 import { predictRows } from '../reward/predict.ts'
 import { openRatings, type RatingFile } from '../reward/rating_file.ts'
+import { claimOutputs } from './claims.ts'
 import { figure, table } from './draw.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
 import { computeOptions, fileName, parseFeatures } from './options.ts'
@@ -70,7 +71,7 @@ async function calibrate({ heads: folder, features, device: kind, threads, json 
   const { attributes, levels } = manifest
   const K = levels.length
   const path = join(folder, CALIBRATION_FILE)
-  await checkTarget(path)
+  await claimOutputs({ inputs: { '--features': await listFeatureFiles(features) }, files: { '--heads': path } })
   const sources = await openFiles(await listFeatureFiles(features))
   const device = await openDevice(kind, { threads })
   const progress = startProgress('rows')

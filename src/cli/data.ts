@@ -12,10 +12,11 @@ import {
 } from '../data/rows.ts'
 import { describeNormalisation, describeScale } from '../data/scale.ts'
 import { DATASETS, findDatasets } from '../data/table.ts'
-import { checkTarget, openFile, writeFileAtomic } from '../files/disk.ts'
+import { openFile, writeFileAtomic } from '../files/disk.ts'
 import { gzip } from '../files/gzip.ts'
 import { openHub } from '../files/hub_cache.ts'
 import { printable } from '../files/json.ts'
+import { claimOutputs } from './claims.ts'
 import { table } from './draw.ts'
 import { parseOut, usageError, wholeNumber } from './options.ts'
 import { print, printJson } from './output.ts'
@@ -122,7 +123,7 @@ async function rows(options: RowsOptions): Promise<void> {
   if (data && datasets.length > 1) {
     usageError(`--data: its files are of one dataset, --dataset names ${datasets.length}`)
   }
-  await checkTarget(out)
+  await claimOutputs({ inputs: { '--data': data }, files: { '--out': out } })
   const start = performance.now()
   const inputs: DataInput[] = []
   const commits: Record<string, string> = {}

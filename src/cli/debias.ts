@@ -8,8 +8,9 @@ import { encodeSafetensors, openSafetensors, readTensor, type TensorData } from 
 import { debias, THRESHOLD } from '../reward/debias.ts'
 import { expectationMap, type HeadsFile, readHeadsFile } from '../reward/heads_file.ts'
 import { predictRows } from '../reward/predict.ts'
+import { claimOutputs } from './claims.ts'
 import { figure, table } from './draw.ts'
-import { checkOutput, listFeatureFiles, openFiles, stateRows } from './feature_files.ts'
+import { listFeatureFiles, openFiles, stateRows } from './feature_files.ts'
 import { computeOptions, fileName, parseFeatures, parseOut, realNumber, usageError } from './options.ts'
 import { print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
@@ -72,7 +73,10 @@ function unwantedIndex({ attributes, name }: HeadsFile, wanted = USUAL): number 
 
 async function run(options: DebiasCommand): Promise<void> {
   const { out, threshold } = options
-  await checkOutput(out, await listFeatureFiles(options.features))
+  await claimOutputs({
+    inputs: { '--features': await listFeatureFiles(options.features), '--heads': options.heads },
+    files: { '--out': out },
+  })
   const start = performance.now()
   const file = await openFile(options.heads)
   try {

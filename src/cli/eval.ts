@@ -2,9 +2,10 @@
 import { readFile } from 'node:fs/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { PRIOR_SETS, readAccuracies, rewardBench, SUBSETS, type Xstest } from '../evaluate/reward_bench.ts'
-import { checkTarget, writeFileAtomic } from '../files/disk.ts'
+import { writeFileAtomic } from '../files/disk.ts'
 import { parseJsonObject, printable } from '../files/json.ts'
 import { parseScoreKind, type ScoreKind } from '../reward/scoring.ts'
+import { claimOutputs } from './claims.ts'
 import { calibrationSuite } from './eval_calibration.ts'
 import { pairSuite } from './eval_pairs.ts'
 import { sectionTable } from './eval_report.ts'
@@ -131,7 +132,17 @@ async function evaluate(options: EvalCommand): Promise<void> {
     usageError('--outputs goes with --data and --features of pairs and questions only')
   }
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
-  for (const path of [out, outputs]) if (path !== undefined) await checkTarget(path)
+  await claimOutputs({
+    inputs: {
+      '--data': data,
+      '--features': features,
+      '--reference': reference,
+      '--from-results': fromResults,
+      '--model': options.model,
+      '--compare': compare,
+    },
+    files: { '--out': out, '--outputs': outputs },
+  })
   if (fromResults !== undefined) return evaluateResults(fromResults, options)
   return suite === 'calibration' ? calibrationSuite(options) : pairSuite(options)
 }

@@ -1,12 +1,11 @@
 // Files of features that a command is given: one, several, or folders of them.
-import { readdir, realpath, stat } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { checkTarget, openFile } from '../files/disk.ts'
-import { printable, show } from '../files/json.ts'
+import { openFile } from '../files/disk.ts'
+import { show } from '../files/json.ts'
 import { openSafetensors } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import { arrayBlocks, concatBlocks, type FeatureBlocks, tensorArray } from '../files/table.ts'
-import { usageError } from './options.ts'
 
 /** Paths of the files; a folder stands for all its files NAME.safetensors, by name. Throws where a folder has none. */
 export async function listFeatureFiles(paths: readonly string[]): Promise<string[]> {
@@ -22,18 +21,6 @@ export async function listFeatureFiles(paths: readonly string[]): Promise<string
     files.push(...names.map((name) => join(path, name)))
   }
   return files
-}
-
-/** Throws where --out cannot be written, or is one of the inputs, of which some may not be given. */
-export async function checkOutput(out: string, inputs: readonly (string | undefined)[]): Promise<void> {
-  await checkTarget(out)
-  const target = await realpath(out).catch(() => null)
-  if (target === null) return
-  for (const input of inputs) {
-    if (input !== undefined && (await realpath(input).catch(() => null)) === target) {
-      usageError(`--out: must not write over what is read, got ${printable(out)}; write to another name`)
-    }
-  }
 }
 
 /** Opens files; all are closed where one cannot be opened. */

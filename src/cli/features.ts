@@ -2,9 +2,9 @@
 
 import { basename } from 'node:path'
 import { type Command, Option } from 'commander'
-import { removeAbandoned } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import { type FeatureModel, loadFeatureModel } from '../reward/features.ts'
+import { claimOutputs } from './claims.ts'
 import { type Compute, fingerprintModel, withModel } from './engine.ts'
 import {
   type Computed,
@@ -14,7 +14,6 @@ import {
   promptSides,
   writeFeatures,
 } from './feature_compute.ts'
-import { checkOutput } from './feature_files.ts'
 import {
   type FeatureManifest,
   isFinished,
@@ -116,7 +115,11 @@ async function features(options: FeaturesOptions): Promise<void> {
   }
   if (weights !== undefined && labels.length === 0) usageError('--weights: needs --labels, whose weights they are')
   const out = shardName(options.out, options.shard)
-  for (const path of [out, manifestName(out)]) await checkOutput(path, [input])
+  await claimOutputs({
+    inputs: { '--input': input, '--model': options.model },
+    files: { '--out': [out, manifestName(out)] },
+    folders: { '--out': partialFolder(out) },
+  })
   const before = await readManifest(manifestName(out))
   const taken = await takeRows(input, { labels, weights, shard, skipInvalid })
   const start = performance.now()
@@ -194,7 +197,6 @@ async function make({ model, device, compute, taken, wanted, out }: Job, options
   }
   const computed = await computeChunks(model, compute, rows, chunks, partial, layout)
   const metadata = { model: model.name, fingerprint: wanted.fingerprint }
-  for (const path of [out, manifestName(out)]) await removeAbandoned(path)
   const written = await writeFeatures(out, rows, hidden, partial, layout, metadata)
   const manifest = await writeManifest(manifestName(out), {
     kind: pairs ? 'pairs' : 'ratings',

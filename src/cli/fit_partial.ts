@@ -1,7 +1,7 @@
 // The finished levels of a fit that is not done, kept in a file beside its target so that `--resume` can go on.
 import { stat, unlink } from 'node:fs/promises'
 import about from '../../package.json' with { type: 'json' }
-import { openFile, removeAbandoned, writeFileAtomic } from '../files/disk.ts'
+import { openFile, writeFileAtomic } from '../files/disk.ts'
 import { isObject, parseJson, printable, show } from '../files/json.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32, type TensorData } from '../files/safetensors.ts'
 import type { ChosenAlpha, LevelFit } from './fit_solver.ts'
@@ -104,7 +104,6 @@ export function keepFinished(path: string, settings: Settings, finished: Finishe
       await unlink(path).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'ENOENT') note(`note: ${printable(path)} cannot be removed (${error.code})`)
       })
-      await removeAbandoned(path)
     },
   }
 }

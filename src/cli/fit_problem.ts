@@ -19,7 +19,9 @@ import {
 } from '../files/table.ts'
 import { isName } from '../reward/manifest.ts'
 import { checkFinite, openRatings, readWeights } from '../reward/rating_file.ts'
-import { checkOutput, listFeatureFiles, openFiles } from './feature_files.ts'
+import { claimOutputs } from './claims.ts'
+import { listFeatureFiles, openFiles } from './feature_files.ts'
+import { partialName } from './fit_partial.ts'
 import {
   parseFeatures,
   parseLabelRows,
@@ -108,7 +110,16 @@ export async function checkProblemOptions(options: ProblemOptions): Promise<void
     usageError('--labels: must name the columns that are labels, with commas')
   }
   const { out, features, labels, labelRows, weights } = options
-  await checkOutput(out, [...(await listFeatureFiles(features)), labels, labelRows, weights])
+  await claimOutputs({
+    inputs: {
+      '--features': await listFeatureFiles(features),
+      '--labels': labels,
+      '--label-rows': labelRows,
+      '--weights': weights,
+    },
+    files: { '--out': out },
+    folders: { '--out': partialName(out) },
+  })
 }
 
 type Kind = 'safetensors' | 'npy' | 'csv' | 'parquet'

@@ -25,6 +25,8 @@ export interface KernelSpec {
   readonly needs: readonly string[]
   /** Workgroups in x, y, z. */
   readonly dispatch: (sizes: Sizes) => readonly number[]
+  /** Threads of a workgroup. */
+  readonly threads: number
   /** Length of the range that CPU threads divide, in pieces of `splitBy`. */
   readonly split: (sizes: Sizes) => number
   readonly splitBy: number

@@ -1,11 +1,14 @@
-// Files of the local disk as sources, and files written whole or not at all; the only file here that needs Node.
-import { randomBytes } from 'node:crypto'
+// The local disk: files and folders as sources, and the one place that decides what may be overwritten or removed.
+import { createHash, randomBytes } from 'node:crypto'
 import { createReadStream, open as openDescriptor, unlinkSync } from 'node:fs'
-import { type FileHandle, open, readdir, realpath, rename, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readdir, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
 import { Socket } from 'node:net'
-import { basename, dirname, join, sep } from 'node:path'
+import { hostname } from 'node:os'
+import { basename, dirname, join, resolve, sep } from 'node:path'
 import { promisify } from 'node:util'
+import { printable } from './json.ts'
 import { checkRange, type ModelFiles, type Source } from './source.ts'
+import type { Store } from './store.ts'
 
 // One read call moves at most this much: Node passes lengths to the system as 32-bit numbers.
 const READ_BYTES = 2 ** 30
@@ -44,30 +47,24 @@ export async function openDirectory(path: string): Promise<ModelFiles> {
     throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such directory' : explain(error)}`)
   })
   if (!about.isDirectory()) throw new Error(`${path}: is not a directory; a model is a directory with config.json`)
-  return {
-    name: path,
-    async open(file) {
-      if (
-        file === '' ||
-        basename(file) !== file ||
-        file === '..' ||
-        file === '.' ||
-        file.includes('\\') ||
-        file.includes('\0')
-      ) {
-        throw new Error(`${path}: ${JSON.stringify(file)} is not the name of a file in it`)
-      }
-      const inside = join(path, file)
-      const there = await stat(inside).catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOENT') return null
-        throw new Error(`${inside}: ${explain(error)}`)
-      })
-      return there === null ? null : openFile(inside)
-    },
-    async list() {
-      return (await readdir(path)).sort()
-    },
-  }
+  return { name: path, open: (file) => openInside(path, file), list: async () => (await readdir(path)).sort() }
+}
+
+/** Throws unless `file` is the plain name of a file. */
+function checkName(folder: string, file: string): string {
+  const plain = file !== '' && file !== '.' && file !== '..' && basename(file) === file && !/[\\\0]/.test(file)
+  if (!plain) throw new Error(`${folder}: ${JSON.stringify(file)} is not the name of a file in it`)
+  return file
+}
+
+/** Opens a file of a folder; null where it is missing. */
+async function openInside(folder: string, file: string): Promise<Source | null> {
+  const inside = join(folder, checkName(folder, file))
+  const there = await stat(inside).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw new Error(`${inside}: ${explain(error)}`)
+  })
+  return there === null ? null : openFile(inside)
 }
 
 function fileSource(name: string, handle: FileHandle, byteLength: number): Source {
@@ -108,13 +105,15 @@ const unfinished = new Set<string>()
 
 /**
  * Writes a file from chunks of bytes so that it appears complete or not at all: a temporary file in the same folder,
- * synced, then renamed over `path`. The temporary file is removed when anything fails.
+ * synced, then renamed over `path`. The temporary file is removed when anything fails, and so are those that killed processes of
+ * this machine have left of earlier tries.
  */
 export async function writeFileAtomic(
   path: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 ): Promise<void> {
   const target = await findTarget(path)
+  await removeAbandoned(target)
   const temporary = temporaryName(target)
   let handle: FileHandle | null = null
   unfinished.add(temporary)
@@ -125,6 +124,7 @@ export async function writeFileAtomic(
     await handle.close()
     handle = null
     await rename(temporary, target)
+    await syncFolder(dirname(target))
   } catch (error) {
     await handle?.close().catch(() => {})
     await unlink(temporary).catch(() => {})
@@ -133,6 +133,13 @@ export async function writeFileAtomic(
   } finally {
     unfinished.delete(temporary)
   }
+}
+
+/** Makes renames in a folder last over a power cut, where the system can do that. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r').catch(() => null)
+  await handle?.sync().catch(() => {})
+  await handle?.close()
 }
 
 /** Throws unless `writeFileAtomic` can write `path`, as far as can be known now: the temporary file is made and removed. */
@@ -152,8 +159,132 @@ export async function checkTarget(path: string): Promise<void> {
   }
 }
 
+/** A path that a command was given, and the option that gave it. */
+export interface NamedPath {
+  readonly option: string
+  readonly path: string
+}
+
+/**
+ * Says in one line which output would overwrite an input or another output, under whatever name (links included), or gives null. An
+ * input that is a folder stands for the files in it, and nothing may be read from an output that is a folder. Every output must be
+ * named, those with derived names too.
+ */
+export async function findClash(
+  inputs: readonly NamedPath[],
+  files: readonly NamedPath[],
+  folders: readonly NamedPath[] = [],
+): Promise<string | null> {
+  const taken = new Map<string, NamedPath & { readonly verb: string }>()
+  for (const { option, path } of inputs) {
+    const about = await stat(path).catch(() => null)
+    const inside = about?.isDirectory() ? (await readdir(path).catch(() => [])).map((name) => join(path, name)) : []
+    const around = dirname(await realpath(path).catch(() => resolve(path)))
+    for (const file of [path, ...inside])
+      for (const identity of await identities(file)) taken.set(identity, { option, path: file, verb: 'reads' })
+    for (const folder of folders) {
+      const own = await identities(folder.path)
+      if ((await identities(around)).some((identity) => own.includes(identity)))
+        return clash(folder, { option, path, verb: 'reads' })
+    }
+  }
+  for (const output of [...folders, ...files]) {
+    const own = await identities(output.path)
+    const found = own.find((identity) => taken.has(identity))
+    if (found !== undefined) return clash(output, taken.get(found)!)
+    for (const identity of own) taken.set(identity, { ...output, verb: 'writes' })
+  }
+  return null
+}
+
+function clash(output: NamedPath, other: NamedPath & { readonly verb: string }): string {
+  const [own, theirs] = [printable(output.path), printable(other.path)]
+  const what = own === theirs ? own : `${own} (${other.option} has ${theirs})`
+  return `${output.option}: must not be what ${other.option} ${other.verb}, got ${what}; choose another name`
+}
+
+/** What makes a path the same file as another: its real path, and the file itself where it is there. */
+async function identities(path: string): Promise<string[]> {
+  const real = await realpath(path).catch(async () => {
+    const folder = await realpath(dirname(path)).catch(() => resolve(dirname(path)))
+    return join(folder, basename(path))
+  })
+  const about = await stat(path, { bigint: true }).catch(() => null)
+  return about === null ? [real] : [real, `${about.dev}:${about.ino}`]
+}
+
+/** A folder on the disk as a store. It is made when the first file is written; its parent must exist by then. */
+export function directoryStore(folder: string): Store {
+  const path = (file: string) => join(folder, checkName(folder, file))
+  const failed = (file: string) => (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw new Error(`${join(folder, file)}: ${explain(error)}`)
+  }
+  return {
+    name: folder,
+    open: (file) => openInside(folder, file),
+    async list() {
+      const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return []
+        throw new Error(`${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : explain(error)}`)
+      })
+      return names.filter((name) => !TEMPORARY.test(name)).sort()
+    },
+    async write(file, chunks) {
+      await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'EEXIST') return
+        const reason = error.code === 'ENOENT' ? `no such directory: ${dirname(folder)}` : explain(error)
+        throw new Error(`${folder}: cannot be made: ${reason}`)
+      })
+      await writeFileAtomic(path(file), chunks)
+    },
+    async rename(file, name) {
+      await rename(path(file), path(name)).catch((error: NodeJS.ErrnoException) => {
+        throw new Error(`${join(folder, file)}: cannot be renamed: ${explain(error)}`)
+      })
+    },
+    async remove(file) {
+      await unlink(path(file)).catch(failed(file))
+    },
+    async removeIfEmpty() {
+      for (const name of await readdir(folder).catch(() => [])) {
+        if (isAbandoned(name)) await unlink(join(folder, name)).catch(() => {})
+      }
+      await rmdir(folder).catch(() => {})
+    },
+  }
+}
+
+// Host and process of whoever writes, so that others know whether it still does.
+const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 6)
+const TEMPORARY = /^\..+\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.tmp$/
+
 function temporaryName(target: string): string {
-  return join(dirname(target), `.${basename(target)}.${randomBytes(6).toString('hex')}.tmp`)
+  const own = `${HOST}-${process.pid}-${randomBytes(4).toString('hex')}`
+  return join(dirname(target), `.${basename(target)}.${own}.tmp`)
+}
+
+/** Whether a name is that of a temporary file of a process of this machine that has ended. */
+function isAbandoned(name: string): boolean {
+  const [, host, pid] = TEMPORARY.exec(name) ?? []
+  return host === HOST && !isAlive(Number(pid))
+}
+
+/** Whether a process of this machine runs. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+/** Removes what processes that were killed while they wrote the file at `path` have left beside it. */
+async function removeAbandoned(path: string): Promise<void> {
+  const [folder, begin] = [dirname(path), `.${basename(path)}.`]
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (name.startsWith(begin) && isAbandoned(name)) await unlink(join(folder, name)).catch(() => {})
+  }
 }
 
 /** Throws unless the folder of `path` exists and `path` is not a directory or device. Gives the real path. */
@@ -182,15 +313,6 @@ export function discardUnfinished(): void {
     } catch {
       // It was not created yet or has just been renamed: there is nothing to remove.
     }
-  }
-}
-
-/** Removes what processes that were killed while they wrote the file at `path` have left beside it. */
-export async function removeAbandoned(path: string): Promise<void> {
-  const [folder, begin] = [dirname(path), `.${basename(path)}.`]
-  for (const name of await readdir(folder).catch(() => [])) {
-    const ours = name.startsWith(begin) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(begin.length))
-    if (ours) await unlink(join(folder, name)).catch(() => {})
   }
 }
 

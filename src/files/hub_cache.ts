@@ -11,7 +11,7 @@ import { createReadStream } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { homedir, hostname } from 'node:os'
 import { join } from 'node:path'
-import { openFile, writeFileAtomic } from './disk.ts'
+import { isAlive, openFile, writeFileAtomic } from './disk.ts'
 import { httpRange, UnreachableError } from './http.ts'
 import {
   checkFile,
@@ -167,7 +167,9 @@ async function claimPartial(blobs: string, file: HubFile): Promise<{ partial: st
     const about = await stat(path).catch(() => null)
     if (about === null || active.has(path)) continue
     const [, theirs, pid] = name.split('.')
-    const free = theirs === host ? !isAlive(Number(pid)) : Date.now() - about.mtimeMs > ABANDONED_MS
+    // A file of this process that is not active was left by a try that failed.
+    const ended = Number(pid) === process.pid || !isAlive(Number(pid))
+    const free = theirs === host ? ended : Date.now() - about.mtimeMs > ABANDONED_MS
     if (free) left.push({ path, size: about.size })
   }
   for (const { path } of left.sort((a, b) => b.size - a.size)) {
@@ -178,17 +180,6 @@ async function claimPartial(blobs: string, file: HubFile): Promise<{ partial: st
     if (taken) return { partial: own, resumed: true }
   }
   return { partial: own, resumed: false }
-}
-
-/** A file of this process that is not active was left by a try that failed. */
-function isAlive(pid: number): boolean {
-  if (pid === process.pid) return false
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
-  }
 }
 
 /** Completes a partial file and says whether it has the listed hash. */

@@ -5,10 +5,11 @@
 // items and a new one are exchangeable and have one rating each, P(y <= q(x) + offset) is at least t, and at most t + 1 / (n + 1)
 // where no two scores are equal. With several ratings of an item each counts 1 / (their number): items are exchangeable, ratings of one
 // item are not. The bound then holds up to terms that vanish with n (Dunn, Wasserman and Ramdas 2022, pooled distributions).
+
+import { digest } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32 } from '../files/safetensors.ts'
 import type { ModelFiles } from '../files/source.ts'
-import { digest } from './fingerprint.ts'
 
 /** Of a model directory. */
 export const CALIBRATION_FILE = 'calibration.safetensors'

@@ -1,11 +1,9 @@
 // The fingerprint of a model directory: one SHA-256 over everything that its scores depend on.
+import { BLOCK_BYTES, digest } from '../files/hash.ts'
 import type { TensorInfo } from '../files/safetensors.ts'
 import type { ModelFiles } from '../files/source.ts'
 
 const FILES = ['config.json', 'pinball.json', 'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']
-
-// Web Crypto hashes whole buffers only, so tensors are hashed by blocks, and the blocks' hashes once more.
-const BLOCK_BYTES = 8 * 2 ** 20
 
 /**
  * SHA-256 (64 hexadecimal digits) of a text with one line for each file that says how to use the model (those that are there)
@@ -33,13 +31,4 @@ export async function fingerprint(files: ModelFiles, tensors: ReadonlyMap<string
     lines.push(`tensor ${JSON.stringify(name)} ${dtype} ${JSON.stringify(shape)} ${blocks.join(' ')}`)
   }
   return digest(new TextEncoder().encode(`${lines.join('\n')}\n`))
-}
-
-/** SHA-256 as 64 hexadecimal digits. Throws where the runtime has no Web Crypto. */
-export async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  if (!globalThis.crypto?.subtle) {
-    throw new Error('fingerprint: this runtime has no Web Crypto; a page needs https or localhost for it')
-  }
-  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
-  return Array.from(hash, (byte) => byte.toString(16).padStart(2, '0')).join('')
 }

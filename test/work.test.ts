@@ -1,0 +1,155 @@
+// Work that goes on after a crash: folders that belong to it, settings, sealed parts; on the disk and in memory.
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { directoryStore } from '../src/files/disk.ts'
+import { BLOCK_BYTES } from '../src/files/hash.ts'
+import { memoryStore, type Store } from '../src/files/store.ts'
+import { openWork, WORK_FILE, type WorkOptions } from '../src/files/work.ts'
+import { fails } from './assert.ts'
+
+const OPTIONS: WorkOptions = { command: 'fit', settings: { '--alpha': 0.5, rows: [3, 4] } }
+const text = (words: string): Uint8Array<ArrayBuffer> => new Uint8Array(new TextEncoder().encode(words))
+
+/** Runs with a store in memory and with one on the disk. */
+async function withStores(work: (store: Store, change: (file: string, bytes: Uint8Array) => unknown) => Promise<void>) {
+  const files = new Map<string, Uint8Array>()
+  await work(memoryStore('memory', files), (file, bytes) => files.set(file, bytes))
+  const folder = await mkdtemp(join(tmpdir(), 'pinball-work-'))
+  try {
+    const place = join(folder, 'out.partial')
+    await work(directoryStore(place), (file, bytes) => writeFile(join(place, file), bytes))
+    assert.equal(await readdir(folder), [], 'the folder goes when the work ends')
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+async function content(store: Store, file: string): Promise<Uint8Array> {
+  const source = await store.open(file)
+  assert.ok(source, file)
+  const bytes = await source.read(0, source.byteLength)
+  await source.close()
+  return bytes
+}
+
+async function partText(work: Awaited<ReturnType<typeof openWork>>, part: string): Promise<string> {
+  const source = await work.open(part)
+  const bytes = await source.read(0, source.byteLength)
+  await source.close()
+  return new TextDecoder().decode(bytes)
+}
+
+test('work goes on where it was, and leaves nothing when it ends', async () => {
+  await withStores(async (store) => {
+    const first = await openWork(store, OPTIONS)
+    assert.is(first.resumed, false)
+    await first.write('b', [text('two'), text(' halves')])
+    await first.write('a', [])
+    const second = await openWork(store, OPTIONS)
+    assert.is(second.resumed, true)
+    assert.equal(second.parts(), ['a', 'b'])
+    assert.is(await partText(second, 'b'), 'two halves')
+    assert.is(await partText(second, 'a'), '')
+    await second.remove('a')
+    assert.equal((await openWork(store, OPTIONS)).parts(), ['b'])
+    await second.end()
+    assert.equal(await store.list(), [])
+  })
+})
+
+test('other settings are refused by name, and begun anew on request', async () => {
+  await withStores(async (store) => {
+    await (await openWork(store, OPTIONS)).write('a', [text('old')])
+    const other = { ...OPTIONS, settings: { '--alpha': 0.25, rows: [3, 4] } }
+    await fails(
+      () => openWork(store, other),
+      `${store.name}/${WORK_FILE}: was begun with --alpha 0.5, now it is 0.25; use the same, or give --restart or another --out`,
+    )
+    const fewer = { ...OPTIONS, settings: { '--alpha': 0.5 } }
+    await fails(() => openWork(store, fewer), /was begun with rows \[3,4\], now it is undefined/)
+    await fails(() => openWork(store, { ...OPTIONS, command: 'gate' }), /holds work of "fit", not of "gate"/)
+    const anew = await openWork(store, { ...other, restart: true })
+    assert.is(anew.resumed, false)
+    assert.equal(anew.parts(), [])
+    assert.equal((await openWork(store, other)).resumed, true, 'the new settings are kept')
+    await anew.end()
+  })
+})
+
+test('a damaged part is named, set aside and made again', async () => {
+  await withStores(async (store, change) => {
+    const first = await openWork(store, OPTIONS)
+    for (const part of ['a', 'b', 'c', 'd']) await first.write(part, [text(`part ${part}`)])
+    const bytes = await content(store, 'b.part')
+    for (let bit = 0; bit < 8 * bytes.length; bit += 37) {
+      const flipped = bytes.slice()
+      flipped[bit >> 3] ^= 1 << (bit & 7)
+      await change('b.part', flipped)
+      const lines: string[] = []
+      const work = await openWork(store, { ...OPTIONS, onDamage: (line) => lines.push(line) })
+      assert.equal(work.parts(), ['a', 'c', 'd'], `bit ${bit}`)
+      assert.equal(lines, [`${store.name}/b.part is damaged; it is set aside as b.part.damaged and made again`])
+      assert.equal([...(await content(store, 'b.part.damaged'))], [...flipped], 'nothing is lost')
+    }
+    await change('c.part', bytes.slice(0, 20))
+    await change('d.part', new Uint8Array())
+    assert.equal((await openWork(store, OPTIONS)).parts(), ['a'])
+    await first.end()
+    assert.equal(await store.list(), [])
+  })
+})
+
+test('parts of more than one block are checked to the end', async () => {
+  const store = memoryStore('memory')
+  const large = new Uint8Array(BLOCK_BYTES + 5).fill(7)
+  await (await openWork(store, OPTIONS)).write('large', [large.subarray(0, 1000), large.subarray(1000)])
+  const bytes = await content(store, 'large.part')
+  assert.equal((await openWork(store, OPTIONS)).parts(), ['large'])
+  for (const at of [0, BLOCK_BYTES - 1, BLOCK_BYTES + 4]) {
+    const damaged = bytes.slice()
+    damaged[at] ^= 1
+    await store.write('large.part', [damaged])
+    assert.equal((await openWork(store, OPTIONS)).parts(), [], `byte ${at}`)
+  }
+})
+
+test('what Pinball did not make is neither used nor removed', async () => {
+  await withStores(async (store, change) => {
+    await store.write('precious.txt', [text('mine')])
+    await fails(
+      () => openWork(store, { ...OPTIONS, restart: true }),
+      `${store.name}: must be missing, empty or hold work of "fit", it has "precious.txt"; move it away or choose another --out`,
+    )
+    const work = await openWork(store, { ...OPTIONS, allowed: ['precious.txt'] })
+    await work.write('a', [text('1')])
+    await (await openWork(store, { ...OPTIONS, restart: true })).end()
+    assert.equal(await store.list(), ['precious.txt'])
+    await store.write(WORK_FILE, [text('{"pinball":"something"}')])
+    await fails(() => openWork(store, { ...OPTIONS, restart: true }), /is not Pinball's; move it away/)
+    await change(WORK_FILE, text('{"pinball":"work","command":"fit","settings":{}}'))
+    await fails(() => openWork(store, OPTIONS), /is damaged \(its checksum differs\); give --restart/)
+    for (const name of await store.list()) await store.remove(name)
+    await store.removeIfEmpty()
+  })
+})
+
+test('a file in the place of the folder is refused and stays', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'pinball-work-'))
+  try {
+    await writeFile(join(folder, 'q.partial'), 'mine')
+    await fails(() => openWork(directoryStore(join(folder, 'q.partial')), OPTIONS), /q\.partial: must be a directory/)
+    assert.is(await readFile(join(folder, 'q.partial'), 'utf8'), 'mine')
+    const nowhere = join(folder, 'none', 'x')
+    await fails(() => openWork(directoryStore(nowhere), OPTIONS), /cannot be made: no such directory: .*none$/)
+    await mkdir(join(folder, 'd'))
+    const store = directoryStore(join(folder, 'd'))
+    for (const name of ['', '..', 'a/b', 'a\\b']) await fails(() => store.write(name, []), /is not the name of a file/)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+})
+
+test.run()
