@@ -5,7 +5,7 @@
 // x  [N, D]
 // y  [M, D]  in place   other rows keep what they hold
 //
-// scalar    first u32       rows that would lie past the end are left out
+// scalar    first u32        rows that would lie past the end are left out
 // dispatch  ceil(N * D / WG)   one thread per element
 // split     N
 // flops     0

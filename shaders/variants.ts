@@ -44,9 +44,11 @@ export function makeKernels(file: string, text: string, parts: Parts): Kernel[] 
   const algorithm = file.replace(/^.*\//, '').replace(/\.wgsl$/, '')
   const part = (name: string): string =>
     parts(name) ?? fail(`there is no shaders/parts/${name}.wgsl, which the header asks for`)
-  const body = text.split('\n').slice(headerLines(text).length).join('\n')
-  if (/@binding|^struct Params\b|^enable\b/m.test(body))
-    fail('bindings, Params and enable lines (of needs) are made from the header; the text must hold none')
+  const lines = text.split('\n').slice(headerLines(text).length)
+  const enabled = lines.filter((line) => line.startsWith('enable '))
+  const body = lines.filter((line) => !line.startsWith('enable ')).join('\n')
+  if (/@binding|^struct Params\b/m.test(body))
+    fail('bindings and Params are made from the header; the text must hold none')
 
   const lists = header.tensors.filter(({ storages }) => storages.length > 0)
   if (lists.length > 1) fail(`one tensor may list storage types, found ${lists.map(({ name }) => name).join(', ')}`)
@@ -65,7 +67,8 @@ export function makeKernels(file: string, text: string, parts: Parts): Kernel[] 
       `// Made from shaders/${[`${algorithm}.wgsl`, ...used.map((one) => `parts/${one}.wgsl`)].join(', ')}; not to be edited.`,
       ...headerLines(text),
       '',
-      ...header.needs.map((feature) => `enable ${extension(feature)};\n`),
+      // WGSL wants these before everything else.
+      ...enabled,
       ...bindings(header, bound),
       ...(line ? rowLength(line) : []),
       body.trim(),
@@ -92,9 +95,6 @@ export function makeKernels(file: string, text: string, parts: Parts): Kernel[] 
   }
   return (line?.storages ?? [null]).map(makeOne)
 }
-
-/** What WGSL calls a feature. */
-const extension = (feature: string): string => (feature === 'shader-f16' ? 'f16' : feature.replaceAll('-', '_'))
 
 /** A tensor and the name of its variable. */
 interface Bound {

@@ -36,12 +36,11 @@ const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'cons
  * The others are searched at their smallest size.
  */
 const SEARCHES: Partial<Record<Algorithm, Search>> = {
-  // The group of the last query alone: two tiles of keys, two of channels, and two threads that share four queries.
+  // The last part of the last block alone: two tiles of keys, two of channels, and two threads that share four queries.
   attention: {
-    sizes: { N: 65, H: 1, C: 5, G: 1 },
+    sizes: { Q: 64, N: 66, H: 1, C: 5, G: 1, B: 1 },
     groups: 1,
     smaller: [
-      ['groups.x - 1u', '4u'],
       ['const DEPTH = 32u', 'const DEPTH = 3u'],
       ['C <= 64u', 'C <= 4u'],
     ],
@@ -50,6 +49,7 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
   batch_norm_stats: COLUMNS,
   bias_grad: COLUMNS,
   bradley_terry: { sizes: { B: 2, M: 5 }, smaller: [['const WG = 32u', 'const WG = 4u']] },
+  clip_factor: { sizes: { P: 9 }, smaller: [['const WG = 256u', 'const WG = 4u']] },
   linear: TILED,
   linear_grad_input: TILED,
   linear_grad_weight: { ...TILED, sizes: { N: 3, D: 3, O: 2 } },
@@ -57,6 +57,13 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
   rms_norm: ROWS,
   softmax: ROWS,
   softmax_grad: ROWS,
+  square_sums: {
+    sizes: { N: 14, P: 3, first: 1 },
+    smaller: [
+      ['const WG = 256u', 'const WG = 4u'],
+      ['const BLOCK = 4096u', 'const BLOCK = 16u'],
+    ],
+  },
 }
 
 const NAMES = Object.keys(kernels) as KernelName[]
