@@ -38,24 +38,6 @@ const STRIDE = 17u;
 // Below every score, and far enough from the largest float that a difference of two cannot overflow.
 const NONE = -1e30;
 
-struct Params {
-  Q: u32,
-  H: u32,
-  C: u32,
-  N: u32,
-  G: u32,
-  B: u32,
-  scale: f32,
-}
-
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-@group(0) @binding(1) var<storage, read> k: array<f32>;
-@group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read> plan: array<u32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
-@group(0) @binding(6) var<uniform> params: Params;
-
 var<workgroup> q_tile: array<vec4f, DEPTH * 4u>; // [channel, block of four queries]
 var<workgroup> k_tile: array<vec4f, DEPTH * STRIDE>; // [channel, block of four keys]
 var<workgroup> p_tile: array<vec4f, KEYS * 4u>; // [key, block of four queries]: exp(score - top)

@@ -13,7 +13,6 @@ export const embedding: Reference = ({ table, tokens }, { N, D }) => {
   for (let n = 0; n < N; n++) for (let d = 0; d < D; d++) y[n * D + d] = table[tokens[n] * D + d]
   return { y }
 }
-export { embedding as embedding_bf16, embedding as embedding_f16 }
 
 /** rstd[n] = 1 / sqrt(mean over d of x[n, d]^2 + eps);  y[n, d] = x[n, d] * rstd[n] * weight[d] */
 export const rms_norm: Reference = ({ x, weight }, { N, D, eps }) => {
@@ -39,13 +38,6 @@ export const linear: Reference = ({ x, weight }, { N, D, O }) => {
     }
   }
   return { y }
-}
-export {
-  linear as linear_bf16,
-  linear as linear_f16,
-  linear as linear_vec,
-  linear as linear_vec_bf16,
-  linear as linear_vec_f16,
 }
 
 /** Turns (x[n, h, 0, e], x[n, h, 1, e]) by the angle of position[n], whose cosine and sine are in the tables. */
@@ -162,6 +154,13 @@ export const copy: Reference = ({ x }) => ({ y: Float64Array.from(x) })
 /** rounds times: x[n] = x[n] * 0.5 + 0.25 */
 export const fma: Reference = (tensors, { N, rounds }) => {
   const x = Float64Array.from(tensors.x)
-  for (let n = 0; n < N; n++) for (let round = 0; round < rounds; round++) x[n] = x[n] * 0.5 + 0.25
+  for (let n = 0; n < N; n++) {
+    for (let round = 0; round < rounds; round++) {
+      const next = x[n] * 0.5 + 0.25
+      // 0.5 stays what it is in all rounds to come.
+      if (next === x[n]) break
+      x[n] = next
+    }
+  }
   return { x }
 }
