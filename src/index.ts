@@ -18,7 +18,15 @@ export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } f
 export { memoryStore, type Store } from './files/store.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
-export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
+export {
+  type ChosenStates,
+  type HiddenStates,
+  type Llama,
+  type LoadOptions,
+  loadLlama,
+  type StatesOptions,
+} from './llama/forward.ts'
+export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
 export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'
 export { conformalOffset } from './reward/conformal.ts'
 export { debias } from './reward/debias.ts'

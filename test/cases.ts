@@ -2,6 +2,7 @@
 import type { Dimension } from '../src/device/kernel.ts'
 import type { DType, TensorData } from '../src/device/tensor.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
+import { attention, EXP_SLACK } from './attention_case.ts'
 import { gradCases } from './grad_cases.ts'
 import type { Random } from './random.ts'
 import { random } from './random.ts'
@@ -14,7 +15,7 @@ export interface KernelCase {
   readonly reference: ops.Reference
   /**
    * Values of the shape letters: all 1; one that is a multiple of nothing, on which the special inputs are tried too; below,
-   * at and above the tiles of shader and twin; a realistic one. They may set scalars, and T for attention.
+   * at and above the tiles of shader and twin; a realistic one. They may set scalars.
    */
   readonly sizes: readonly Sizes[]
   /** Number of terms of the longest sum, for the tolerance; 0 where the result is exact. */
@@ -33,12 +34,6 @@ export interface KernelCase {
   /** Sizes to time instead on a hardware GPU, where the others would end too soon or stay in a cache. */
   readonly hardware?: Readonly<Record<string, Sizes>>
 }
-
-/**
- * WGSL promises exp to 3 + 2 |x| units in the last place only, and SwiftShader is off by 16 of them; see also the
- * relative error of an exponential, which is the absolute error of its argument.
- */
-const EXP_SLACK = 4
 
 /** Widths of Llama models: hidden, key and value heads together, feed-forward. */
 const LINEAR_BENCHMARKS = {
@@ -121,42 +116,13 @@ const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 }
 /** By shader: one without its row is a type error. */
 const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   ...gradCases,
+  attention,
   add: {
     reference: ops.add,
     sizes: elementwise('N', 'D'),
     longestSum: () => 2,
     extremes: { x: [1.6e38, -1.6e38, 1e30], y: [1.6e38, -1.6e38, -1e30] },
     benchmarks: RESIDUAL,
-  },
-  attention: {
-    reference: ops.attention,
-    // 16 queries x 64 keys x 32 channels in WGSL, where 64, 128 and 256 channels each mean another division of labour;
-    // 64 queries x 64 keys in WASM. T bounds the length of the sequences; one sequence where it is missing.
-    sizes: [
-      { N: 1, H: 1, C: 1, G: 1 },
-      { N: 37, H: 4, C: 19, G: 2, T: 17 },
-      { N: 15, H: 2, C: 31, G: 1 },
-      { N: 16, H: 3, C: 32, G: 3 },
-      { N: 33, H: 2, C: 65, G: 2, T: 9 },
-      { N: 63, H: 1, C: 64, G: 1, T: 1 },
-      { N: 65, H: 2, C: 127, G: 1, T: 40 },
-      { N: 150, H: 1, C: 100, G: 1 },
-      { N: 129, H: 1, C: 8, G: 1 },
-      { N: 150, H: 1, C: 129, G: 1 },
-      { N: 20, H: 1, C: 256, G: 1 },
-      { N: 144, H: 9, C: 64, G: 3, T: 100 },
-    ],
-    longestSum: ({ N, C }) => N + C,
-    // A power of two, so that the extremes below have exact scores, ties included.
-    scalars: { scale: 0.125 },
-    integers: ({ N, T = 0 }, generator) => ({ first: packSequences(N, T, generator) }),
-    extremes: { q: [30, -30], k: [30, -30] },
-    slack: EXP_SLACK,
-    benchmarks: {
-      'SmolLM2-135M, 512 tokens': { N: 512, H: 9, C: 64, G: 3 },
-      'Llama-3.2-1B, 512 tokens': { N: 512, H: 32, C: 64, G: 8 },
-      'Llama-3-8B, 256 tokens': { N: 256, H: 32, C: 128, G: 8 },
-    },
   },
   batch_norm: {
     reference: ops.batch_norm,
@@ -291,18 +257,6 @@ export function allowed(name: KernelName, sizes: Sizes): Sizes {
   for (const { shape } of kernels[name].tensors)
     for (const d of shape) if (typeof d === 'object') rounded[d.letter] = Math.ceil(sizes[d.letter]! / d.by) * d.by
   return rounded
-}
-
-/** The first row of every row's sequence, for sequences of one to `longest` rows (0: a single one of all). */
-function packSequences(rows: number, longest: number, { next }: Random): Uint32Array<ArrayBuffer> {
-  const first = new Uint32Array(rows)
-  if (longest === 0) return first
-  for (let begin = 0; begin < rows; ) {
-    const end = begin + 1 + Math.floor(next() * longest)
-    first.fill(begin, begin, end)
-    begin = end
-  }
-  return first
 }
 
 /** What the inputs of a call hold that are not u32. */

@@ -36,12 +36,11 @@ const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'cons
  * The others are searched at their smallest size.
  */
 const SEARCHES: Partial<Record<Algorithm, Search>> = {
-  // The group of the last query alone: two tiles of keys, two of channels, and two threads that share four queries.
+  // The last part of the last block alone: two tiles of keys, two of channels, and two threads that share four queries.
   attention: {
-    sizes: { N: 65, H: 1, C: 5, G: 1 },
+    sizes: { Q: 64, N: 66, H: 1, C: 5, G: 1, B: 1 },
     groups: 1,
     smaller: [
-      ['groups.x - 1u', '4u'],
       ['const DEPTH = 32u', 'const DEPTH = 3u'],
       ['C <= 64u', 'C <= 4u'],
     ],

@@ -84,6 +84,7 @@ const NAMES = [
   'findDatasets',
   'fitQuantiles',
   'fitRidge',
+  'groupPrefixes',
   'httpSource',
   'loadFeatureModel',
   'loadHeads',

@@ -4,7 +4,7 @@ import { scratch } from '../scratch'
 import { COLUMNS, ROWS, pack_stored, put_edge, tile } from '../tile'
 
 // Terms of a sum that are added before the sum goes to y: bounds the scratch memory, and the rounding error.
-const DEPTH: usize = 2048
+export const DEPTH: usize = 2048
 
 // y[n, o] for all n and start <= o < end. Eight rows of the weights at a time are widened and packed into scratch
 // memory, then used for all rows of x.

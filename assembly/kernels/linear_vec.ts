@@ -1,14 +1,14 @@
-// y = x weight^T for a few rows.
+// y = x weight^T for a few rows, with the bits of `linear`.
 
-import { loadPart, madd, storePart, sumRows } from '../math'
+import { put_edge, COLUMNS } from '../tile'
+import { madd } from '../math'
 import { scratch } from '../scratch'
-import { widen } from '../widen'
+import { stored1, stored4 } from '../widen'
+import { DEPTH, linear } from './linear'
 
-// Terms of a sum that are added before the sum goes to y: bounds the scratch memory, and the rounding error.
-const DEPTH: usize = 2048
-
-// y[n, o] for all n and start <= o < end. The weights are read once, four of their rows at a time, and stay in the cache for
-// all rows of x. Each sum is kept in four lanes, so nothing is packed; whatever is not f32 is widened into scratch memory first.
+// y[n, o] for all n and start <= o < end. One or two rows are summed without packing: the weights are read once, eight of
+// their rows at a time, and turned in registers by four, so that the lanes are outputs and every sum runs through the
+// columns in their order, as in a tile. From three rows on packing costs less than turning again for every pair.
 export function linear_vec<T>(
   x: usize,
   weight: usize,
@@ -20,148 +20,116 @@ export function linear_vec<T>(
   start: usize,
   end: usize,
 ): void {
-  for (let o = start; o < end; o += 4) {
-    const columns = min<usize>(4, end - o)
-    for (let d: usize = 0; d < D; d += DEPTH) {
-      const depth = min(DEPTH, D - d)
-      const first = o * D + d
-      let w = weight + first * 4
-      let stride: usize = D * 4
-      if (!isFloat<T>()) {
-        for (let c: usize = 0; c < columns; c++)
-          widen<T>(weight, weight_scale, first + c * D, depth, scratch + c * DEPTH * 4)
-        w = scratch
-        stride = DEPTH * 4
+  if (N > 2) {
+    linear<T>(x, weight, weight_scale, y, N, D, O, start, end)
+    return
+  }
+  const edge = scratch
+  const width: usize = D
+  for (let o: usize = start; o < end; o += COLUMNS) {
+    const columns = min(COLUMNS, end - o)
+    for (let d: usize = 0; d < width; d += DEPTH) {
+      const depth = min(DEPTH, width - d)
+      const from = x + d * 4
+      const i = o * width + d
+      if (N == 1) vec1<T>(from, weight, weight_scale, i, width, columns - 1, depth, edge)
+      else {
+        const half = min(4, columns - 1)
+        const j = i + half * width
+        vec2<T>(from, from + width * 4, weight, weight_scale, i, width, columns - 1, depth, edge)
+        vec2<T>(from, from + width * 4, weight, weight_scale, j, width, columns - 1 - half, depth, edge + 16)
       }
-      const w1 = w + min(1, columns - 1) * stride
-      const w2 = w + min(2, columns - 1) * stride
-      const w3 = w + min(3, columns - 1) * stride
-      for (let n: usize = 0; n < N; n += 2) {
-        const to = y + (n * O + o) * 4
-        const from = x + (n * D + d) * 4
-        if (n + 1 < N) dot2(from, from + D * 4, w, w1, w2, w3, depth, to, to + O * 4, <u32>columns, d > 0)
-        else dot1(from, w, w1, w2, w3, depth, to, <u32>columns, d > 0)
-      }
+      put_edge(edge, y + o * 4, O * 4, N, columns, d > 0)
     }
   }
 }
 
-// Two rows of x times four rows of weights. The exits between the steps are there for the reason given at `tile`.
-function dot2(
-  x0: usize,
-  x1: usize,
-  w0: usize,
-  w1: usize,
-  w2: usize,
-  w3: usize,
-  depth: usize,
-  y0: usize,
-  y1: usize,
-  columns: u32,
-  accumulate: bool,
-): void {
-  let a0 = f32x4.splat(0)
-  let a1 = a0
-  let a2 = a0
-  let a3 = a0
-  let b0 = a0
-  let b1 = a0
-  let b2 = a0
-  let b3 = a0
-  let p: v128
-  let q: v128
-  let s: v128
-  const whole = (depth & ~3) * 4
-  const rest = <u32>depth & 3
-  if (rest) {
-    p = loadPart(x0 + whole, rest), q = loadPart(x1 + whole, rest)
-    s = loadPart(w0 + whole, rest), a0 = f32x4.mul(p, s), b0 = f32x4.mul(q, s)
-    s = loadPart(w1 + whole, rest), a1 = f32x4.mul(p, s), b1 = f32x4.mul(q, s)
-    s = loadPart(w2 + whole, rest), a2 = f32x4.mul(p, s), b2 = f32x4.mul(q, s)
-    s = loadPart(w3 + whole, rest), a3 = f32x4.mul(p, s), b3 = f32x4.mul(q, s)
-  }
-  let left = <isize>depth >> 2
-  while (left > 0) {
-    p = v128.load(x0), q = v128.load(x1)
-    s = v128.load(w0), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
-    s = v128.load(w1), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
-    s = v128.load(w2), a2 = madd(a2, p, s), b2 = madd(b2, q, s)
-    s = v128.load(w3), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
-    if (left == 1) break
-    p = v128.load(x0, 16), q = v128.load(x1, 16)
-    s = v128.load(w0, 16), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
-    s = v128.load(w1, 16), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
-    s = v128.load(w2, 16), a2 = madd(a2, p, s), b2 = madd(b2, q, s)
-    s = v128.load(w3, 16), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
-    if (left == 2) break
-    p = v128.load(x0, 32), q = v128.load(x1, 32)
-    s = v128.load(w0, 32), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
-    s = v128.load(w1, 32), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
-    s = v128.load(w2, 32), a2 = madd(a2, p, s), b2 = madd(b2, q, s)
-    s = v128.load(w3, 32), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
-    if (left == 3) break
-    p = v128.load(x0, 48), q = v128.load(x1, 48)
-    s = v128.load(w0, 48), a0 = madd(a0, p, s), b0 = madd(b0, q, s)
-    s = v128.load(w1, 48), a1 = madd(a1, p, s), b1 = madd(b1, q, s)
-    s = v128.load(w2, 48), a2 = madd(a2, p, s), b2 = madd(b2, q, s)
-    s = v128.load(w3, 48), a3 = madd(a3, p, s), b3 = madd(b3, q, s)
-    x0 += 64, x1 += 64
-    w0 += 64, w1 += 64, w2 += 64, w3 += 64
-    left -= 4
-  }
-  put(y0, sumRows(a0, a1, a2, a3), columns, accumulate)
-  put(y1, sumRows(b0, b1, b2, b3), columns, accumulate)
-}
-
-// One row of x times four rows of weights, with the same order of sums.
-function dot1(
-  x0: usize,
-  w0: usize,
-  w1: usize,
-  w2: usize,
-  w3: usize,
+// One row of x times eight rows of weights, of which the first begins at value i and the others `width` further each: two
+// sums in four lanes each, because one would wait for its own additions. Rows of weights after number `last` repeat it.
+function vec1<T>(
+  x: usize,
+  w: usize,
+  scales: usize,
+  i: usize,
+  width: usize,
+  last: usize,
   depth: usize,
   y: usize,
-  columns: u32,
-  accumulate: bool,
 ): void {
-  let a0 = f32x4.splat(0)
-  let a1 = a0
-  let a2 = a0
-  let a3 = a0
-  let p: v128
-  const whole = (depth & ~3) * 4
-  const rest = <u32>depth & 3
-  if (rest) {
-    p = loadPart(x0 + whole, rest)
-    a0 = f32x4.mul(p, loadPart(w0 + whole, rest)), a1 = f32x4.mul(p, loadPart(w1 + whole, rest))
-    a2 = f32x4.mul(p, loadPart(w2 + whole, rest)), a3 = f32x4.mul(p, loadPart(w3 + whole, rest))
+  const i1 = min(1, last) * width
+  const i2 = min(2, last) * width
+  const i3 = min(3, last) * width
+  const i4 = min(4, last) * width
+  const i5 = min(5, last) * width
+  const i6 = min(6, last) * width
+  const i7 = min(7, last) * width
+  let a = f32x4.splat(0)
+  let b = a
+  let d: usize = 0
+  for (; d + 4 <= depth; d += 4, x += 16, i += 4) {
+    a = four(a, x, stored4<T>(w, scales, i), stored4<T>(w, scales, i + i1), stored4<T>(w, scales, i + i2), stored4<T>(w, scales, i + i3))
+    b = four(b, x, stored4<T>(w, scales, i + i4), stored4<T>(w, scales, i + i5), stored4<T>(w, scales, i + i6), stored4<T>(w, scales, i + i7))
   }
-  let left = <isize>depth >> 2
-  while (left > 0) {
-    p = v128.load(x0)
-    a0 = madd(a0, p, v128.load(w0)), a1 = madd(a1, p, v128.load(w1))
-    a2 = madd(a2, p, v128.load(w2)), a3 = madd(a3, p, v128.load(w3))
-    if (left == 1) break
-    p = v128.load(x0, 16)
-    a0 = madd(a0, p, v128.load(w0, 16)), a1 = madd(a1, p, v128.load(w1, 16))
-    a2 = madd(a2, p, v128.load(w2, 16)), a3 = madd(a3, p, v128.load(w3, 16))
-    if (left == 2) break
-    p = v128.load(x0, 32)
-    a0 = madd(a0, p, v128.load(w0, 32)), a1 = madd(a1, p, v128.load(w1, 32))
-    a2 = madd(a2, p, v128.load(w2, 32)), a3 = madd(a3, p, v128.load(w3, 32))
-    if (left == 3) break
-    p = v128.load(x0, 48)
-    a0 = madd(a0, p, v128.load(w0, 48)), a1 = madd(a1, p, v128.load(w1, 48))
-    a2 = madd(a2, p, v128.load(w2, 48)), a3 = madd(a3, p, v128.load(w3, 48))
-    x0 += 64
-    w0 += 64, w1 += 64, w2 += 64, w3 += 64
-    left -= 4
+  for (; d < depth; d++, x += 4, i++) {
+    a = madd(a, v128.load_splat<f32>(x), column<T>(w, scales, i, i + i1, i + i2, i + i3))
+    b = madd(b, v128.load_splat<f32>(x), column<T>(w, scales, i + i4, i + i5, i + i6, i + i7))
   }
-  put(y, sumRows(a0, a1, a2, a3), columns, accumulate)
+  v128.store(y, a)
+  v128.store(y, b, 16)
 }
 
+// Adds four columns of four rows of weights, turned in registers.
 @inline
-function put(y: usize, sums: v128, columns: u32, accumulate: bool): void {
-  storePart(y, accumulate ? f32x4.add(loadPart(y, columns), sums) : sums, columns)
+function four(a: v128, x: usize, p: v128, q: v128, r: v128, s: v128): v128 {
+  let pq = v128.shuffle<f32>(p, q, 0, 4, 1, 5)
+  let rs = v128.shuffle<f32>(r, s, 0, 4, 1, 5)
+  a = madd(a, v128.load_splat<f32>(x), v128.shuffle<f32>(pq, rs, 0, 1, 4, 5))
+  a = madd(a, v128.load_splat<f32>(x, 4), v128.shuffle<f32>(pq, rs, 2, 3, 6, 7))
+  pq = v128.shuffle<f32>(p, q, 2, 6, 3, 7)
+  rs = v128.shuffle<f32>(r, s, 2, 6, 3, 7)
+  a = madd(a, v128.load_splat<f32>(x, 8), v128.shuffle<f32>(pq, rs, 0, 1, 4, 5))
+  return madd(a, v128.load_splat<f32>(x, 12), v128.shuffle<f32>(pq, rs, 2, 3, 6, 7))
+}
+
+// Two rows of x, at x and z, times four rows of weights.
+function vec2<T>(
+  x: usize,
+  z: usize,
+  w: usize,
+  scales: usize,
+  i: usize,
+  width: usize,
+  last: usize,
+  depth: usize,
+  y: usize,
+): void {
+  const i1 = min(1, last) * width
+  const i2 = min(2, last) * width
+  const i3 = min(3, last) * width
+  let a = f32x4.splat(0)
+  let b = a
+  let d: usize = 0
+  for (; d + 4 <= depth; d += 4, x += 16, z += 16, i += 4) {
+    const p = stored4<T>(w, scales, i)
+    const q = stored4<T>(w, scales, i + i1)
+    const r = stored4<T>(w, scales, i + i2)
+    const s = stored4<T>(w, scales, i + i3)
+    a = four(a, x, p, q, r, s)
+    b = four(b, z, p, q, r, s)
+  }
+  for (; d < depth; d++, x += 4, z += 4, i++) {
+    const v = column<T>(w, scales, i, i + i1, i + i2, i + i3)
+    a = madd(a, v128.load_splat<f32>(x), v)
+    b = madd(b, v128.load_splat<f32>(z), v)
+  }
+  v128.store(y, a)
+  v128.store(y, b, COLUMNS * 4)
+}
+
+// One column of four rows of weights.
+@inline
+function column<T>(w: usize, scales: usize, i0: usize, i1: usize, i2: usize, i3: usize): v128 {
+  const pq = v128.shuffle<f32>(stored1<T>(w, scales, i0), stored1<T>(w, scales, i1), 0, 4, 0, 4)
+  const rs = v128.shuffle<f32>(stored1<T>(w, scales, i2), stored1<T>(w, scales, i3), 0, 4, 0, 4)
+  return v128.shuffle<f32>(pq, rs, 0, 1, 4, 5)
 }

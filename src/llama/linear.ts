@@ -1,10 +1,13 @@
-// Which kernel computes a linear map or its gradient: chosen by the storage of the weight and the number of rows.
+// Which kernel computes a linear map or its gradient: chosen by the weight's storage, and on a CPU by the number of rows.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { type KernelName, type Storage, storedKernels } from '../generated/kernels.ts'
 
-/** Up to this many rows the weights are read once for all rows; above, tiles of rows and outputs pay off. */
-const VEC_ROWS = 8
+/**
+ * Up to this many rows a CPU sums without packing the weights; the bits are the same, so the result of a row does not depend on the
+ * rows beside it. The GPU's kernel for few rows sums in another order than its tiles: there tiles compute any number of rows.
+ */
+const VEC_ROWS = 2
 
 /** A matrix of which one tensor does not say all: its values, and the scales of a quantised one. */
 export interface StoredMatrix {
@@ -18,7 +21,7 @@ export type Weight = Tensor | StoredMatrix
 
 /** y[n, o] = sum over d of x[n, d] * weight[o, d]; x [N, D] and y [N, O] f32. */
 export function linear(device: Device, x: Tensor, weight: Weight, y: Tensor): void {
-  const few = x.shape[0]! <= VEC_ROWS
+  const few = device.kind === 'wasm' && x.shape[0]! <= VEC_ROWS
   run(device, few ? storedKernels.linear_vec : storedKernels.linear, weight, { x, y })
 }
 
