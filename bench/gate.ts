@@ -70,12 +70,13 @@ export async function main(args: string[]): Promise<void> {
   if (!existsSync(path)) makeAlone(path, args)
   const threads = values.threads === undefined ? undefined : Number(values.threads)
   const device = await openDevice(values.device as DeviceKind, { threads })
-  const pairs = await openPairs([await openFile(path)])
+  const source = await openFile(path)
   try {
+    const pairs = await openPairs([source])
     const shape = { ...size, hidden: whole('hidden'), batch: whole('batch'), epochs: whole('epochs') }
     await train(device, pairs, shape, values.save)
   } finally {
-    await pairs.close()
+    await source.close()
     await device.destroy()
   }
 }

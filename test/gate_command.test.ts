@@ -149,7 +149,8 @@ test('gate writes a directory of heads, a log, and says how well it does', async
 test('the library gives the same files as the command', async () => {
   const open = (name: string) => openFile(at(name))
   const source = await open('heads.safetensors')
-  const pairs = await openPairs([await open('pairs.safetensors')])
+  const file = await open('pairs.safetensors')
+  const pairs = await openPairs([file])
   const device = await openDevice('wasm', { threads: 1 })
   try {
     const options = { hidden: 32, batch: 64, temperature: 1, lr: 0.003 }
@@ -164,7 +165,7 @@ test('the library gives the same files as the command', async () => {
     await fails(() => trainBradleyTerry(device, pairs, { signal: stop }), 'enough')
   } finally {
     await device.destroy()
-    await pairs.close()
+    await file.close()
     await source.close()
   }
 })
@@ -326,12 +327,13 @@ test('bradley-terry trains a linear head', async () => {
   const document = JSON.parse(out)
   assert.is(document.parameters, COLUMNS)
   assert.ok(document.accuracy > 0.7, `accuracy ${document.accuracy}`)
-  const pairs = await openPairs([await openFile(at('pairs.safetensors'))])
+  const file = await openFile(at('pairs.safetensors'))
+  const pairs = await openPairs([file])
   const device = await openDevice('wasm', { threads: 1 })
   const { validation } = splitPairs(pairs, 0.1, 0)
   assert.is(await accuracyOf('bt', device, pairs, validation), document.accuracy)
   await device.destroy()
-  await pairs.close()
+  await file.close()
   const text = await place.pinball([...args, '--restart'])
   assert.equal([text.code, text.err], [0, ''])
   assert.match(text.out, /^epoch +loss +accuracy +validation loss +validation accuracy\n {4}1 /)

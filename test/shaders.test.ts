@@ -115,6 +115,21 @@ test('expressions of a header know its letters and constants', async () => {
   await fails(() => compile('ceil(B / WG)'), /add\.wgsl: "ceil\(B \/ WG\)" uses "B", which is no shape letter/)
 })
 
+test('a header lists the features that its shader needs', async () => {
+  const needs = (line: string) =>
+    (edited('add', '// dispatch', `${line}\n// dispatch`)() as ReturnType<typeof readKernels>)[0]!.header.needs
+  assert.equal(needs('//'), [])
+  assert.equal(needs('// needs     shader-f16, subgroups   a remark'), ['shader-f16', 'subgroups'])
+  await fails(() => needs('// needs     f16!'), /add\.wgsl: needs lists features of WebGPU, .* found "f16!"/)
+  await fails(() => needs('// needs     subgroups\n// needs     shader-f16'), /at most one needs line, found 2/)
+  // What a kernel needs is what its shader enables.
+  for (const name of NAMES) {
+    const enabled = [...kernels[name].wgsl.matchAll(/^enable ([\w, ]+);/gm)].flatMap(([, list]) => list!.split(/, */))
+    const features = enabled.map((extension) => (extension === 'f16' ? 'shader-f16' : extension.replaceAll('_', '-')))
+    assert.equal([...kernels[name].needs].sort(), features.sort(), name)
+  }
+})
+
 test('a twin whose signature disagrees is refused', async () => {
   await fails(edited('rms_norm', '', '', 'x: usize', 'z: usize'), /the header asks for \(x: usize/)
   await fails(edited('rms_norm', '', '', 'eps: f32', 'eps: f64'), /the header asks for/)

@@ -6,10 +6,10 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { directoryStore } from '../src/files/disk.ts'
-import { BLOCK_BYTES, sampleHash } from '../src/files/hash.ts'
+import { BLOCK_BYTES, digest, sampleHash } from '../src/files/hash.ts'
 import { memorySource } from '../src/files/source.ts'
 import { memoryStore, type Store } from '../src/files/store.ts'
-import { openWork, WORK_FILE, type WorkOptions } from '../src/files/work.ts'
+import { endFinished, openWork, WORK_FILE, type WorkOptions } from '../src/files/work.ts'
 import { fails } from './assert.ts'
 
 const OPTIONS: WorkOptions = { command: 'fit', settings: { '--alpha': 0.5, rows: [3, 4] } }
@@ -43,6 +43,18 @@ async function partText(work: Awaited<ReturnType<typeof openWork>>, part: string
   await source.close()
   return new TextDecoder().decode(bytes)
 }
+
+test('the hash of a file is that of its bytes', async () => {
+  await withStores(async (store) => {
+    for (const bytes of [text('some bytes'), text('')]) {
+      await store.write('a', [bytes])
+      assert.is(await store.digest('a'), await digest(bytes))
+    }
+    await fails(() => store.digest('b'), /b: no such file/)
+    await store.remove('a')
+    await store.removeIfEmpty()
+  })
+})
 
 test('work goes on where it was, and leaves nothing when it ends', async () => {
   await withStores(async (store) => {
@@ -116,6 +128,32 @@ test('parts of more than one block are checked to the end', async () => {
     await store.write('large.part', [damaged])
     assert.equal((await openWork(store, OPTIONS)).parts(), [], `byte ${at}`)
   }
+})
+
+test('work that has finished but for its end is ended by those who know its settings', async () => {
+  await withStores(async (store, change) => {
+    await (await openWork(store, OPTIONS)).write('a', [text('1')])
+    const left = await store.list()
+    for (const [command, settings] of [
+      ['gate', { '--alpha': 0.5 }],
+      ['fit', { '--alpha': 0.25 }],
+      ['fit', { '--alpha': 0.5, other: 1 }],
+    ] as const) {
+      await endFinished(store, command, settings)
+      assert.equal(await store.list(), left)
+    }
+    await endFinished(store, 'fit', { '--alpha': 0.5 })
+    assert.equal(await store.list(), [])
+    await endFinished(store, 'fit', {})
+    for (const mine of ['not JSON', '{"pinball":"else","command":"fit","settings":{}}']) {
+      await store.write(WORK_FILE, [text('')])
+      await change(WORK_FILE, text(mine))
+      await endFinished(store, 'fit', {})
+      assert.equal(await store.list(), [WORK_FILE])
+    }
+    await store.remove(WORK_FILE)
+    await store.removeIfEmpty()
+  })
 })
 
 test('what Pinball did not make is neither used nor removed', async () => {

@@ -67,8 +67,8 @@ export function headOptions(command: Command): Command {
     )
 }
 
-/** The choice by the names of the library. */
-export function headSettings({ mixture, rewards, debias, calibration, weights }: HeadChoice): HeadOptions {
+/** What the switches say, as the library takes it. */
+export function chosenHeads({ mixture, rewards, debias, calibration, weights }: HeadChoice): HeadOptions {
   return { mixture, rewards, debias, calibration, weights }
 }
 

@@ -12,6 +12,8 @@ import type { Store, StoreTree } from './store.ts'
 
 // One read call moves at most this much: Node passes lengths to the system as 32-bit numbers.
 const READ_BYTES = 2 ** 30
+// Files are hashed piece by piece.
+const DIGEST_BYTES = 4 * 2 ** 20
 
 /** Opens a file for reading by ranges. Throws `PATH: no such file`, `PATH: is a directory, ...` and the like. */
 export async function openFile(path: string): Promise<Source> {
@@ -225,7 +227,9 @@ export function directoryStore(folder: string): Store {
     async list() {
       const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
         if (error.code === 'ENOENT') return []
-        throw new Error(`${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : explain(error)}`)
+        throw new Error(
+          `${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file; move it away or choose another --out' : explain(error)}`,
+        )
       })
       return names.filter((name) => !TEMPORARY.test(name)).sort()
     },
@@ -254,6 +258,19 @@ export function directoryStore(folder: string): Store {
       } finally {
         await handle.close()
       }
+    },
+    async digest(file) {
+      const hash = createHash('sha256')
+      const source = await openFile(path(file))
+      try {
+        const piece = new Uint8Array(Math.min(DIGEST_BYTES, source.byteLength))
+        for (let at = 0; at < source.byteLength; at += piece.length) {
+          hash.update(await source.read(at, Math.min(piece.length, source.byteLength - at), piece))
+        }
+      } finally {
+        await source.close()
+      }
+      return hash.digest('hex')
     },
     async rename(file, name) {
       await rename(path(file), path(name)).catch((error: NodeJS.ErrnoException) => {

@@ -1,5 +1,5 @@
 // Stores: folders that can be written, on a disk (disk.ts) or in memory. A store is a model directory too.
-import { BLOCK_BYTES, BlockHash, hex } from './hash.ts'
+import { BLOCK_BYTES, BlockHash, digest, hex } from './hash.ts'
 import { joinBytes, type ModelFiles, memorySource, type Source } from './source.ts'
 
 /** A folder of files by name, without subfolders. What is written appears whole or not at all. */
@@ -13,6 +13,8 @@ export interface Store extends ModelFiles {
    * The one change that may be cut in the middle: what was before `length` stays.
    */
   append(file: string, length: number, bytes: Uint8Array): Promise<void>
+  /** SHA-256 of a file, 64 hexadecimal digits; reads all of it. Throws where it is missing. */
+  digest(file: string): Promise<string>
   /** Gives a file another name, in the place of one of that name. */
   rename(file: string, name: string): Promise<void>
   /** Removes a file; one that is not there is no error. */
@@ -33,6 +35,11 @@ export interface StoreTree extends Store {
 
 /** Makes a store in memory; `files` is what it holds, and stays the caller's to look at. */
 export function memoryStore(name: string, files: Map<string, Uint8Array> = new Map()): Store {
+  const take = (file: string): Uint8Array => {
+    const bytes = files.get(file)
+    if (bytes === undefined) throw new Error(`${name}/${file}: no such file`)
+    return bytes
+  }
   return {
     name,
     async open(file): Promise<Source | null> {
@@ -52,9 +59,9 @@ export function memoryStore(name: string, files: Map<string, Uint8Array> = new M
       if (before.length < length) throw new Error(`${name}/${file}: must have ${length} bytes, got ${before.length}`)
       files.set(file, joinBytes([before.subarray(0, length), bytes]))
     },
+    digest: async (file) => digest(new Uint8Array(take(file))),
     async rename(file, to) {
-      const bytes = files.get(file)
-      if (bytes === undefined) throw new Error(`${name}/${file}: no such file`)
+      const bytes = take(file)
       files.delete(file)
       files.set(to, bytes)
     },

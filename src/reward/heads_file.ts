@@ -5,7 +5,13 @@
 //   reward_transform_matrix  [M, M]    optional, rows = from
 import { BlockHash, hex, sampleHash } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
-import { openSafetensors, readTensorF32, type Safetensors } from '../files/safetensors.ts'
+import {
+  encodeSafetensors,
+  openSafetensors,
+  readTensorF32,
+  type Safetensors,
+  type TensorData,
+} from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import { checkLevels } from './distribution.ts'
 import { isName } from './manifest.ts'
@@ -29,6 +35,8 @@ export interface HeadsFile {
   readonly fingerprint: string | null
   /** SHA-256 of the file, of a large one of a sample; undefined for heads that were not read from one. */
   readonly fileHash?: string
+  /** What else the file says about them, as it stands; absent where they come from no file. */
+  readonly metadata?: Readonly<Record<string, string>>
 }
 
 const TENSORS = ['regression_layer.weight', 'regression_layer.bias', 'reward_transform_matrix']
@@ -65,7 +73,34 @@ export async function readHeadsFile(source: Source): Promise<HeadsFile> {
     transform: await readFinite(opened, name, 'reward_transform_matrix', [attributes.length, attributes.length]),
     fingerprint: opened.metadata.fingerprint ?? null,
     fileHash: await sampleHash(source),
+    metadata: opened.metadata,
   }
+}
+
+/** Heads as arrays: the part of a `HeadsFile` that becomes tensors. */
+export type HeadsToWrite = Pick<HeadsFile, 'columns' | 'weight'> & Partial<Pick<HeadsFile, 'bias' | 'transform'>>
+
+/**
+ * Encodes a file of heads, F32. `metadata` is written in its order, texts as they are and all else as JSON; what is undefined is left
+ * out. `readHeadsFile` needs "attributes" [M] in it, and "levels" [K] or `point: 'true'`. Throws where sizes do not fit.
+ */
+export function encodeHeads(
+  { columns, weight, bias, transform }: HeadsToWrite,
+  metadata: Readonly<Record<string, unknown>>,
+): Uint8Array[] {
+  const outputs = weight.length / columns
+  const f32 = (name: string, shape: number[], data: Float32Array): TensorData => ({ name, dtype: 'F32', shape, data })
+  const tensors = [f32('regression_layer.weight', [outputs, columns], weight)]
+  if (bias) tensors.push(f32('regression_layer.bias', [outputs], bias))
+  if (transform) {
+    const count = Math.sqrt(transform.length)
+    tensors.push(f32('reward_transform_matrix', [count, count], transform))
+  }
+  const texts: Record<string, string> = {}
+  for (const [key, value] of Object.entries(metadata)) {
+    if (value !== undefined) texts[key] = typeof value === 'string' ? value : JSON.stringify(value)
+  }
+  return encodeSafetensors(tensors, texts)
 }
 
 function readAttributes({ metadata }: Safetensors, file: string): string[] {

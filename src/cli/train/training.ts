@@ -10,7 +10,7 @@ import type { Trained, TrainOptions, TrainProgress } from '../../train/recipes.t
 import { SAVE_DEFAULT, type SaveEvery } from '../../train/training_folder.ts'
 import { claimOutputs } from '../claims.ts'
 import { figure, table } from '../draw.ts'
-import { listFeatureFiles, openFiles } from '../feature_files.ts'
+import { withFeatureFiles } from '../feature_files.ts'
 import { type Interrupt, interruptible } from '../interrupt.ts'
 import { computeOptions, parseFeatures, parseOut, positive, realNumber, wholeNumber } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
@@ -94,17 +94,15 @@ export async function runTraining(
   inputs: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   await claimOutputs({ inputs: { '--features': options.features, ...inputs }, folders: { '--out': options.out } })
-  const pairs = await openPairs(await openFiles(await listFeatureFiles(options.features)))
-  try {
+  await withFeatureFiles(options.features, async (sources) => {
+    const pairs = await openPairs(sources)
     const device = await openDevice(options.device, { threads: options.threads })
     try {
       await interruptible(command, (interrupt) => runOn(device, pairs, { command, options, train, interrupt }))
     } finally {
       await device.destroy()
     }
-  } finally {
-    await pairs.close()
-  }
+  })
 }
 
 interface Run {
