@@ -99,7 +99,7 @@ async function open(name: string, robustness: boolean): Promise<Device> {
   if (robustness || !name.startsWith('webgpu')) return openDevice(name as 'wasm')
   const adapter = await requestAdapter(name === 'webgpu' ? 'hardware' : 'software', { robustness })
   if (!adapter) throw new Error(`device: ${name} is not there`)
-  return new Device(await openWebgpu(adapter))
+  return new Device(await openWebgpu(adapter), 'asked for, without robustness')
 }
 
 async function present(wanted: string | undefined, robustness: boolean): Promise<Map<string, Device>> {

@@ -108,6 +108,7 @@ ${lines.join('\n')}
     ],
     letters: ${JSON.stringify(header.letters)},
     scalars: [${scalars.join(', ')}],
+    needs: ${JSON.stringify(header.needs)},
     dispatch: ${ofSizes(`[${header.dispatch.map(compile).join(', ')}]`)},
     threads: ${threads},
     split: ${ofSizes(compile(header.split.expression))},

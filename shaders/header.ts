@@ -2,7 +2,7 @@
 
 const DTYPES = ['f32', 'f16', 'bf16', 'i8', 'u32'] as const
 const SCALARS = ['f32', 'i32', 'u32'] as const
-const FACTS = ['uses', 'scalar', 'dispatch', 'split', 'flops', 'bytes', 'source'] as const
+const FACTS = ['uses', 'scalar', 'needs', 'dispatch', 'split', 'flops', 'bytes', 'source'] as const
 
 /** A letter, a whole number, or a letter divided by a whole number without a rest. */
 export type Dimension = string | number | { readonly letter: string; readonly by: number }
@@ -34,6 +34,8 @@ export interface Header {
   readonly scalars: readonly Scalar[]
   /** Parts that the kernel uses, beside the one that its storage type implies. */
   readonly uses: readonly string[]
+  /** Optional features of WebGPU that the shader needs. */
+  readonly needs: readonly string[]
   readonly dispatch: readonly string[]
   readonly split: { readonly expression: string; readonly by: number }
   readonly flops: string
@@ -106,6 +108,10 @@ export function parseHeader(file: string, text: string): Header {
         fail(`${name}: ${size.letter} / ${size.by} needs a tensor before it that has ${size.letter}`)
     }
   }
+  if (facts.needs!.length > 1) fail(`the header has at most one needs line, found ${facts.needs!.length}`)
+  const needs = facts.needs!.flatMap((line) => beforeRemark(line).split(/[\s,]+/))
+  const odd = needs.find((feature) => !/^[a-z][a-z0-9-]*$/.test(feature))
+  if (odd !== undefined) fail(`needs lists features of WebGPU, as in shader-f16, subgroups; found "${odd}"`)
   const split = /^(.+?)(?: by (\d+))?$/.exec(one('split'))!
   return {
     sentence,
@@ -116,6 +122,7 @@ export function parseHeader(file: string, text: string): Header {
       return { name: name!, type: SCALARS.find((candidate) => candidate === type) ?? 'f32' }
     }),
     uses: facts.uses!.flatMap((line) => beforeRemark(line).split(' ')),
+    needs,
     dispatch: splitTopLevel(one('dispatch')),
     split: { expression: split[1]!, by: Number(split[2] ?? 1) },
     flops: one('flops'),

@@ -118,6 +118,16 @@ export {
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
-export type { PairSettings } from './train/pair_training.ts'
+export type { EpochResult, PairEntry } from './train/pair_log.ts'
+export type { PairSettings } from './train/pair_task.ts'
 export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
-export { type Trained, type TrainHooks, trainBradleyTerry, trainGate } from './train/recipes.ts'
+export {
+  type GateOptions,
+  type Trained,
+  type TrainingResult,
+  type TrainOptions,
+  type TrainProgress,
+  trainBradleyTerry,
+  trainGate,
+} from './train/recipes.ts'
+export type { SaveEvery } from './train/training_folder.ts'

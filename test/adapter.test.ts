@@ -7,9 +7,15 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { describeAdapter, isSoftware } from '../src/device/webgpu/adapter.ts'
+import { Device } from '../src/device/device.ts'
+import { type KernelSpec, Signature } from '../src/device/kernel.ts'
+import { openBest, openDevice } from '../src/device/open.ts'
+import type { Tensor } from '../src/device/tensor.ts'
+import { describeAdapter, type FoundAdapter, isSoftware } from '../src/device/webgpu/adapter.ts'
 import { requestAdapter, requestNullAdapter } from '../src/device/webgpu/dawn.ts'
+import { openWebgpu } from '../src/device/webgpu/runner.ts'
 import { readTar, unpack } from '../src/device/webgpu/software.ts'
+import { type KernelName, kernels } from '../src/generated/kernels.ts'
 import { fails } from './assert.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'pinball-test-'))
@@ -179,6 +185,125 @@ test('devices live side by side and one after the other', async () => {
   assert.equal(await compute(c), [1, 2, 3, 4])
   c.destroy()
   third.release()
+})
+
+/** A software adapter that plays a hardware one and has its device changed before anybody sees it. */
+async function hardware(change: (device: GPUDevice) => void = () => {}): Promise<FoundAdapter> {
+  const found = (await requestAdapter('software', { exactTimestamps: true }))!
+  const { limits, features } = found.adapter
+  const requestDevice = async (wanted: GPUDeviceDescriptor): Promise<GPUDevice> => {
+    const device = await found.adapter.requestDevice(wanted)
+    change(device)
+    return device
+  }
+  return { ...found, software: false, adapter: { limits, features, requestDevice } as GPUAdapter }
+}
+
+test('auto takes a GPU that computes right, and else the CPU, and says why', async () => {
+  const opened = async (find: () => Promise<FoundAdapter | string>) => {
+    const device = await openBest(find, { threads: 1 })
+    const { name, choice } = device
+    // Whatever it is, it works.
+    const x = device.tensor([1, 3], { data: Float32Array.of(-1, 2, -3) })
+    device.run('relu', { x })
+    assert.equal([...(await x.read())], [0, 2, 0])
+    await device.destroy()
+    return [name, choice] as const
+  }
+  const [name, choice] = await opened(() => hardware())
+  assert.is(name, 'webgpu')
+  assert.match(choice, /^webgpu: .*SwiftShader.* passed a check$/i)
+  const falls = async (find: () => Promise<FoundAdapter | string>, reason: RegExp) => {
+    const [name, choice] = await opened(find)
+    assert.is(name, 'wasm')
+    assert.match(choice, reason)
+  }
+  await falls(async () => 'there is no GPU; use wasm', /^wasm: there is no GPU$/)
+  await falls(async () => 'no loader; install it, or use wasm', /^wasm: no loader; install it$/)
+  await falls(() => Promise.reject(new Error('no driver')), /^wasm: WebGPU failed \(no driver\)$/)
+  const refused = async () => {
+    const found = await hardware()
+    return { ...found, adapter: { ...found.adapter, requestDevice: () => Promise.reject(new Error('busy')) } as never }
+  }
+  await falls(refused, /^wasm: .*SwiftShader.* failed \(busy\)$/i)
+  const wrong = (device: GPUDevice) => {
+    const create = device.createShaderModule.bind(device)
+    device.createShaderModule = ({ code, ...rest }) => create({ ...rest, code: code.replace('+= y[i]', '-= y[i]') })
+  }
+  await falls(() => hardware(wrong), /^wasm: .* failed \(a check gave -?[\d.]+ in the place of -?[\d.]+\)$/)
+  await falls(() => hardware((device) => device.destroy()), /^wasm: .* failed \(webgpu: /)
+  const lost = (device: GPUDevice) => setTimeout(() => device.destroy())
+  await falls(() => hardware(lost), /^wasm: .* failed \(webgpu: the device was lost \(destroyed\)/)
+})
+
+test('a lost device, or one without memory, is an error of the next wait and of every later one', async () => {
+  let gpu: GPUDevice | undefined
+  const open = async () => {
+    const device = await openBest(() =>
+      hardware((made) => {
+        gpu = made
+      }),
+    )
+    assert.is(device.name, 'webgpu')
+    return { device, x: device.tensor([1, 2], { label: 'x', data: Float32Array.of(1, -1) }) }
+  }
+  const lost = await open()
+  const step = lost.device.prepare('relu', { x: lost.x })
+  step.run()
+  gpu!.destroy()
+  const message = /^webgpu: the device was lost \(destroyed\): .*; open it again and reload the model$/
+  await fails(() => lost.device.done(), message)
+  await fails(() => lost.x.read(), message)
+  await fails(() => step.run(), message)
+  await fails(() => lost.device.run('relu', { x: lost.x }), message)
+  await lost.device.destroy()
+
+  const poor = await open()
+  const pop = gpu!.popErrorScope.bind(gpu)
+  gpu!.popErrorScope = async () => {
+    await pop()
+    return { message: 'on purpose' } as GPUError
+  }
+  poor.device.tensor([500], { label: 'more' })
+  await fails(() => poor.device.done(), /^webgpu: more: no memory for 2048 bytes \(on purpose\); open the device again/)
+  await poor.device.destroy()
+})
+
+test('a kernel that needs a feature is switched on where the adapter has it, and refused with its name elsewhere', async () => {
+  const doubling: KernelSpec = {
+    ...kernels.relu,
+    name: 'doubling',
+    needs: ['subgroups'],
+    wgsl: `enable subgroups;\n${kernels.relu.wgsl}`
+      .replace('let i =', 'let nothing = subgroupAdd(0.0);\n  let i =')
+      .replace(/x\[i\] = .*;/, 'x[i] = 2.0 * x[i] + nothing;'),
+  }
+  assert.ok(doubling.wgsl.includes('subgroupAdd'))
+  const half: KernelSpec = { ...doubling, name: 'half', needs: ['shader-f16'] }
+  const run = (device: Device, spec: KernelSpec, x: Tensor) => {
+    const signature = new Signature(spec)
+    signature.check(device, { x }, {})
+    device.backend.run(signature)
+  }
+  const found = await hardware()
+  assert.equal([found.features.includes('subgroups'), found.features.includes('shader-f16')], [true, false])
+  const device = new Device(await openWebgpu(found, { needs: ['subgroups', 'shader-f16'] }), 'a test')
+  assert.equal([device.backend.supports(doubling), device.backend.supports(half)], [true, false])
+  const x = device.tensor([1, 2], { data: Float32Array.of(1, -2) })
+  run(device, doubling, x)
+  assert.equal([...(await x.read())], [2, -4])
+  await fails(
+    () => run(device, half, x),
+    /^half: needs the WebGPU feature shader-f16, which WebGPU, .* does not have; ask device\.supports\("half"\) first/,
+  )
+  assert.equal([...(await x.read())], [2, -4])
+  await device.destroy()
+  // Nobody asked for it here, and no kernel of ours needs anything.
+  const plain = await openDevice('webgpu:software')
+  assert.is(plain.backend.supports(doubling), false)
+  assert.not(plain.backend.features.includes('subgroups'))
+  assert.ok((Object.keys(kernels) as KernelName[]).every((name) => plain.supports(name)))
+  await plain.destroy()
 })
 
 test('the null adapter compiles shaders', async () => {

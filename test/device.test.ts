@@ -2,7 +2,9 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
+import { Signature } from '../src/device/kernel.ts'
 import { type DeviceKind, openDevice } from '../src/device/open.ts'
+import { kernels } from '../src/generated/kernels.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
 import { random } from './random.ts'
@@ -32,6 +34,32 @@ test('a call is checked by name, type and shape, and the message says what was f
     const gone = device.tensor([3], { label: 'gone' })
     gone.destroy()
     await fails(() => run({ weight: gone }), 'rms_norm: weight (gone) has been destroyed')
+    await fails(
+      () => device.run('nope' as 'add', { x, y }),
+      /^device: there is no kernel "nope"; there are adamw, add, /,
+    )
+    await fails(() => device.run('toString' as 'add', { x, y }), /^device: there is no kernel "toString"/)
+    await fails(() => device.supports('nope' as 'add'), /^device: there is no kernel "nope"/)
+    assert.ok(device.supports('add'))
+    for (const tensor of [x, weight, rstd, y, half]) tensor.destroy()
+  })
+  // A kernel with a scale for every 32 columns; no other kernel has to have one.
+  const tensors = [
+    { name: 'values', shape: ['O', 'D'], dtype: 'i8', role: 'input' },
+    { name: 'scales', shape: ['O', { letter: 'D', by: 32 }], dtype: 'f16', role: 'input' },
+  ] as const
+  const blocks = new Signature({ ...kernels.copy, name: 'blocks', tensors, letters: ['O', 'D'] })
+  await every(async (device) => {
+    const make = (columns: number) => device.tensor([3, columns], { dtype: 'i8' })
+    const [values, odd, scales] = [make(64), make(33), device.tensor([3, 2], { dtype: 'f16' })]
+    blocks.check(device, { values, scales }, {})
+    assert.equal([blocks.sizes.O, blocks.sizes.D, ...blocks.words], [3, 64, 3, 64])
+    const other = device.tensor([3, 1], { dtype: 'f16' })
+    const message = 'blocks: scales must be [O = 3, D = 64 / 32], got [3, 1]'
+    await fails(() => blocks.check(device, { values, scales: other }, {}), message)
+    const multiple = 'blocks: D must be a multiple of 32 (scales is [O, D / 32]), got 33'
+    await fails(() => blocks.check(device, { values: odd, scales: other }, {}), multiple)
+    for (const tensor of [values, odd, scales, other]) tensor.destroy()
   })
   const [one, other] = await testDevices()
   const [x, y] = [one!.tensor([1, 1]), other!.tensor([1, 1])]
@@ -51,6 +79,11 @@ test('a tensor refuses data of another type, length or place', async () => {
     assert.equal([...(await half.read())], [1, 2, 3, 4, 5])
     await fails(() => half.readF32(), 'half: must be f32, got bf16')
     await fails(() => device.tensor([2, -1], { label: 'odd' }), 'odd: sizes must be whole numbers, got [2, -1]')
+    await fails(
+      () => device.tensor([1], { label: 'odd', dtype: 'f99' as 'f32' }),
+      /^odd: dtype must be one of f32, .*, got "f99"$/,
+    )
+    await fails(() => device.tensor([1], { dtype: 'toString' as 'f32' }), /^tensor: dtype must be one of f32/)
     await fails(() => device.tensor([2], { label: 'two', data: new Float32Array(3) }), 'two: [2] needs 2 values, got 3')
     await fails(() => x.view([4]), 'x: a view of [4] must fit [3]')
     x.destroy()
@@ -69,6 +102,104 @@ test('a view shares memory, and dies with its owner', async () => {
     assert.equal([...(await x.view([2]).read())], [11, 12])
     x.destroy()
     assert.ok(view.destroyed)
+  })
+})
+
+test('a view may begin at any multiple of 256 bytes, and is read and written there', async () => {
+  await every(async (device) => {
+    const data = Float32Array.from({ length: 320 }, (_, i) => i)
+    const x = device.tensor([5, 64], { label: 'x', data })
+    const row = x.view([1, 64], { offset: 128, label: 'row 2' })
+    assert.equal([...(await row.read())], [...data.subarray(128, 192)])
+    device.run('add', { x: row, y: device.tensor([1, 64], { data: new Float32Array(64).fill(1000) }) })
+    // A view of a view counts from the view, and a write lands in it, whether a kernel is in flight or not.
+    const inner = x.view([2, 64], { offset: 192 }).view([3], { offset: 64 })
+    inner.write(Float32Array.of(-1, -2, -3))
+    device.run('relu', { x: x.view([1, 64], { offset: 64 }) })
+    inner.write(Float32Array.of(-4), 2)
+    const expected = data.map((value, i) => (i >= 128 && i < 192 ? value + 1000 : value))
+    expected.set([-1, -2, -4], 256)
+    assert.equal([...(await x.read())], [...expected])
+    assert.equal([...(await inner.read())], [-1, -2, -4])
+    assert.is((await x.view([0, 64], { offset: 320 }).read()).length, 0)
+    await fails(
+      () => x.view([1, 60], { offset: 60, label: 'odd' }),
+      'odd: a view must begin at a multiple of 256 bytes, got element 60 at byte 240; begin at a multiple of 64 elements, or copy by copy_rows or gather_rows',
+    )
+    await fails(() => x.view([2, 64], { offset: 256 }), 'x: a view of [2, 64] at element 256 must fit [5, 64]')
+    await fails(() => x.view([1], { offset: -64 }), /^x: a view of \[1\] at element -64 must fit/)
+    await fails(() => x.view([1.5]), 'x: sizes must be whole numbers, got [1.5]')
+    const half = device.tensor([257], { dtype: 'bf16', label: 'half', data: new Uint16Array(257).fill(7) })
+    const part = half.view([3], { offset: 128 })
+    // The word of the third value holds a fourth, which is not the view's.
+    await fails(
+      () => part.write(Uint16Array.of(1, 2, 3)),
+      /^half: writes must cover whole words, got 6 bytes at byte 0/,
+    )
+    half.view([1], { offset: 256 }).write(Uint16Array.of(9))
+    part.write(Uint16Array.of(1, 2))
+    assert.equal([...(await half.read())].slice(127, 132), [7, 1, 2, 7, 7])
+    assert.equal((await half.read())[256], 9)
+    for (const tensor of [x, half]) tensor.destroy()
+  })
+})
+
+test('tensors of a call share memory only where all of them are read, or written apart', async () => {
+  await every(async (device) => {
+    const x = device.tensor([4, 64], { label: 'x', data: new Float32Array(256).fill(3) })
+    const part = (row: number, rows = 1) => x.view([rows, 64], { offset: 64 * row })
+    await fails(() => device.run('add', { x: part(0, 2), y: part(1, 2) }), 'add: x and y must not share memory')
+    await fails(
+      () => device.run('add', { x: part(0), y: part(1) }),
+      /^add: x is written and y is read, so they must not be views of one tensor \(x, x\), even apart; copy one/,
+    )
+    // Both are written, and apart.
+    const row = device.tensor([1, 64], { data: new Float32Array(64).fill(2) })
+    const weight = device.tensor([64], { data: new Float32Array(64).fill(1) })
+    const [y, rstd] = [part(1), part(3).view([1])]
+    device.run('rms_norm', { x: row, weight, y, rstd }, { eps: 0 })
+    assert.equal(
+      [...(await x.read())],
+      [
+        ...new Float32Array(64).fill(3),
+        ...new Float32Array(64).fill(1),
+        ...new Float32Array(64).fill(3),
+        0.5,
+        ...new Float32Array(63).fill(3),
+      ],
+    )
+    await fails(
+      () => device.run('rms_norm', { x: row, weight, y, rstd: part(1).view([1]) }, { eps: 0 }),
+      'rms_norm: y and rstd must not share memory',
+    )
+    // Both are read.
+    const g = device.tensor([1, 64], { label: 'g', data: new Float32Array(64).fill(5) })
+    const [margin, loss, dg] = [device.tensor([1]), device.tensor([1]), device.tensor([1, 64])]
+    device.run('bradley_terry', { g, r: g, margin, loss, dg }, { margin_scale: 1 })
+    assert.equal([...(await margin.read())], [64 * 25])
+    for (const tensor of [x, row, weight, g, margin, loss, dg]) tensor.destroy()
+  })
+})
+
+test('gradients of several batches are summed by add, from a tensor that fill has cleared', async () => {
+  await every(async (device) => {
+    const batch = (seed: number) => random(seed).normal(5 * 3)
+    const sum = device.tensor([5, 3], { label: 'sum', data: new Float32Array(15).fill(Number.NaN) })
+    const grad = device.tensor([5, 3], { label: 'gradient' })
+    device.fill(sum)
+    const expected = new Float32Array(15)
+    for (const seed of [1, 2, 3]) {
+      const data = batch(seed)
+      grad.write(data)
+      device.run('add', { x: sum, y: grad })
+      for (let i = 0; i < 15; i++) expected[i] += data[i]!
+    }
+    assert.equal([...(await sum.read())], [...expected])
+    device.fill(sum.view([3]), 2.5)
+    assert.equal([...(await sum.read())], [2.5, 2.5, 2.5, ...expected.subarray(3)])
+    const half = device.tensor([2], { dtype: 'bf16' })
+    await fails(() => device.fill(half), 'fill: x must be f32, got bf16')
+    for (const tensor of [sum, grad, half]) tensor.destroy()
   })
 })
 
@@ -199,7 +330,11 @@ test('a device must be one that exists', async () => {
     await fails(() => openDevice('wasm', { threads }), `threads: must be 1 to 64, got ${threads}`)
   const device = await openDevice('auto')
   assert.is.not(device.name, 'webgpu:software')
+  assert.match(device.choice, device.kind === 'webgpu' ? /^webgpu: .+ passed a check$/ : /^wasm: .+/)
   await device.destroy()
+  const software = await openDevice('webgpu:software')
+  assert.match(software.choice, /^webgpu:software: asked for, .+/)
+  await software.destroy()
 })
 
 test.after(closeDevices)

@@ -49,6 +49,7 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
   batch_norm_stats: COLUMNS,
   bias_grad: COLUMNS,
   bradley_terry: { sizes: { B: 2, M: 5 }, smaller: [['const WG = 32u', 'const WG = 4u']] },
+  clip_factor: { sizes: { P: 9 }, smaller: [['const WG = 256u', 'const WG = 4u']] },
   linear: TILED,
   linear_grad_input: TILED,
   linear_grad_weight: { ...TILED, sizes: { N: 3, D: 3, O: 2 } },
@@ -56,6 +57,13 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
   rms_norm: ROWS,
   softmax: ROWS,
   softmax_grad: ROWS,
+  square_sums: {
+    sizes: { N: 14, P: 3, first: 1 },
+    smaller: [
+      ['const WG = 256u', 'const WG = 4u'],
+      ['const BLOCK = 4096u', 'const BLOCK = 16u'],
+    ],
+  },
 }
 
 const NAMES = Object.keys(kernels) as KernelName[]

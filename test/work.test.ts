@@ -1,11 +1,13 @@
 // Work that goes on after a crash: folders that belong to it, settings, sealed parts; on the disk and in memory.
+import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { directoryStore } from '../src/files/disk.ts'
-import { BLOCK_BYTES, digest } from '../src/files/hash.ts'
+import { BLOCK_BYTES, digest, sampleHash } from '../src/files/hash.ts'
+import { memorySource } from '../src/files/source.ts'
 import { memoryStore, type Store } from '../src/files/store.ts'
 import { endFinished, openWork, WORK_FILE, type WorkOptions } from '../src/files/work.ts'
 import { fails } from './assert.ts'
@@ -171,6 +173,35 @@ test('what Pinball did not make is neither used nor removed', async () => {
     await fails(() => openWork(store, OPTIONS), /is damaged \(its checksum differs\); give --restart/)
     for (const name of await store.list()) await store.remove(name)
     await store.removeIfEmpty()
+  })
+})
+
+test('a source is hashed whole, a large one by 1024 pieces from the first byte to the last', async () => {
+  const hash = (...parts: Uint8Array[]) =>
+    parts.reduce((sum, part) => sum.update(part), createHash('sha256')).digest('hex')
+  const size = 1024 * 16384
+  const large = new Uint8Array(size + 1234567)
+  for (let i = 0; i < large.length; i += 1000) large[i] = i % 251
+  const whole = large.subarray(0, size)
+  assert.is(await sampleHash(memorySource('whole', whole)), hash(whole))
+  const at = Array.from({ length: 1024 }, (_, i) => Math.floor(((large.length - 16384) * i) / 1023))
+  assert.is(at.at(-1)! + 16384, large.length)
+  const pieces = at.map((begin) => large.subarray(begin, begin + 16384))
+  assert.is(await sampleHash(memorySource('large', large)), hash(...pieces))
+})
+
+test('appending cuts a file back, in a folder and in memory', async () => {
+  await withStores(async (store) => {
+    await (await openWork(store, OPTIONS)).write('a', [])
+    await store.append('log', 0, text('one two'))
+    await store.append('log', 4, text('three'))
+    assert.is(new TextDecoder().decode(await content(store, 'log')), 'one three')
+    await store.append('log', 3, text(''))
+    assert.is(new TextDecoder().decode(await content(store, 'log')), 'one')
+    await fails(() => store.append('log', 4, text('more')), /log: must have 4 bytes, got 3/)
+    await fails(() => store.append('none', 4, text('more')), /none: (no such file|must have 4 bytes, got 0)/)
+    await store.remove('log')
+    await (await openWork(store, OPTIONS)).end()
   })
 })
 

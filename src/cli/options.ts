@@ -7,6 +7,7 @@ import { show } from '../files/json.ts'
 import { evenLevels, type Mixture } from '../reward/distribution.ts'
 import type { HeadOptions } from '../reward/heads.ts'
 import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
+import { EXIT } from './exit_codes.ts'
 
 /** What `deviceOptions` add to a command. */
 export interface DeviceChoice {
@@ -92,7 +93,7 @@ function parseFixedWeights(text: string): FixedWeights {
 
 /** Ends the command as wrong usage: exit code 2. */
 export function usageError(message: string): never {
-  throw new CommanderError(2, 'pinball.usage', message)
+  throw new CommanderError(EXIT.usage, 'pinball.usage', message)
 }
 
 /** Makes a parser of names of files and directories, which must not be empty; `what` is for the error. */

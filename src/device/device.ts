@@ -1,25 +1,9 @@
 // One device behind one call: `run` records a kernel on the GPU or posts it to the CPU threads.
 import { type KernelName, type KernelScalars, type KernelTensors, kernels } from '../generated/kernels.ts'
-import { type KernelSpec, type Sizes, unify } from './kernel.ts'
-import { BYTES, type DType, type Memory, Tensor, type TensorData } from './tensor.ts'
-
-/** What WASM and WebGPU each implement. Everything is executed in the order of the calls. */
-export interface Backend {
-  readonly kind: 'wasm' | 'webgpu'
-  /** 'wasm', 'webgpu' or 'webgpu:software'. */
-  readonly name: string
-  readonly description: string
-  /** Largest tensor in bytes. */
-  readonly maxTensorBytes: number
-  allocate(byteLength: number, label: string): Memory
-  free(memory: Memory): void
-  write(memory: Memory, byteOffset: number, bytes: Uint8Array): void
-  read(memory: Memory, byteLength: number): Promise<ArrayBuffer>
-  /** `words`: the letters and scalars of the call as 32-bit words, in the order of Params. */
-  run(spec: KernelSpec, memories: readonly Memory[], words: Uint32Array, sizes: Sizes): void
-  done(): Promise<void>
-  destroy(): Promise<void>
-}
+import type { Backend, Profiler, Statistics } from './backend.ts'
+import { Signature } from './kernel.ts'
+import { Step } from './step.ts'
+import { BYTES, type DType, sizeOf, Tensor, type TensorData } from './tensor.ts'
 
 type Scalars<K extends KernelName> = KernelScalars[K] extends never ? [] : [Record<KernelScalars[K], number>]
 
@@ -30,6 +14,8 @@ export interface TensorOptions {
   readonly data?: TensorData
 }
 
+const NONE: Readonly<Record<string, number>> = {}
+
 export class Device {
   readonly backend: Backend
   readonly kind: 'wasm' | 'webgpu'
@@ -37,20 +23,25 @@ export class Device {
   readonly name: string
   /** For people: back end, threads or adapter. */
   readonly description: string
+  /** For people: which device was opened and why, in one sentence without a full stop. */
+  readonly choice: string
+  /** By kernel, made when it is first called; they hold the tensors of its latest call. */
+  readonly #signatures = new Map<string, Signature>()
   #destroyed: Promise<void> | null = null
 
-  constructor(backend: Backend) {
+  constructor(backend: Backend, choice: string) {
     this.backend = backend
     this.kind = backend.kind
     this.name = backend.name
     this.description = backend.description
+    this.choice = choice
   }
 
   /** Makes a tensor; its contents are undefined until written. Throws when it exceeds the device's limits or memory. */
   tensor(shape: readonly number[], { dtype = 'f32', label = 'tensor', data }: TensorOptions = {}): Tensor {
-    if (!shape.every((length) => Number.isSafeInteger(length) && length >= 0))
-      throw new RangeError(`${label}: sizes must be whole numbers, got [${shape.join(', ')}]`)
-    const size = shape.reduce((product, length) => product * length, 1)
+    if (!Object.hasOwn(BYTES, dtype))
+      throw new TypeError(`${label}: dtype must be one of ${Object.keys(BYTES).join(', ')}, got "${dtype}"`)
+    const size = sizeOf(shape, label)
     // Both back ends work on whole words, and neither can bind nothing.
     const bytes = Math.max(4, Math.ceil((size * BYTES[dtype]) / 4) * 4)
     if (bytes > this.backend.maxTensorBytes)
@@ -59,7 +50,7 @@ export class Device {
       )
     if (data && data.length !== size)
       throw new RangeError(`${label}: [${shape.join(', ')}] needs ${size} values, got ${data.length}`)
-    const tensor = new Tensor(this, shape, dtype, label, this.backend.allocate(bytes, label), null)
+    const tensor = new Tensor(this, shape, dtype, label, this.backend.allocate(bytes, label))
     if (data) tensor.write(data)
     return tensor
   }
@@ -69,29 +60,48 @@ export class Device {
    * the device itself are thrown by the next `done` or `read`.
    */
   run<K extends KernelName>(name: K, tensors: Record<KernelTensors[K], Tensor>, ...rest: Scalars<K>): void {
-    const spec = kernels[name]
-    const sizes = unify(spec, tensors, rest[0] ?? {})
-    for (const { name: tensor } of spec.tensors) {
-      const { device } = (tensors as Record<string, Tensor>)[tensor]!
-      if (device !== this) throw new Error(`${name}: ${tensor} lives on another device (${device.description})`)
+    const signature = this.#check(name, tensors, rest[0])
+    if (signature.spec.split(signature.sizes) > 0) this.backend.run(signature)
+  }
+
+  /**
+   * Checks a call as `run` does and gives it as a step, whose `run` records it again at a fraction of the cost. Records nothing.
+   * A list of steps is a plan: `replay` records it with one call.
+   */
+  prepare<K extends KernelName>(name: K, tensors: Record<KernelTensors[K], Tensor>, ...rest: Scalars<K>): Step<K> {
+    return new Step(this, name, this.#check(name, tensors, rest[0]))
+  }
+
+  /** Records prepared steps of this device in order. */
+  replay(steps: readonly Pick<Step, 'device' | 'run'>[]): void {
+    for (let i = 0; i < steps.length; i++) {
+      const step = steps[i]!
+      if (step.device !== this) throw new Error(`replay: step ${i} belongs to another device`)
+      step.run()
     }
-    const words = new Uint32Array(spec.letters.length + spec.scalars.length)
-    const floats = new Float32Array(words.buffer)
-    spec.letters.forEach((letter, index) => {
-      words[index] = sizes[letter]!
-    })
-    spec.scalars.forEach((scalar, index) => {
-      const at = spec.letters.length + index
-      if (scalar.type === 'f32') floats[at] = sizes[scalar.name]!
-      else words[at] = sizes[scalar.name]!
-    })
-    if (spec.split(sizes) === 0) return
-    this.backend.run(
-      spec,
-      spec.tensors.map((tensor) => (tensors as Record<string, Tensor>)[tensor.name]!.memory),
-      words,
-      sizes,
-    )
+  }
+
+  /** Sets every element of an f32 tensor, as before gradients are summed in it. */
+  fill(tensor: Tensor, value = 0): void {
+    this.run('fill', { x: tensor.view([tensor.size]) }, { value })
+  }
+
+  /** Whether a kernel can run here: false where it needs an optional feature that the GPU lacks. */
+  supports(name: KernelName): boolean {
+    return this.backend.supports(this.#signature(name).spec)
+  }
+
+  /**
+   * Has every call from now on timed, or none (null). On a GPU each call becomes a pass of its own meanwhile; the device must
+   * have been opened with `profile: true`, and an error says so otherwise.
+   */
+  profile(profiler: Profiler | null): void {
+    this.backend.profile(profiler)
+  }
+
+  /** Counts of tensors, buffers, bind groups and calls at this moment. */
+  statistics(): Statistics {
+    return this.backend.statistics()
   }
 
   /** Waits until everything recorded has been executed; throws the first error that the device kept. */
@@ -103,5 +113,21 @@ export class Device {
   destroy(): Promise<void> {
     this.#destroyed ??= this.backend.destroy()
     return this.#destroyed
+  }
+
+  #signature(name: string): Signature {
+    const known = this.#signatures.get(name)
+    if (known) return known
+    if (!Object.hasOwn(kernels, name))
+      throw new Error(`device: there is no kernel "${name}"; there are ${Object.keys(kernels).join(', ')}`)
+    const signature = new Signature(kernels[name as KernelName])
+    this.#signatures.set(name, signature)
+    return signature
+  }
+
+  #check(name: string, tensors: Readonly<Record<string, Tensor>>, scalars: Readonly<Record<string, number>> = NONE) {
+    const signature = this.#signature(name)
+    signature.check(this, tensors, scalars)
+    return signature
   }
 }

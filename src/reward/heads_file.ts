@@ -3,6 +3,7 @@
 //   regression_layer.weight  [M K, D]  row = attribute * K + level; K = 1 for point estimates (metadata point: true)
 //   regression_layer.bias    [M K]     optional
 //   reward_transform_matrix  [M, M]    optional, rows = from
+import { BlockHash, hex, sampleHash } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
 import {
   encodeSafetensors,
@@ -34,6 +35,8 @@ export interface HeadsFile {
   readonly fingerprint: string | null
   /** What else the file says about them, as it stands; absent where they come from no file. */
   readonly metadata?: Readonly<Record<string, string>>
+  /** SHA-256 of the file, of a large one of a sample; undefined for heads that were not read from one. */
+  readonly fileHash?: string
 }
 
 const TENSORS = ['regression_layer.weight', 'regression_layer.bias', 'reward_transform_matrix']
@@ -70,6 +73,7 @@ export async function readHeadsFile(source: Source): Promise<HeadsFile> {
     transform: await readFinite(opened, name, 'reward_transform_matrix', [attributes.length, attributes.length]),
     fingerprint: opened.metadata.fingerprint ?? null,
     metadata: opened.metadata,
+    fileHash: await sampleHash(source),
   }
 }
 
@@ -131,6 +135,19 @@ async function readFinite(
   const bad = values.findIndex((value) => !Number.isFinite(value))
   if (bad >= 0) throw new Error(`${file}: ${name} must be finite, got ${values[bad]} at element ${bad}`)
   return values
+}
+
+/** What identifies heads to work that goes on: the hash of their file, or of what they hold. */
+export async function headsHash(heads: HeadsFile): Promise<string> {
+  if (heads.fileHash !== undefined) return heads.fileHash
+  const { attributes, levels, columns, weight, bias, transform } = heads
+  const about = { attributes, levels, columns, bias: bias !== null, transform: transform !== null }
+  const hash = new BlockHash()
+  await hash.update(new TextEncoder().encode(JSON.stringify(about)))
+  for (const values of [weight, bias, transform]) {
+    if (values) await hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
+  }
+  return hex(await hash.result())
 }
 
 /**

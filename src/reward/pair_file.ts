@@ -7,10 +7,11 @@
 //
 // Source: what the ArmoRM scripts write (stage-2_prepare.py: the first two, both [N, 2, D]) and `pinball features` from pairs.
 // Rows are read by their ranges, never a file as a whole.
+import { mix32 } from '../data/scramble.ts'
+import { sampleHash } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
 import { openSafetensors, type Safetensors, type TensorInfo, widenBF16, widenF16 } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
-import { mix32 } from '../solver/hash.ts'
 import { checkAlike } from './alike.ts'
 
 export interface PairFile {
@@ -30,6 +31,8 @@ export interface PairFile {
   readonly hasPrompts: boolean
   /** Whether some pair has two prompt states that are not the same bits. */
   readonly sidesDiffer: boolean
+  /** SHA-256 of each file, of large ones of a sample: what identifies the features to work that goes on. */
+  hashes(): Promise<string[]>
   /** States of both responses [B, 2, D], in the beginning of `into` where it is given. Throws where one is not finite. */
   readSides(rows: ArrayLike<number>, into?: Float32Array): Promise<Float32Array>
   /** Prompt states [B, D], or [B, 2, D] where `sidesDiffer`. Throws where one is not finite, or there are none. */
@@ -95,6 +98,11 @@ export async function openPairs(sources: readonly Source[]): Promise<PairFile> {
         if (prompts === null) throw new Error(`${source.name}: has no tensor "prompt_embeddings", which a gate needs`)
         return prompts
       })
+    },
+    async hashes() {
+      const found: string[] = []
+      for (const each of sources) found.push(await sampleHash(each))
+      return found
     },
   }
 }

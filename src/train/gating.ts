@@ -9,8 +9,8 @@ import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
 import type { GateLayer, GateWeights } from '../reward/checkpoint.ts'
 import { BATCH_NORM_EPS as EPS, layerNames } from '../reward/layouts.ts'
-import { destroyParameter, makeParameter, type Parameter } from './adamw.ts'
-import type { PairModel } from './pair_training.ts'
+import type { PairModel } from './pair_task.ts'
+import { destroyParameter, makeParameter, type Parameter } from './parameters.ts'
 import { uniform } from './random.ts'
 
 /** Of torch.nn.BatchNorm1d. */

@@ -151,6 +151,16 @@ export const batch_norm: Reference = ({ x, mean, variance, weight, bias }, { N, 
 /** y[n] = x[n] */
 export const copy: Reference = ({ x }) => ({ y: Float64Array.from(x) })
 
+/** y[first + n, d] = x[n, d], for the rows that y has */
+export const copy_rows: Reference = (tensors, { N, D, M, first }) => {
+  const y = Float64Array.from(tensors.y)
+  for (let n = 0; n < N && first + n < M; n++) for (let d = 0; d < D; d++) y[(first + n) * D + d] = tensors.x[n * D + d]
+  return { y }
+}
+
+/** x[n] = value */
+export const fill: Reference = (_, { N, value }) => ({ x: new Float64Array(N).fill(value) })
+
 /** rounds times: x[n] = x[n] * 0.5 + 0.25 */
 export const fma: Reference = (tensors, { N, rounds }) => {
   const x = Float64Array.from(tensors.x)

@@ -5,6 +5,8 @@ const PAGE = 65536
 const ALIGN = 64
 /** The most that 32-bit addresses reach, less one page so that no end address wraps to 0. */
 export const MAX_BYTES = 2 ** 32 - PAGE
+/** Memory grows by an eighth of itself, and by this much at least: each time costs a runtime's garbage collector a look at all. */
+const MIN_GROWTH = 2 ** 24
 
 interface Block {
   address: number
@@ -78,7 +80,15 @@ export class Heap {
 
   #grow(end: number): void {
     if (end > MAX_BYTES) throw new Error(`${end} bytes exceed the 4 GiB that 32-bit addresses reach`)
-    const missing = end - this.memory.buffer.byteLength
-    if (missing > 0) this.memory.grow(Math.ceil(missing / PAGE))
+    const present = this.memory.buffer.byteLength
+    if (end <= present) return
+    const ample = Math.min(Math.max(end, present + Math.max(present / 8, MIN_GROWTH)), MAX_BYTES)
+    try {
+      this.memory.grow(pages(ample - present))
+    } catch {
+      this.memory.grow(pages(end - present))
+    }
   }
 }
+
+const pages = (bytes: number): number => Math.ceil(bytes / PAGE)

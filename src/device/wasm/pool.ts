@@ -12,15 +12,17 @@ import {
   SLOT,
   SLOTS,
   type Start,
+  slotOf,
+  TIMED,
+  TIMES,
   WANTED,
 } from './queue.ts'
 
-export interface Task {
+/** A task that did not fit into the ring yet; its words are a copy. */
+interface Waiting {
   readonly kernel: number
-  /** Pointers, letters and scalars as 32-bit words, without the range. */
   readonly words: Int32Array
   readonly length: number
-  /** Units that a thread takes at a time. */
   readonly piece: number
 }
 
@@ -38,9 +40,14 @@ export class Pool {
   readonly threads: number
   readonly #threads: Thread[]
   readonly #words: Int32Array
-  /** Tasks that did not fit into the ring yet. */
-  #backlog: Task[] = []
-  #posted = 0
+  readonly #times: Float64Array
+  #backlog: Waiting[] = []
+  /** Hears begin and end of every task, in order, before its slot is used again. */
+  #onTime: ((begin: number, end: number) => void) | null = null
+  /** Tasks whose times have been heard, and the counter of the next one. */
+  #heard = 0
+  /** Tasks that have been in the ring. */
+  #put = 0
   #waiting: { readonly task: number; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = []
   #error: Error | null = null
   #stopped = false
@@ -48,13 +55,19 @@ export class Pool {
   constructor(start: Omit<Start, 'scratch'>, scratches: readonly number[]) {
     this.threads = scratches.length
     this.#words = new Int32Array(start.memory.buffer, start.queue, HEADER + SLOTS * SLOT)
-    this.#threads = scratches.map((scratch) => {
+    this.#times = new Float64Array(start.memory.buffer, start.queue, (HEADER + SLOTS * SLOT) / 2)
+    this.#threads = scratches.map((scratch, index) => {
       const thread = spawn(
         workerText,
         (message) => this.#hear(message),
-        (error) => this.#fail(error),
+        ({ message }) =>
+          this.#fail(
+            new Error(
+              `wasm: thread ${index + 1} of ${this.threads}: ${message}; open the device again and reload the model`,
+            ),
+          ),
       )
-      thread.start({ ...start, scratch })
+      thread.start({ ...start, scratch, origin: performance.timeOrigin })
       return thread
     })
   }
@@ -62,7 +75,7 @@ export class Pool {
   /** Number of tasks that all threads have finished. */
   get finished(): number {
     const behind = (this.#inRing() - Atomics.load(this.#words, FINISHED)) | 0
-    return this.#posted - this.#backlog.length - behind
+    return this.#put - behind
   }
 
   /** Throws the error that ended the threads' work, if there is one. */
@@ -70,22 +83,44 @@ export class Pool {
     if (this.#error) throw this.#error
   }
 
-  /** Adds a task and returns its number; never waits. */
-  post(task: Task): number {
-    this.check()
-    this.#posted++
-    if (this.#backlog.length > 0 || !this.#put(task)) this.#backlog.push(task)
-    return this.#posted
+  /**
+   * Adds a task and returns its number; never waits. `words` are pointers, letters and scalars, without the range, and are
+   * copied; a thread takes `piece` units of `length` at a time.
+   */
+  post(kernel: number, words: Int32Array, length: number, piece: number): number {
+    if (this.#error) throw this.#error
+    if (this.#backlog.length > 0 || !this.#offer(kernel, words, length, piece))
+      this.#backlog.push({ kernel, words: words.slice(), length, piece })
+    return this.posted
+  }
+
+  /** Number of tasks posted so far. */
+  get posted(): number {
+    return this.#put + this.#backlog.length
+  }
+
+  /** Times tasks from the next one on: `onTime` hears each in order, at the latest when `done` is over. */
+  time(onTime: ((begin: number, end: number) => void) | null): void {
+    this.#listen()
+    this.#onTime = onTime
+    this.#heard = this.posted
+    Atomics.store(this.#words, TIMED, onTime ? 1 : 0)
   }
 
   /** Waits until every task posted so far is finished; rejects with the first error of a thread. */
   async done(): Promise<void> {
     // Half of the ring is waited for at a time, so that the threads work on one half while the other is filled.
     while (this.#backlog.length > 0) {
-      while (this.#backlog.length > 0 && this.#put(this.#backlog[0]!)) this.#backlog.shift()
-      await this.#wait(this.#posted - this.#backlog.length - SLOTS / 2)
+      let taken = 0
+      for (const { kernel, words, length, piece } of this.#backlog) {
+        if (!this.#offer(kernel, words, length, piece)) break
+        taken++
+      }
+      this.#backlog.splice(0, taken)
+      await this.#wait(this.#put - SLOTS / 2)
     }
-    await this.#wait(this.#posted)
+    await this.#wait(this.posted)
+    this.#listen()
   }
 
   async stop(): Promise<void> {
@@ -105,11 +140,25 @@ export class Pool {
     return Atomics.load(this.#words, POSTED)
   }
 
-  #put({ kernel, words, length, piece }: Task): boolean {
+  #offer(kernel: number, words: Int32Array, length: number, piece: number): boolean {
     const posted = this.#inRing()
     if (((posted - Atomics.load(this.#words, FINISHED)) | 0) >= SLOTS) return false
+    if (this.#onTime) this.#listen()
     postTask(this.#words, kernel, words, length, piece)
+    this.#put++
     return true
+  }
+
+  /** Takes the times of what has finished. */
+  #listen(): void {
+    if (!this.#onTime) return
+    const { finished } = this
+    // Task number n, counted from 1, lies in the slot of the counter before it.
+    const first = this.#inRing() - this.#put
+    for (; this.#heard < finished; this.#heard++) {
+      const at = (slotOf((first + this.#heard) | 0) + TIMES) / 2
+      this.#onTime(this.#times[at]!, this.#times[at + 1]!)
+    }
   }
 
   #wait(task: number): Promise<void> {
@@ -126,7 +175,7 @@ export class Pool {
   #ask(): void {
     while (this.#waiting.length > 0 && !this.#failing()) {
       const nearest = Math.min(...this.#waiting.map(({ task }) => task))
-      const ahead = nearest - (this.#posted - this.#backlog.length)
+      const ahead = nearest - this.#put
       // 0 means "no wish", so that counter value asks for its successor's predecessor: one task earlier is harmless.
       const wanted = (this.#inRing() + ahead) | 0
       Atomics.store(this.#words, WANTED, wanted === 0 ? -1 : wanted)

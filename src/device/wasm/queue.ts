@@ -15,11 +15,15 @@ export const QUIT = 3
 export const FAILED = 4
 /** Threads that have started. */
 export const READY = 5
+/** Threads that sleep, or are about to: nobody else has to be woken. */
+export const ASLEEP = 6
+/** Not 0: tasks leave the times of their begin and end in their slots. */
+export const TIMED = 7
 export const HEADER = 16
 
-/** Slots of the ring and words of a slot. */
+/** Slots of the ring and words of a slot, a multiple of a cache line. */
 export const SLOTS = 1024
-export const SLOT = 32
+export const SLOT = 48
 /** Words of one slot. */
 export const KERNEL = 0
 export const LENGTH = 1
@@ -30,6 +34,10 @@ export const NEXT = 3
 export const LEFT = 4
 export const COUNT = 5
 export const ARGUMENTS = 6
+/** The most arguments of a kernel: tensors, letters and scalars. */
+export const MAX_ARGUMENTS = 32
+/** Begin and end of the task in milliseconds of the host's clock, two f64; words from the slot. */
+export const TIMES = 40
 
 const MAX_PIECES = 0xffff
 
@@ -43,10 +51,18 @@ export interface Start {
   readonly scratch: number
   /** Exported functions by number, and which of their arguments are f32. */
   readonly kernels: readonly { readonly name: string; readonly floats: readonly boolean[] }[]
+  /** The host's `performance.timeOrigin`, where tasks may be timed. */
+  readonly origin?: number
+  /** A lock that a thread in a page holds as long as it lives (threads_browser.ts). */
+  readonly lock?: string
 }
 
 /** What a thread says: a count of finished tasks, or an error. */
 export type Message = { readonly finished: number } | { readonly error: string }
+/** What a thread in a page says first: that it holds its lock. */
+export interface Held {
+  readonly held: string
+}
 
 /** Index of the slot of a task. */
 export function slotOf(task: number): number {
@@ -79,7 +95,15 @@ export function postTask(
   Atomics.store(words, slot + LEFT, Math.max(1, Math.ceil(length / size)))
   Atomics.store(words, slot + NEXT, use)
   Atomics.store(words, POSTED, (task + 1) | 0)
-  Atomics.notify(words, POSTED)
+  // A call into the system costs more than all of the above. Whoever counts itself as asleep after this look finds the new task.
+  if (Atomics.load(words, ASLEEP) !== 0) Atomics.notify(words, POSTED)
+}
+
+/** Sleeps until `words[index]` is no longer `value`. */
+export function sleep(words: Int32Array, index: number, value: number): void {
+  Atomics.add(words, ASLEEP, 1)
+  while (Atomics.load(words, index) === value) Atomics.wait(words, index, value)
+  Atomics.sub(words, ASLEEP, 1)
 }
 
 /** Ends the threads, after the tasks that they are at. */

@@ -16,17 +16,22 @@ export const threadsSupported = (): boolean => true
 /** Number of threads that can run at once. */
 export const cores = (): number => availableParallelism()
 
-/** Starts a thread from the text of its script. */
+/** Starts a thread from the text of its script. `onError` also hears when it ends before `stop`. */
 export function spawn(script: string, onMessage: (message: Message) => void, onError: (error: Error) => void): Thread {
   // A flag such as --input-type would reach the worker's script too.
   const worker = new Worker(script, { eval: true, execArgv: [] })
+  let stopped = false
   worker.on('message', onMessage)
   worker.on('error', onError)
+  worker.on('exit', (code) => {
+    if (!stopped) onError(new Error(`ended before its time (exit code ${code})`))
+  })
   worker.unref()
   return {
     start: (start) => worker.postMessage(start),
     hold: (hold) => (hold ? worker.ref() : worker.unref()),
     stop: async () => {
+      stopped = true
       await worker.terminate()
     },
   }

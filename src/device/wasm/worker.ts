@@ -5,6 +5,7 @@ import {
   FAILED,
   FINISHED,
   HEADER,
+  type Held,
   KERNEL,
   type Message,
   POSTED,
@@ -13,7 +14,10 @@ import {
   SLOT,
   SLOTS,
   type Start,
+  sleep,
   slotOf,
+  TIMED,
+  TIMES,
   takePieces,
   WANTED,
 } from './queue.ts'
@@ -24,10 +28,10 @@ const SPINS = 2000
 /** Waits until `words[index]` is no longer `value`. */
 function waitForChange(words: Int32Array, index: number, value: number): void {
   for (let i = 0; i < SPINS; i++) if (Atomics.load(words, index) !== value) return
-  while (Atomics.load(words, index) === value) Atomics.wait(words, index, value)
+  sleep(words, index, value)
 }
 
-function work({ module, memory, queue, scratch, kernels }: Start, post: (message: Message) => void): void {
+function work({ module, memory, queue, scratch, kernels, origin = 0 }: Start, post: (message: Message) => void): void {
   const instance = new WebAssembly.Instance(module, {
     env: { memory, abort: () => {} },
   })
@@ -36,6 +40,8 @@ function work({ module, memory, queue, scratch, kernels }: Start, post: (message
   const functions = kernels.map(({ name }) => exports[name]!)
   const words = new Int32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
   const floats = new Float32Array(memory.buffer, queue, HEADER + SLOTS * SLOT)
+  const times = new Float64Array(memory.buffer, queue, (HEADER + SLOTS * SLOT) / 2)
+  const clock = (): number => performance.timeOrigin - origin + performance.now()
 
   Atomics.add(words, READY, 1)
   for (let task = 0; ; task = (task + 1) | 0) {
@@ -59,12 +65,16 @@ function work({ module, memory, queue, scratch, kernels }: Start, post: (message
       if (Atomics.load(words, FAILED) !== 0) return
       values[count] = start
       values[count + 1] = end
+      const timed = Atomics.load(words, TIMED) !== 0
+      if (timed && start === 0) times[(slot + TIMES) / 2] = clock()
       try {
         functions[kernel]!(...values)
       } catch (error) {
         Atomics.store(words, FAILED, 1)
         post({ error: `${kernels[kernel]?.name}: ${(error as Error).message}` })
       }
+      // The last piece to end is the last to write.
+      if (timed) times[(slot + TIMES) / 2 + 1] = clock()
     })
     if (last) {
       const wanted = Atomics.load(words, WANTED)
@@ -86,9 +96,26 @@ interface NodeThreads {
 const scope = globalThis as unknown as {
   readonly require?: (name: string) => NodeThreads
   onmessage: ((event: { readonly data: Start }) => void) | null
-  postMessage(message: Message): void
+  postMessage(message: Message | Held): void
 }
 if (scope.require) {
   const { parentPort } = scope.require('node:worker_threads')
   parentPort.once('message', (start) => work(start, (message) => parentPort.postMessage(message)))
-} else scope.onmessage = ({ data }) => work(data, (message) => scope.postMessage(message))
+} else {
+  scope.onmessage = async ({ data }) => {
+    const post = (message: Message | Held) => scope.postMessage(message)
+    if (data.lock !== undefined) await hold(data.lock, post)
+    work(data, post)
+  }
+}
+
+/** Takes a lock for as long as the thread lives: whoever gets it later knows that the thread is gone. */
+function hold(lock: string, post: (message: Held) => void): Promise<void> {
+  return new Promise((resolve) => {
+    navigator.locks.request(lock, () => {
+      post({ held: lock })
+      resolve()
+      return new Promise(() => {})
+    })
+  })
+}

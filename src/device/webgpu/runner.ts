@@ -1,245 +1,235 @@
-// The GPU back end: records kernels into one command encoder and submits them when somebody waits.
-import type { Backend } from '../device.ts'
+// The GPU back end: tensors are buffers, calls are dispatches, errors are kept for whoever waits next.
+import { kernels } from '../../generated/kernels.ts'
+import type { Backend, Call, Prepared, Profiler, Statistics } from '../backend.ts'
 import type { KernelSpec, Sizes } from '../kernel.ts'
 import type { Memory } from '../tensor.ts'
 import type { FoundAdapter } from './adapter.ts'
+import { Faults, GPU_MAP_READ, GPU_USAGE } from './faults.ts'
+import { type Block, GpuHeap, type GpuMemory } from './memory.ts'
+import { BindGroups, Pipelines } from './pipelines.ts'
+import { type Dispatch, Recorder, SLOTS } from './recorder.ts'
+import { Timestamps } from './timestamps.ts'
 
 /** WebGPU allows this many workgroups per dimension. */
 const MAX_GROUPS = 65535
-/** Uniform offsets are multiples of 256 bytes at most; one slot holds the parameters of one kernel. */
-const SLOT_BYTES = 256
-const SLOTS = 1024
 
-interface GpuMemory extends Memory {
-  readonly buffer: GPUBuffer
-  readonly number: number
+export interface WebgpuOptions {
+  /** Asks for timestamp queries, where the adapter has them. */
+  readonly profile?: boolean
+  /** Optional features to ask for, where the adapter has them; by default those that some kernel needs. */
+  readonly needs?: readonly string[]
 }
 
-interface Pipeline {
-  readonly pipeline: GPUComputePipeline
-  readonly layout: GPUBindGroupLayout
-}
+const NEEDED = [...new Set(Object.values(kernels).flatMap(({ needs }) => needs))]
 
 /** Opens a device on the adapter with the largest buffers that it offers. */
-export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
-  const { limits } = open.adapter
-  const device = await open.adapter.requestDevice({
+export async function openWebgpu(
+  found: FoundAdapter,
+  { profile = false, needs = NEEDED }: WebgpuOptions = {},
+): Promise<Backend> {
+  const { limits } = found.adapter
+  const wanted = [...needs, ...(profile ? ['timestamp-query'] : [])]
+  const device = await found.adapter.requestDevice({
+    requiredFeatures: wanted.filter((feature) => found.features.includes(feature)) as GPUFeatureName[],
     requiredLimits: {
       maxBufferSize: limits.maxBufferSize,
       maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
     },
   })
-  const errors: Error[] = []
-  const keep = (message: string): void => {
-    errors.push(new Error(`webgpu: ${message.split('\n').join(' ')}`))
-  }
-  let destroyed = false
-  device.onuncapturederror = ({ error }) => keep(error.message)
-  device.lost.then(({ message, reason }) => {
-    if (!destroyed) keep(`the device was lost (${reason}): ${message}; open it again and reload the model`)
-  })
-  const check = (): void => {
-    if (errors.length > 0) throw errors[0]
-    if (destroyed) throw new Error('webgpu: the device has been destroyed')
+  return new Webgpu(found, device)
+}
+
+class Webgpu implements Backend {
+  readonly kind = 'webgpu'
+  readonly name: string
+  readonly description: string
+  readonly maxTensorBytes: number
+  readonly features: readonly string[]
+  readonly #found: FoundAdapter
+  readonly #device: GPUDevice
+  readonly #faults: Faults
+  readonly #recorder: Recorder
+  readonly #heap: GpuHeap
+  readonly #pipelines: Pipelines
+  readonly #groups: BindGroups
+  /** Of profilers that hear the rest of what was theirs. */
+  #ended: Timestamps[] = []
+
+  constructor(found: FoundAdapter, device: GPUDevice) {
+    const { maxBufferSize, maxStorageBufferBindingSize } = device.limits
+    this.name = found.software ? 'webgpu:software' : 'webgpu'
+    this.description = `WebGPU, ${found.description}`
+    this.maxTensorBytes = Math.min(maxBufferSize, maxStorageBufferBindingSize)
+    this.features = [...device.features].map(String).sort()
+    this.#found = found
+    this.#device = device
+    this.#faults = new Faults(device)
+    this.#recorder = new Recorder(device, this.#faults)
+    this.#pipelines = new Pipelines(device, this.description)
+    this.#groups = new BindGroups(device, this.#recorder.params)
+    this.#heap = new GpuHeap(device, this.#faults, this.maxTensorBytes, (block) => this.#forget(block))
   }
 
-  const ring = device.createBuffer({
-    label: 'params',
-    size: SLOTS * SLOT_BYTES,
-    usage: GPU_USAGE.UNIFORM | GPU_USAGE.COPY_DST,
-  })
-  const staging = new Uint32Array((SLOTS * SLOT_BYTES) / 4)
-  let slot = 0
-  let encoder: GPUCommandEncoder | null = null
-  let pass: GPUComputePassEncoder | null = null
-  /** Allocation checks still under way; whoever waits for the device waits for them too. */
-  let checks: Promise<void>[] = []
-  let serial = 0
-  const pipelines = new Map<string, Pipeline>()
-  const groups = new Map<string, { readonly group: GPUBindGroup; readonly memories: readonly GpuMemory[] }>()
-  /** Keys of the groups that hold a memory, so that freeing it forgets them. */
-  const keysOf = new Map<number, Set<string>>()
-
-  const submit = (): void => {
-    if (!encoder) return
-    pass?.end()
-    device.queue.writeBuffer(ring, 0, staging, 0, (slot * SLOT_BYTES) / 4)
-    device.queue.submit([encoder.finish()])
-    encoder = pass = null
-    slot = 0
-  }
-  const begin = (): GPUComputePassEncoder => {
-    encoder ??= device.createCommandEncoder()
-    pass ??= encoder.beginComputePass()
-    return pass
+  allocate(byteLength: number, label: string): Memory {
+    this.#faults.check()
+    return this.#heap.allocate(byteLength, label)
   }
 
-  const pipelineOf = (spec: KernelSpec): Pipeline => {
-    const known = pipelines.get(spec.name)
-    if (known) return known
-    const layout = device.createBindGroupLayout({
-      label: spec.name,
-      entries: [
-        ...spec.tensors.map(({ role }, binding) => ({
-          binding,
-          visibility: GPU_COMPUTE,
-          buffer: { type: role === 'input' ? ('read-only-storage' as const) : ('storage' as const) },
-        })),
-        {
-          binding: spec.tensors.length,
-          visibility: GPU_COMPUTE,
-          buffer: { type: 'uniform' as const, hasDynamicOffset: true },
-        },
-      ],
+  free(memory: Memory): void {
+    if (!this.#faults.destroyed) this.#heap.free(memory as GpuMemory)
+  }
+
+  write(memory: Memory, byteOffset: number, bytes: Uint8Array): void {
+    this.#faults.check()
+    const { block } = memory as GpuMemory
+    // A write goes straight to the queue; what is recorded and not submitted yet would come after it.
+    if (this.#recorder.uses(block)) this.#recorder.submit()
+    const { queue } = this.#device
+    const whole = bytes.length & ~3
+    if (whole > 0) queue.writeBuffer(block.buffer, byteOffset, bytes as Uint8Array<ArrayBuffer>, 0, whole)
+    if (whole < bytes.length) {
+      const tail = new Uint8Array(4)
+      tail.set(bytes.subarray(whole))
+      queue.writeBuffer(block.buffer, byteOffset + whole, tail)
+    }
+  }
+
+  async read(memory: Memory, byteOffset: number, byteLength: number): Promise<ArrayBuffer> {
+    this.#faults.check()
+    const size = Math.max(4, Math.ceil(byteLength / 4) * 4)
+    const target = this.#device.createBuffer({
+      label: 'read',
+      size,
+      usage: GPU_USAGE.MAP_READ | GPU_USAGE.COPY_DST,
     })
-    const pipeline = device.createComputePipeline({
-      label: spec.name,
-      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: {
-        module: device.createShaderModule({ label: `${spec.name}.wgsl`, code: spec.wgsl }),
-        entryPoint: 'main',
+    try {
+      this.#recorder.copyOut((memory as GpuMemory).block, byteOffset, target, size)
+      await this.#found.wait(target.mapAsync(GPU_MAP_READ)).catch((error: Error) => this.#blame(error))
+      await this.#settle()
+      const copy = target.getMappedRange().slice(0, byteLength)
+      target.unmap()
+      return copy
+    } finally {
+      target.destroy()
+    }
+  }
+
+  run(call: Call): void {
+    const { spec, words, sizes } = call
+    this.#faults.check()
+    this.#recorder.record(this.#dispatch(call, words, gridOf(spec, sizes)))
+  }
+
+  prepare(call: Call): Prepared {
+    this.#faults.check()
+    const { spec } = call
+    const words = call.words.slice()
+    // The call belongs to the caller and changes with the next check.
+    const kept = { ...call, words, tensors: call.tensors.slice() }
+    let dispatch: Dispatch | null = null
+    let empty = true
+    const resize = (sizes: Sizes): void => {
+      empty = spec.split(sizes) === 0
+      if (empty) return
+      const grid = gridOf(spec, sizes)
+      if (dispatch) dispatch.grid = grid
+      else dispatch = this.#dispatch(kept, words, grid)
+    }
+    resize(call.sizes)
+    return {
+      words,
+      record: () => {
+        if (!empty) this.#recorder.record(dispatch!)
       },
-    })
-    const made = { pipeline, layout }
-    pipelines.set(spec.name, made)
-    return made
-  }
-  const groupOf = (spec: KernelSpec, memories: readonly GpuMemory[], layout: GPUBindGroupLayout): GPUBindGroup => {
-    const key = `${spec.name} ${memories.map((memory) => memory.number).join(' ')}`
-    const known = groups.get(key)
-    if (known) return known.group
-    const group = device.createBindGroup({
-      label: spec.name,
-      layout,
-      entries: [
-        ...memories.map(({ buffer }, binding) => ({ binding, resource: { buffer } })),
-        {
-          binding: memories.length,
-          resource: { buffer: ring, size: Math.ceil((spec.letters.length + spec.scalars.length) / 4) * 16 },
-        },
-      ],
-    })
-    groups.set(key, { group, memories })
-    for (const { number } of memories) keysOf.set(number, (keysOf.get(number) ?? new Set()).add(key))
-    return group
+      resize,
+    }
   }
 
-  const settleChecks = async (): Promise<void> => {
-    const pending = checks
-    checks = []
-    await Promise.all(pending)
-  }
-  const done = async (): Promise<void> => {
-    check()
-    submit()
-    await settleChecks()
-    await open.wait(device.queue.onSubmittedWorkDone())
-    check()
+  supports({ needs }: KernelSpec): boolean {
+    return needs.every((feature) => this.features.includes(feature))
   }
 
-  return {
-    kind: 'webgpu',
-    name: open.software ? 'webgpu:software' : 'webgpu',
-    description: `WebGPU, ${open.description}`,
-    maxTensorBytes: Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize),
-    allocate(byteLength, label): GpuMemory {
-      check()
-      device.pushErrorScope('out-of-memory')
-      const buffer = device.createBuffer({
-        label,
-        // Whole vectors of four words, as which the copy kernel binds it.
-        size: Math.ceil(byteLength / 16) * 16,
-        usage: GPU_USAGE.STORAGE | GPU_USAGE.COPY_SRC | GPU_USAGE.COPY_DST,
-      })
-      checks.push(
-        device.popErrorScope().then(
-          (error) => {
-            if (error)
-              keep(
-                `${label}: no memory for ${byteLength} bytes (${error.message}); open the device again and use smaller batches`,
-              )
-          },
-          (error: Error) => {
-            if (!destroyed) keep(error.message)
-          },
-        ),
+  profile(profiler: Profiler | null): void {
+    this.#faults.check()
+    if (profiler && !this.features.includes('timestamp-query'))
+      throw new Error(
+        `profile: ${this.description} was opened without timestamp queries; open it with profile: true${this.#found.features.includes('timestamp-query') ? '' : ', where the adapter has them (this one has not)'}`,
       )
-      return { buffer, byteLength, number: serial++ }
-    },
-    free(memory) {
-      const { buffer, number } = memory as GpuMemory
-      if (destroyed) return
-      submit()
-      for (const key of keysOf.get(number) ?? []) {
-        for (const other of groups.get(key)!.memories)
-          if (other.number !== number) keysOf.get(other.number)?.delete(key)
-        groups.delete(key)
-      }
-      keysOf.delete(number)
-      buffer.destroy()
-    },
-    write(memory, byteOffset, bytes) {
-      check()
-      submit()
-      const { buffer } = memory as GpuMemory
-      const whole = bytes.length & ~3
-      const queue = device.queue
-      if (whole > 0) queue.writeBuffer(buffer, byteOffset, bytes as Uint8Array<ArrayBuffer>, 0, whole)
-      if (whole < bytes.length) {
-        const tail = new Uint8Array(4)
-        tail.set(bytes.subarray(whole))
-        queue.writeBuffer(buffer, byteOffset + whole, tail)
-      }
-    },
-    async read(memory, byteLength) {
-      check()
-      const size = Math.max(4, Math.ceil(byteLength / 4) * 4)
-      const target = device.createBuffer({ label: 'read', size, usage: GPU_USAGE.MAP_READ | GPU_USAGE.COPY_DST })
-      try {
-        pass?.end()
-        pass = null
-        encoder ??= device.createCommandEncoder()
-        encoder.copyBufferToBuffer((memory as GpuMemory).buffer, 0, target, 0, size)
-        submit()
-        await open.wait(target.mapAsync(GPU_MAP_READ)).catch((error: Error) => {
-          if (errors.length === 0) keep(error.message)
-        })
-        await settleChecks()
-        check()
-        const copy = target.getMappedRange().slice(0, byteLength)
-        target.unmap()
-        return copy
-      } finally {
-        target.destroy()
-      }
-    },
-    run(spec, memories, words, sizes) {
-      check()
-      const { pipeline, layout } = pipelineOf(spec)
-      const group = groupOf(spec, memories as GpuMemory[], layout)
-      if (slot === SLOTS) submit()
-      staging.set(words, (slot * SLOT_BYTES) / 4)
-      const compute = begin()
-      compute.setPipeline(pipeline)
-      compute.setBindGroup(0, group, [slot * SLOT_BYTES])
-      compute.dispatchWorkgroups(...grid(spec, sizes))
-      slot++
-    },
-    done,
-    async destroy() {
-      if (destroyed) return
-      submit()
-      await device.queue.onSubmittedWorkDone().catch(() => {})
-      destroyed = true
-      device.destroy()
-      await device.lost
-      open.release()
-    },
+    this.#recorder.submit()
+    if (this.#recorder.timestamps) this.#ended.push(this.#recorder.timestamps)
+    this.#recorder.timestamps = profiler && new Timestamps(this.#device, this.#faults, profiler, SLOTS)
+  }
+
+  statistics(): Statistics {
+    const { calls, submits } = this.#recorder
+    return {
+      ...this.#heap.counts(),
+      bindGroups: this.#groups.count,
+      pipelines: this.#pipelines.count,
+      calls,
+      submits,
+    }
+  }
+
+  async done(): Promise<void> {
+    this.#faults.check()
+    this.#recorder.submit()
+    await this.#heap.settle()
+    await this.#found.wait(this.#device.queue.onSubmittedWorkDone()).catch((error: Error) => this.#blame(error))
+    await this.#settle()
+  }
+
+  async destroy(): Promise<void> {
+    if (this.#faults.destroyed) return
+    this.#recorder.submit()
+    await this.#device.queue.onSubmittedWorkDone().catch(() => {})
+    this.#faults.destroyed = true
+    this.#device.destroy()
+    await this.#device.lost
+    this.#found.release()
+  }
+
+  #dispatch({ spec, tensors, sizes, shared }: Call, words: Uint32Array, grid: [number, number, number]): Dispatch {
+    const pipeline = this.#pipelines.of(spec)
+    const group = this.#groups.of(pipeline, tensors, shared)
+    const blocks = blocksOf(tensors)
+    return { kernel: spec.name, sizes, pipeline: pipeline.pipeline, group, blocks, words, grid }
+  }
+
+  /** Before a buffer is destroyed: what waits to be submitted may use it. */
+  #forget(block: Block): void {
+    if (this.#recorder.uses(block)) this.#recorder.submit()
+    this.#groups.forget(block)
+  }
+
+  /** Waits for what was asked of the device beside its work, and throws the first error. */
+  async #settle(): Promise<void> {
+    await this.#heap.settle()
+    this.#faults.check()
+    const ended = this.#ended
+    this.#ended = []
+    for (const timestamps of ended) {
+      await timestamps.settle()
+      timestamps.destroy()
+    }
+    await this.#recorder.timestamps?.settle()
+    this.#faults.check()
+  }
+
+  /** Keeps the error of a wait; where the device has an error already, this one is its consequence. */
+  #blame(error: Error): void {
+    if (!this.#faults.destroyed) this.#faults.keep(error.message)
   }
 }
 
+function blocksOf(tensors: Call['tensors']): Block[] {
+  const blocks: Block[] = []
+  for (let i = 0; i < tensors.length; i++) blocks.push((tensors[i]!.memory as GpuMemory).block)
+  return blocks
+}
+
 /** Workgroups of a call; a one-dimensional grid that is too long is folded into x and y, as every such kernel expects. */
-function grid(spec: KernelSpec, sizes: Sizes): [number, number, number] {
+function gridOf(spec: KernelSpec, sizes: Sizes): [number, number, number] {
   const [x = 1, y = 1, z = 1] = spec.dispatch(sizes)
   if (x <= MAX_GROUPS && y <= MAX_GROUPS && z <= MAX_GROUPS) return [x, y, z]
   if (y === 1 && z === 1) {
@@ -248,8 +238,3 @@ function grid(spec: KernelSpec, sizes: Sizes): [number, number, number] {
   }
   throw new RangeError(`${spec.name}: a grid of ${x} x ${y} x ${z} workgroups exceeds WebGPU's ${MAX_GROUPS} a side`)
 }
-
-// Constants of the WebGPU standard; as globals they exist in browsers only.
-const GPU_USAGE = { MAP_READ: 0x1, COPY_SRC: 0x4, COPY_DST: 0x8, UNIFORM: 0x40, STORAGE: 0x80 }
-const GPU_MAP_READ = 0x1
-const GPU_COMPUTE = 0x4

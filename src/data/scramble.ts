@@ -1,4 +1,4 @@
-// Pseudo-random numbers that depend on a number alone.
+// Pseudo-random numbers that depend on a number alone: the base of every seeded draw.
 
 /** Step of a Weyl sequence: 2^32 over the golden ratio. */
 export const WEYL = 0x9e3779b9

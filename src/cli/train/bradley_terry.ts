@@ -1,7 +1,6 @@
 // pinball bradley-terry: a linear reward head, trained on pairs; the baseline of most reward models.
-
 import type { Command } from 'commander'
-import { scoreRecipe } from '../train/recipes.ts'
+import { trainBradleyTerry } from '../../train/recipes.ts'
 import { runTraining, TRAINING_HELP, type TrainingOptions, trainingOptions } from './training.ts'
 
 const EXAMPLES = `${TRAINING_HELP}
@@ -19,16 +18,5 @@ export function addBradleyTerry(program: Command): void {
   const command = program.command('bradley-terry').description('train a linear Bradley-Terry head on pairs of features')
   trainingOptions(command)
     .addHelpText('after', EXAMPLES)
-    .action(async (options: TrainingOptions) => bradleyTerry(options))
-}
-
-async function bradleyTerry(options: TrainingOptions): Promise<void> {
-  await runTraining(
-    {
-      command: 'bradley-terry',
-      settings: {},
-      prepare: async (device, pairs, rows) => scoreRecipe(device, pairs, { rows, seed: options.seed }),
-    },
-    options,
-  )
+    .action((options: TrainingOptions) => runTraining('bradley-terry', options, trainBradleyTerry))
 }

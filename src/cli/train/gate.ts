@@ -1,13 +1,11 @@
 // pinball gate: the gate of a reward model, trained on pairs over frozen heads.
-
 import { type Command, Option } from 'commander'
-import { openFile } from '../files/disk.ts'
-import { sampleHash } from '../files/hash.ts'
-import { type HeadsFile, readHeadsFile } from '../reward/heads_file.ts'
-import { GATE_DEFAULTS } from '../train/gating.ts'
-import { gateRecipe } from '../train/recipes.ts'
-import { fileName, positive, usageError, wholeNumber } from './options.ts'
-import { startProgress } from './progress.ts'
+import { openFile } from '../../files/disk.ts'
+import { type HeadsFile, readHeadsFile } from '../../reward/heads_file.ts'
+import { GATE_DEFAULTS } from '../../train/gating.ts'
+import { trainGate } from '../../train/recipes.ts'
+import { fileName, positive, usageError, wholeNumber } from '../options.ts'
+import { startProgress } from '../progress.ts'
 import { runTraining, TRAINING_HELP, type TrainingOptions, trainingOptions } from './training.ts'
 
 interface GateCommand extends TrainingOptions {
@@ -53,42 +51,31 @@ export function addGate(program: Command): void {
 }
 
 async function gate(options: GateCommand): Promise<void> {
-  const { heads, hash } = await readHeads(options.heads)
-  const { hidden, layers, temperature, logitScale, seed } = options
+  const heads = await readHeads(options.heads)
+  const { hidden, layers, temperature, logitScale } = options
   const usual = heads.levels === null ? 'none' : 'batch'
-  const { norm = usual } = options
-  if (norm !== usual) {
+  if (options.norm !== undefined && options.norm !== usual) {
     const [kind, layout] = usual === 'none' ? ['point heads', 'ArmoRM'] : ['quantile heads', 'QRM']
-    usageError(`--norm: must be ${usual} for ${kind}, as models of ${layout} have it, got ${norm}`)
+    usageError(`--norm: must be ${usual} for ${kind}, as models of ${layout} have it, got ${options.norm}`)
   }
-  const settings = { hidden, layers, temperature, logitScale, norm, seed }
+  const progress = startProgress('pairs through the heads')
+  const onRewards = (done: number, pairs: number) => {
+    progress.update(done, pairs)
+    if (done === pairs) progress.end()
+  }
   await runTraining(
-    {
-      command: 'gate',
-      settings: {
-        '--hidden': hidden,
-        '--layers': layers,
-        '--temperature': temperature,
-        '--logit-scale': logitScale,
-        'heads with the SHA-256': hash,
-      },
-      async prepare(device, pairs, rows, signal) {
-        const progress = startProgress('pairs through the heads')
-        try {
-          return await gateRecipe(device, pairs, heads, { ...settings, rows, onProgress: progress.update, signal })
-        } finally {
-          progress.end()
-        }
-      },
-    },
+    'gate',
     options,
+    (device, pairs, run) =>
+      trainGate(device, pairs, heads, { ...run, hidden, layers, temperature, logitScale, onRewards }),
+    { '--heads': options.heads },
   )
 }
 
-async function readHeads(path: string): Promise<{ heads: HeadsFile; hash: string }> {
+async function readHeads(path: string): Promise<HeadsFile> {
   const source = await openFile(path)
   try {
-    return { heads: await readHeadsFile(source), hash: await sampleHash(source) }
+    return await readHeadsFile(source)
   } finally {
     await source.close()
   }
