@@ -241,19 +241,6 @@ export function directoryStore(folder: string): Store {
       })
       await writeFileAtomic(path(file), chunks)
     },
-    async digest(file) {
-      const hash = createHash('sha256')
-      const source = await openFile(path(file))
-      try {
-        const piece = new Uint8Array(Math.min(DIGEST_BYTES, source.byteLength))
-        for (let at = 0; at < source.byteLength; at += piece.length) {
-          hash.update(await source.read(at, Math.min(piece.length, source.byteLength - at), piece))
-        }
-      } finally {
-        await source.close()
-      }
-      return hash.digest('hex')
-    },
     async append(file, length, bytes) {
       const target = path(file)
       const handle = await open(target, length === 0 ? 'a+' : 'r+').catch((error: NodeJS.ErrnoException) => {
@@ -271,6 +258,19 @@ export function directoryStore(folder: string): Store {
       } finally {
         await handle.close()
       }
+    },
+    async digest(file) {
+      const hash = createHash('sha256')
+      const source = await openFile(path(file))
+      try {
+        const piece = new Uint8Array(Math.min(DIGEST_BYTES, source.byteLength))
+        for (let at = 0; at < source.byteLength; at += piece.length) {
+          hash.update(await source.read(at, Math.min(piece.length, source.byteLength - at), piece))
+        }
+      } finally {
+        await source.close()
+      }
+      return hash.digest('hex')
     },
     async rename(file, name) {
       await rename(path(file), path(name)).catch((error: NodeJS.ErrnoException) => {

@@ -8,13 +8,13 @@ export interface Store extends ModelFiles {
   list(): Promise<string[]>
   /** Writes a file, in the place of one of that name. */
   write(file: string, chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void>
-  /** SHA-256 of a file, 64 hexadecimal digits; reads all of it. Throws where it is missing. */
-  digest(file: string): Promise<string>
   /**
    * Puts bytes behind the first `length` bytes of a file and ends it there; a file that is not there is made where `length` is 0.
    * The one change that may be cut in the middle: what was before `length` stays.
    */
   append(file: string, length: number, bytes: Uint8Array): Promise<void>
+  /** SHA-256 of a file, 64 hexadecimal digits; reads all of it. Throws where it is missing. */
+  digest(file: string): Promise<string>
   /** Gives a file another name, in the place of one of that name. */
   rename(file: string, name: string): Promise<void>
   /** Removes a file; one that is not there is no error. */
@@ -54,12 +54,12 @@ export function memoryStore(name: string, files: Map<string, Uint8Array> = new M
       for await (const chunk of chunks) parts.push(chunk.slice())
       files.set(file, joinBytes(parts))
     },
-    digest: async (file) => digest(new Uint8Array(take(file))),
     async append(file, length, bytes) {
       const before = files.get(file) ?? new Uint8Array()
       if (before.length < length) throw new Error(`${name}/${file}: must have ${length} bytes, got ${before.length}`)
       files.set(file, joinBytes([before.subarray(0, length), bytes]))
     },
+    digest: async (file) => digest(new Uint8Array(take(file))),
     async rename(file, to) {
       const bytes = take(file)
       files.delete(file)

@@ -33,10 +33,10 @@ export interface HeadsFile {
   readonly transform: Float32Array | null
   /** Of the model whose features the heads were fitted to; null where the file does not say. */
   readonly fingerprint: string | null
-  /** What else the file says about them, as it stands; absent where they come from no file. */
-  readonly metadata?: Readonly<Record<string, string>>
   /** SHA-256 of the file, of a large one of a sample; undefined for heads that were not read from one. */
   readonly fileHash?: string
+  /** What else the file says about them, as it stands; absent where they come from no file. */
+  readonly metadata?: Readonly<Record<string, string>>
 }
 
 const TENSORS = ['regression_layer.weight', 'regression_layer.bias', 'reward_transform_matrix']
@@ -72,8 +72,8 @@ export async function readHeadsFile(source: Source): Promise<HeadsFile> {
     bias: await readFinite(opened, name, 'regression_layer.bias', [outputs]),
     transform: await readFinite(opened, name, 'reward_transform_matrix', [attributes.length, attributes.length]),
     fingerprint: opened.metadata.fingerprint ?? null,
-    metadata: opened.metadata,
     fileHash: await sampleHash(source),
+    metadata: opened.metadata,
   }
 }
 

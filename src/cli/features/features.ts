@@ -110,10 +110,10 @@ async function features(options: FeaturesOptions): Promise<void> {
     folders: { '--out': partial },
   })
   const rows = await readFeatureRows(eachRow(input), { labels, weights, shard, skipInvalid, name: input })
-  const { gate, dtype, maxLength, restart } = options
+  const { gate, dtype, maxLength, restart, share } = options
   const target = {
     ...{ store: directoryStore(dirname(out)), file: basename(out), partial: directoryStore(partial) },
-    ...{ gate, dtype, maxLength, restart, onDamage: note },
+    ...{ gate, dtype, maxLength, restart, share, onDamage: note },
   }
   const start = performance.now()
   let known: string | null = null
