@@ -7,6 +7,7 @@ import { printable } from '../../files/json.ts'
 import { encodeHeads } from '../../reward/heads_file.ts'
 import { type FittedHeads, fitHeads } from '../../train/heads.ts'
 import type { Kept } from '../../train/heads_keeper.ts'
+import { EXIT } from '../exit_codes.ts'
 import { type Interrupt, interruptible } from '../interrupt.ts'
 import { computeOptions, parseAlpha, parseLevels, realNumber } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
@@ -25,9 +26,6 @@ interface FitCommand extends ProblemOptions {
   readonly threads?: number
   readonly json?: boolean
 }
-
-/** The exit code where a fit missed its tolerance; what was reached is written all the same. */
-const MISSED = 3
 
 const EXAMPLES = `
 Features, by the ending of the file:
@@ -112,7 +110,7 @@ async function fitProblem(problem: OpenedProblem, folder: string, options: FitCo
   if (missed === 0) return
   const so = `${missed} of ${heads.fits.length} levels missed the tolerance ${tolerance}`
   note(`fit: ${so}; they are written as far as they came`)
-  process.exitCode = MISSED
+  process.exitCode = EXIT.missed
 }
 
 /** Fits and writes the heads. Gives null where it was interrupted, and has told the user how to go on. */

@@ -1,7 +1,7 @@
 // What commands that train on pairs have in common: options, files, interrupts, progress and the report.
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Device } from '../../device/device.ts'
-import { type DeviceKind, openDevice } from '../../device/open.ts'
+import type { DeviceKind } from '../../device/open.ts'
 import { directoryStore } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
 import { openPairs, type PairFile } from '../../reward/pair_file.ts'
@@ -10,6 +10,7 @@ import type { Trained, TrainOptions, TrainProgress } from '../../train/recipes.t
 import { SAVE_DEFAULT, type SaveEvery } from '../../train/training_folder.ts'
 import { claimOutputs } from '../claims.ts'
 import { figure, table } from '../draw.ts'
+import { withDevice } from '../engine.ts'
 import { withFeatureFiles } from '../feature_files.ts'
 import { type Interrupt, interruptible } from '../interrupt.ts'
 import { computeOptions, parseFeatures, parseOut, positive, realNumber, wholeNumber } from '../options.ts'
@@ -96,12 +97,9 @@ export async function runTraining(
   await claimOutputs({ inputs: { '--features': options.features, ...inputs }, folders: { '--out': options.out } })
   await withFeatureFiles(options.features, async (sources) => {
     const pairs = await openPairs(sources)
-    const device = await openDevice(options.device, { threads: options.threads })
-    try {
-      await interruptible(command, (interrupt) => runOn(device, pairs, { command, options, train, interrupt }))
-    } finally {
-      await device.destroy()
-    }
+    await withDevice(options, (device) =>
+      interruptible(command, (interrupt) => runOn(device, pairs, { command, options, train, interrupt })),
+    )
   })
 }
 
