@@ -48,14 +48,6 @@ export function maxLanes(a: v128): f32 {
   return max(f32x4.extract_lane(pairs, 0), f32x4.extract_lane(pairs, 1))
 }
 
-// Lane i holds the sum of the four lanes of the i-th argument, added as in sumLanes.
-@inline
-export function sumRows(a: v128, b: v128, c: v128, d: v128): v128 {
-  const ab = f32x4.add(v128.shuffle<f32>(a, b, 0, 1, 4, 5), v128.shuffle<f32>(a, b, 2, 3, 6, 7))
-  const cd = f32x4.add(v128.shuffle<f32>(c, d, 0, 1, 4, 5), v128.shuffle<f32>(c, d, 2, 3, 6, 7))
-  return f32x4.add(v128.shuffle<f32>(ab, cd, 0, 2, 4, 6), v128.shuffle<f32>(ab, cd, 1, 3, 5, 7))
-}
-
 // The constants of exp. They are read from memory, because V8 13 builds a constant vector anew wherever it is used, which
 // takes three instructions instead of one.
 const EXP = memory.data<f32>([

@@ -12,9 +12,9 @@ import { openFile } from '../src/files/disk.ts'
 import type { HeadsFile } from '../src/reward/heads_file.ts'
 import { openPairs, type PairFile } from '../src/reward/pair_file.ts'
 import { GateModel } from '../src/train/gating.ts'
-import { largestBatch, splitPairs } from '../src/train/pair_batches.ts'
+import { largestBatch, planPairs, splitPairs } from '../src/train/pair_batches.ts'
 import { gateStates } from '../src/train/pair_rewards.ts'
-import { trainPairs } from '../src/train/pair_training.ts'
+import { trainPairs } from '../src/train/pair_task.ts'
 import { randomBits } from '../src/train/random.ts'
 import { measure, table } from './measure.ts'
 
@@ -70,12 +70,13 @@ export async function main(args: string[]): Promise<void> {
   if (!existsSync(path)) makeAlone(path, args)
   const threads = values.threads === undefined ? undefined : Number(values.threads)
   const device = await openDevice(values.device as DeviceKind, { threads })
-  const pairs = await openPairs([await openFile(path)])
+  const source = await openFile(path)
   try {
+    const pairs = await openPairs([source])
     const shape = { ...size, hidden: whole('hidden'), batch: whole('batch'), epochs: whole('epochs') }
     await train(device, pairs, shape, values.save)
   } finally {
-    await pairs.close()
+    await source.close()
     await device.destroy()
   }
 }
@@ -99,6 +100,7 @@ async function train(device: Device, pairs: PairFile, shape: Shape, save?: strin
   const rewardsPeak = peak()
   const settings = { hidden, layers: LAYERS, temperature: 10, logitScale: 1, norm: 'batch', seed: 0 } as const
   const split = splitPairs(pairs, 0.1, 0)
+  const { steps } = planPairs(split, batch, epochs)
   const model = new GateModel(device, columns, ATTRIBUTES, largestBatch(split, batch) * states.sides, settings)
   const start = performance.now()
   let [trainMs, waited] = [0, start]
@@ -109,7 +111,7 @@ async function train(device: Device, pairs: PairFile, shape: Shape, save?: strin
     states,
     split,
     settings: { lr: 3e-4, weightDecay: 1e-3, batch, epochs, marginScale: 1, validation: 0.1, seed: 0 },
-    onStep: ({ step }, steps) => {
+    onStep: ({ step }) => {
       const now = performance.now()
       if (now - waited > 30_000) console.error(`step ${step} of ${steps}, ${((now - start) / 1000).toFixed(0)} s`)
       if (now - waited > 30_000) waited = now
@@ -121,7 +123,7 @@ async function train(device: Device, pairs: PairFile, shape: Shape, save?: strin
   const rate = flops / trainMs / 1e6
   const parameters = model.parameters.reduce((sum, { value }) => sum + value.size, 0)
   model.destroy()
-  const last = end.epochs[end.epochs.length - 1]
+  const last = end.tally.epochs[end.tally.epochs.length - 1]
   const batchMiB = (batch * columns * 4) / 2 ** 20
   // Two batches of states; parameters with gradient and moments; of each layer z, y, and two gradients in all.
   const expected = 2 * batchMiB + (16 * parameters + 4 * batch * hidden * (2 * LAYERS + 2)) / 2 ** 20

@@ -2,7 +2,7 @@
 //
 //   y[n, d] = table[tokens[n], d]
 //
-// table   [V, D]  f32 f16 bf16
+// table   [V, D]  f32 f16 bf16 q8_0
 // tokens  [N]  u32     each below V
 // y       [N, D]  output
 //
@@ -26,7 +26,14 @@ fn main(
   }
   let D = params.D;
   let token = min(tokens[n], params.V - 1u);
-  for (var d = lane; d < D; d += WG) {
+  let whole = D / 4u * 4u;
+  for (var d = 4u * lane; d < whole; d += 4u * WG) {
+    let values = stored4_at(token, d);
+    for (var i = 0u; i < 4u; i++) {
+      y[n * D + d + i] = values[i];
+    }
+  }
+  for (var d = whole + lane; d < D; d += WG) {
     y[n * D + d] = stored_at(token, d);
   }
 }

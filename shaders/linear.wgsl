@@ -3,7 +3,7 @@
 //   y[n, o] = sum over d of x[n, d] * weight[o, d]
 //
 // x       [N, D]
-// weight  [O, D]  f32 f16 bf16
+// weight  [O, D]  f32 f16 bf16 q8_0
 // y       [N, O]  output
 //
 // uses      tile

@@ -3,7 +3,7 @@
 //   dx[n, d] = sum over o of dy[n, o] * weight[o, d]
 //
 // dy      [N, O]
-// weight  [O, D]  f32 f16 bf16
+// weight  [O, D]  f32 f16 bf16 q8_0
 // dx      [N, D]  output
 //
 // uses      tile

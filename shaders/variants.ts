@@ -44,7 +44,9 @@ export function makeKernels(file: string, text: string, parts: Parts): Kernel[] 
   const algorithm = file.replace(/^.*\//, '').replace(/\.wgsl$/, '')
   const part = (name: string): string =>
     parts(name) ?? fail(`there is no shaders/parts/${name}.wgsl, which the header asks for`)
-  const body = text.split('\n').slice(headerLines(text).length).join('\n')
+  const lines = text.split('\n').slice(headerLines(text).length)
+  const enabled = lines.filter((line) => line.startsWith('enable '))
+  const body = lines.filter((line) => !line.startsWith('enable ')).join('\n')
   if (/@binding|^struct Params\b/m.test(body))
     fail('bindings and Params are made from the header; the text must hold none')
 
@@ -65,6 +67,8 @@ export function makeKernels(file: string, text: string, parts: Parts): Kernel[] 
       `// Made from shaders/${[`${algorithm}.wgsl`, ...used.map((one) => `parts/${one}.wgsl`)].join(', ')}; not to be edited.`,
       ...headerLines(text),
       '',
+      // WGSL wants these before everything else.
+      ...enabled,
       ...bindings(header, bound),
       ...(line ? rowLength(line) : []),
       body.trim(),

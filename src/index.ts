@@ -3,24 +3,69 @@ export { ATTRIBUTES } from './data/attributes.ts'
 export type { AttributeSet, Dataset, RankedRow, RankedSet, RatedRow } from './data/dataset.ts'
 export { attributeRows, type DataFile, type DataInput, type RowReport, rankedRows, startReport } from './data/rows.ts'
 export { DATASETS, findDatasets } from './data/table.ts'
+export type { CallTimes, Profiler, Statistics } from './device/backend.ts'
 export type { Device, TensorOptions } from './device/device.ts'
 export { DEVICE_KINDS, type DeviceKind, type OpenOptions, openDevice } from './device/open.ts'
-export type { DType, Tensor, TensorData } from './device/tensor.ts'
+export type { Step } from './device/step.ts'
+export type { DType, Tensor, TensorData, ViewOptions } from './device/tensor.ts'
 export { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './evaluate/calibration.ts'
 export { type PairedDifference, pairedBootstrap, wilson } from './evaluate/intervals.ts'
+export {
+  comparePairs,
+  evaluatePairs,
+  measurePairs,
+  type PairEvaluation,
+  type QuestionsResult,
+  type RewardBenchResult,
+} from './evaluate/pair_results.ts'
+export {
+  type QuestionOptions,
+  type Scored,
+  type Scores,
+  scorePairFeatures,
+  scoreQuestions,
+} from './evaluate/pair_scores.ts'
 export { type Accuracy, type PairAccuracy, pairAccuracy } from './evaluate/pairs.ts'
+export { type PairSuite, type Question, readQuestions } from './evaluate/questions.ts'
+export {
+  type CalibrationEvaluation,
+  evaluateCalibration,
+  quantilesOfFeatures,
+  quantilesOfRows,
+  type RatedQuantiles,
+  type RatedRows,
+  ratingsByAttribute,
+  readRatedRows,
+} from './evaluate/rated_quantiles.ts'
 export { type RewardBench, rewardBench, type Section } from './evaluate/reward_bench.ts'
 export { type RewardBench2, rewardBench2, type ScoredItem } from './evaluate/reward_bench_2.ts'
-export { type HttpOptions, type HttpSourceOptions, httpSource } from './files/http.ts'
-export { type FileRecord, type RecordOptions, readRecords } from './files/records.ts'
+export { type HttpOptions, type HttpSourceOptions, httpFiles, httpSource } from './files/http.ts'
+export { type FileRecord, type RecordOptions, readRecords, recordsOf } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
-export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
+export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
+export { memoryStore, type Store } from './files/store.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
-export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
+export {
+  type ChosenStates,
+  type HiddenStates,
+  type Llama,
+  type LoadOptions,
+  loadLlama,
+  type StatesOptions,
+} from './llama/forward.ts'
+export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
+export { type Assembled, assemble } from './reward/assemble.ts'
+export { type CalibrateOptions, calibrate, readUncalibrated } from './reward/calibrate.ts'
 export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'
-export { conformalOffset } from './reward/conformal.ts'
-export { debias } from './reward/debias.ts'
+export {
+  CALIBRATION_FILE,
+  type CalibratedAttribute,
+  type Calibration,
+  conformalOffset,
+  encodeCalibration,
+} from './reward/conformal.ts'
+export { type Debiased, type DebiasedHeads, type DebiasOptions, debias, debiasHeads } from './reward/debias.ts'
 export {
   cdf,
   density,
@@ -35,15 +80,20 @@ export {
   variance,
 } from './reward/distribution.ts'
 export { encodeCheckpoint } from './reward/encode.ts'
-export { type Features, loadFeatureModel } from './reward/features.ts'
+export { type FeatureFileOptions, type MadeFeatures, makeFeatures } from './reward/feature_files/make.ts'
+export { type FeatureManifest, manifestName } from './reward/feature_files/manifest.ts'
+export { type FeatureRows, type RowChoice, readFeatureRows } from './reward/feature_files/rows.ts'
+export { type Shard, shardName, shardOf } from './reward/feature_files/shards.ts'
+export { type FeatureModel, type Features, loadFeatureModel } from './reward/features.ts'
 export { type HeadOptions, type HeadScore, type Heads, loadHeads } from './reward/heads.ts'
-export { type HeadsFile, readHeadsFile } from './reward/heads_file.ts'
+export { encodeHeads, type HeadsFile, type HeadsToWrite, readHeadsFile } from './reward/heads_file.ts'
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
 export { openPairs, type PairFile } from './reward/pair_file.ts'
 export { openRatings, type RatingFile } from './reward/rating_file.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'
 export { parseScoreKind, pointScore, type ScoreKind } from './reward/scoring.ts'
+export { stateRows } from './reward/state_rows.ts'
 export { type AlphaOptions, type AlphaProgress, type AlphaStep, type ChosenAlpha, chooseAlpha } from './solver/alpha.ts'
 export { type Certificate, type Claim, certify } from './solver/certificate.ts'
 export {
@@ -62,12 +112,24 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export { type FittedHeads, fitHeads, type HeadsOptions, type HeadsProgress } from './train/heads.ts'
+export type { AttributeFit } from './train/heads_keeper.ts'
 export {
   type AttributeRidge,
   fitRidge,
-  type Ratings,
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
-export type { PairSettings } from './train/pair_training.ts'
-export { type Trained, type TrainHooks, trainBradleyTerry, trainGate } from './train/recipes.ts'
+export type { EpochResult, PairEntry } from './train/pair_log.ts'
+export type { PairSettings } from './train/pair_task.ts'
+export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
+export {
+  type GateOptions,
+  type Trained,
+  type TrainingResult,
+  type TrainOptions,
+  type TrainProgress,
+  trainBradleyTerry,
+  trainGate,
+} from './train/recipes.ts'
+export type { SaveEvery } from './train/training_folder.ts'

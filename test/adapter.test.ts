@@ -218,7 +218,8 @@ test('auto takes a GPU that computes right, and else the CPU, and says why', asy
     assert.is(name, 'wasm')
     assert.match(choice, reason)
   }
-  await falls(async () => 'there is no GPU; use wasm', /^wasm: there is no GPU; use wasm$/)
+  await falls(async () => 'there is no GPU; use wasm', /^wasm: there is no GPU$/)
+  await falls(async () => 'no loader; install it, or use wasm', /^wasm: no loader; install it$/)
   await falls(() => Promise.reject(new Error('no driver')), /^wasm: WebGPU failed \(no driver\)$/)
   const refused = async () => {
     const found = await hardware()

@@ -2,6 +2,7 @@
 import type { Dimension } from '../src/device/kernel.ts'
 import type { DType, TensorData } from '../src/device/tensor.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
+import { attention, EXP_SLACK } from './attention_case.ts'
 import { gradCases } from './grad_cases.ts'
 import { loraCases } from './lora_cases.ts'
 import { memoryCases } from './memory_cases.ts'
@@ -30,15 +31,11 @@ export interface KernelCase {
   readonly extremes?: Readonly<Record<string, readonly number[]>>
   /** Factor of the tolerance where 8 is not enough, with the reason beside it. */
   readonly slack?: number
-  /** Sizes to time, by what they are. */
+  /** Sizes to time, by what they are; attention's are one sequence, of which its flops are. */
   readonly benchmarks: Readonly<Record<string, Sizes>>
+  /** Sizes to time instead on a hardware GPU, where the others would end too soon or stay in a cache. */
+  readonly hardware?: Readonly<Record<string, Sizes>>
 }
-
-/**
- * WGSL promises exp to 3 + 2 |x| units in the last place only, and SwiftShader is off by 16 of them; see also the
- * relative error of an exponential, which is the absolute error of its argument.
- */
-const EXP_SLACK = 4
 
 /** Widths of Llama models: hidden, key and value heads together, feed-forward. */
 const LINEAR_BENCHMARKS = {
@@ -122,6 +119,7 @@ const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 }
 const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   ...gradCases,
   ...loraCases,
+  attention,
   ...memoryCases,
   add: {
     reference: ops.add,
@@ -129,36 +127,6 @@ const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
     longestSum: () => 2,
     extremes: { x: [1.6e38, -1.6e38, 1e30], y: [1.6e38, -1.6e38, -1e30] },
     benchmarks: RESIDUAL,
-  },
-  attention: {
-    reference: ops.attention,
-    // 16 queries x 64 keys x 32 channels in WGSL, where 64, 128 and 256 channels each mean another division of labour;
-    // up to 64 queries x 64 keys in WASM.
-    sizes: [
-      { Q: 1, N: 1, H: 1, C: 1, G: 1, B: 1 },
-      { Q: 37, N: 51, H: 4, C: 19, G: 2, B: 5 },
-      { Q: 15, N: 15, H: 2, C: 31, G: 1, B: 1 },
-      { Q: 16, N: 17, H: 3, C: 32, G: 3, B: 2 },
-      { Q: 33, N: 65, H: 2, C: 65, G: 2, B: 8 },
-      { Q: 63, N: 9, H: 1, C: 64, G: 1, B: 63 },
-      { Q: 65, N: 127, H: 2, C: 127, G: 1, B: 4 },
-      { Q: 150, N: 150, H: 1, C: 100, G: 1, B: 3 },
-      { Q: 129, N: 200, H: 1, C: 8, G: 1, B: 3 },
-      { Q: 64, N: 150, H: 1, C: 129, G: 1, B: 1 },
-      { Q: 20, N: 20, H: 1, C: 256, G: 1, B: 1 },
-      { Q: 144, N: 200, H: 9, C: 64, G: 3, B: 9 },
-    ],
-    longestSum: ({ N, C }) => 2 * N + C,
-    // A power of two, so that the extremes below have exact scores, ties included.
-    scalars: { scale: 0.125 },
-    integers: (sizes, generator) => ({ plan: attentionBlocks(sizes, generator) }),
-    extremes: { q: [30, -30], k: [30, -30] },
-    slack: EXP_SLACK,
-    benchmarks: {
-      'SmolLM2-135M, 512 tokens': { Q: 512, N: 512, H: 9, C: 64, G: 3, B: 8 },
-      'Llama-3.2-1B, 512 tokens': { Q: 512, N: 512, H: 32, C: 64, G: 8, B: 8 },
-      'Llama-3-8B, 256 tokens': { Q: 256, N: 256, H: 32, C: 128, G: 8, B: 4 },
-    },
   },
   batch_norm: {
     reference: ops.batch_norm,
@@ -177,19 +145,26 @@ const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   },
   copy: {
     reference: ops.copy,
-    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 100003].map((N) => ({ N })),
+    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 2, 3, 4, 5, 1025, 100003].map((N) => ({ N })),
     longestSum: () => 0,
     extremes: { x: [3.4028234e38, -3.4028234e38, 1.2e-38] },
     benchmarks: { '64 MiB': { N: 2 ** 24 } },
+    hardware: { '256 MiB': { N: 2 ** 26 } },
   },
   embedding: lookup,
   fma: {
     reference: ops.fma,
-    sizes: [1, 1023, 511, 512, 513, 47, 48, 49, 4096].map((N) => ({ N })),
+    sizes: [
+      ...[1, 1023, 1024, 1025, 47, 48, 49, 4096].map((N) => ({ N })),
+      ...[1, 9, 31, 32, 33].map((rounds) => ({ N: 1025, rounds })),
+    ],
     // The error halves in every round.
     longestSum: () => 2,
-    scalars: { rounds: 9 },
+    scalars: { rounds: 70 },
+    // Large enough to show after 70 halvings.
+    extremes: { x: [3e38, -3e38, 1e35] },
     benchmarks: { '2048 rounds': { N: 2 ** 20, rounds: 2048 } },
+    hardware: { '32768 rounds': { N: 2 ** 22, rounds: 32768 } },
   },
   gather_rows: {
     reference: ops.gather_rows,
@@ -286,29 +261,6 @@ export function allowed(name: KernelName, sizes: Sizes): Sizes {
   for (const { shape } of kernels[name].tensors)
     for (const d of shape) if (typeof d === 'object') rounded[d.letter] = Math.ceil(sizes[d.letter]! / d.by) * d.by
   return rounded
-}
-
-/**
- * Blocks of at most 64 queries in their order. With as many queries as keys and no more blocks than they need, all is one sequence; else
- * each block has its own number of queries, prefix and keys, anywhere among the keys.
- */
-function attentionBlocks({ Q, N, B }: Sizes, { next }: Random): Uint32Array<ArrayBuffer> {
-  const most = 64
-  const whole = Q === N && B === Math.ceil(Q / most)
-  const blocks: number[] = []
-  const below = (limit: number) => Math.floor(next() * limit)
-  for (let b = 0, first = 0; b < B; b++) {
-    const [rest, left] = [Q - first, B - b - 1]
-    const least = Math.max(1, rest - left * most)
-    const highest = Math.min(most, rest - left)
-    const count = whole ? Math.min(most, rest) : least + below(highest - least + 1)
-    const position = whole ? first : below(N - count + 1)
-    const own = whole ? 0 : below(N - count - position + 1)
-    const shared = whole ? 0 : below(N + 1)
-    blocks.push(first, count, below(N - shared + 1), shared, own, position)
-    first += count
-  }
-  return Uint32Array.from(blocks)
 }
 
 /** What the inputs of a call hold that are not u32. */

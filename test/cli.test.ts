@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { table } from '../src/cli/draw.ts'
-import { EXAMPLES } from '../src/cli/prompts.ts'
+import { EXAMPLES } from '../src/cli/score/prompts.ts'
 import { openFile } from '../src/files/disk.ts'
 import { openSafetensors, readTensor, readTensorF32 } from '../src/files/safetensors.ts'
 import { close, tolerance } from './assert.ts'
@@ -285,7 +285,7 @@ test('--debug adds the stack', async () => {
 test('devices: wasm is always there, the others say why not', async () => {
   const { code, out, err } = await place.pinball(['devices', '--json'])
   assert.equal([code, err], [0, ''])
-  const { auto, devices } = JSON.parse(out)
+  const { auto, choice, devices } = JSON.parse(out)
   assert.equal(
     devices.map(({ device }: { device: string }) => device),
     ['webgpu', 'webgpu:software', 'wasm'],
@@ -296,7 +296,10 @@ test('devices: wasm is always there, the others say why not', async () => {
   }
   assert.ok(devices[2].available)
   assert.is(auto, devices[0].available ? 'webgpu' : 'wasm')
-  assert.match((await place.pinball(['devices'])).out, /\nwasm( \(auto\))?: WebAssembly SIMD/)
+  assert.ok(choice.startsWith(`${auto}: `) && choice.length > auto.length + 2, choice)
+  const listed = (await place.pinball(['devices'])).out
+  assert.match(listed, /\nwasm( \(auto\))?: WebAssembly SIMD/)
+  assert.ok(listed.endsWith(`\nauto takes ${choice}\n`), listed)
 })
 
 test('start: built-in prompts, and what risk aversion changes', async () => {

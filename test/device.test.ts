@@ -2,7 +2,9 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
+import { Signature } from '../src/device/kernel.ts'
 import { type DeviceKind, openDevice } from '../src/device/open.ts'
+import { kernels } from '../src/generated/kernels.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
 import { random } from './random.ts'
@@ -40,6 +42,24 @@ test('a call is checked by name, type and shape, and the message says what was f
     await fails(() => device.supports('nope' as 'add'), /^device: there is no kernel "nope"/)
     assert.ok(device.supports('add'))
     for (const tensor of [x, weight, rstd, y, half]) tensor.destroy()
+  })
+  // A kernel with a scale for every 32 columns; no other kernel has to have one.
+  const tensors = [
+    { name: 'values', shape: ['O', 'D'], dtype: 'i8', role: 'input' },
+    { name: 'scales', shape: ['O', { letter: 'D', by: 32 }], dtype: 'f16', role: 'input' },
+  ] as const
+  const blocks = new Signature({ ...kernels.copy, name: 'blocks', tensors, letters: ['O', 'D'] })
+  await every(async (device) => {
+    const make = (columns: number) => device.tensor([3, columns], { dtype: 'i8' })
+    const [values, odd, scales] = [make(64), make(33), device.tensor([3, 2], { dtype: 'f16' })]
+    blocks.check(device, { values, scales }, {})
+    assert.equal([blocks.sizes.O, blocks.sizes.D, ...blocks.words], [3, 64, 3, 64])
+    const other = device.tensor([3, 1], { dtype: 'f16' })
+    const message = 'blocks: scales must be [O = 3, D = 64 / 32], got [3, 1]'
+    await fails(() => blocks.check(device, { values, scales: other }, {}), message)
+    const multiple = 'blocks: D must be a multiple of 32 (scales is [O, D / 32]), got 33'
+    await fails(() => blocks.check(device, { values: odd, scales: other }, {}), multiple)
+    for (const tensor of [values, odd, scales, other]) tensor.destroy()
   })
   const [one, other] = await testDevices()
   const [x, y] = [one!.tensor([1, 1]), other!.tensor([1, 1])]
@@ -280,61 +300,6 @@ test('a kernel that traps on a CPU thread is an error of the next wait, and of e
     await fails(call, /^wasm: attention: unreachable$/)
     await fails(() => device.done(), /^wasm: attention/)
     await fails(() => y!.read(), /^wasm: attention/)
-    await device.destroy()
-  }
-})
-
-/** Ends a thread of a device that `open` makes, as a system without memory does. */
-async function openWithout(open: () => Promise<Device>): Promise<{ device: Device; kill: () => void }> {
-  const started: { terminate(): unknown }[] = []
-  const page = globalThis as unknown as { Worker: new (url: string) => { terminate(): unknown } }
-  if ('document' in globalThis) {
-    const Original = page.Worker
-    page.Worker = class extends Original {
-      constructor(url: string) {
-        super(url)
-        started.push(this)
-      }
-    }
-    const device = await open()
-    page.Worker = Original
-    return { device, kill: () => started.at(-1)!.terminate() }
-  }
-  // Named by a variable, for the bundle of the page does not have it.
-  const threads = 'node:worker_threads'
-  const { Worker } = (await import(threads)) as { Worker: { prototype: { postMessage(message: unknown): void } } }
-  const { postMessage } = Worker.prototype
-  Worker.prototype.postMessage = function (message) {
-    started.push(this as unknown as { terminate(): unknown })
-    postMessage.call(this, message)
-  }
-  const device = await open()
-  Worker.prototype.postMessage = postMessage
-  return { device, kill: () => started.at(-1)!.terminate() }
-}
-
-test('a thread that ends before its time is an error of every wait, with its number', async () => {
-  for (const waiting of [true, false]) {
-    const { device, kill } = await openWithout(() => openDevice('wasm', { threads: 3 }))
-    // A page without shared memory has no threads.
-    if (!device.description.endsWith('3 threads')) {
-      assert.is((globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated, false)
-      continue
-    }
-    const x = device.tensor([1, 4], { data: Float32Array.of(-1, 2, -3, 4) })
-    device.run('relu', { x })
-    assert.equal([...(await x.read())], [0, 2, 0, 4])
-    const message =
-      /^wasm: thread 3 of 3: (ended before its time \(exit code 1\)|was ended by the browser); open the device again/
-    // Long enough that the thread ends while it computes.
-    const busy = device.tensor([2 ** 22], { data: new Float32Array(2 ** 22) })
-    device.run('fma', { x: busy }, { rounds: 500 })
-    if (waiting) setTimeout(kill, 10)
-    else kill()
-    await fails(() => device.done(), message)
-    await fails(() => device.done(), message)
-    await fails(() => busy.read(), message)
-    await fails(() => device.run('relu', { x }), message)
     await device.destroy()
   }
 })

@@ -1,11 +1,12 @@
 // pinball eval on rows: what it reports beside the accuracies, which fields it reads, and which options go together.
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, link, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { wilson } from '../src/evaluate/intervals.ts'
 import { close } from './assert.ts'
 import { lines, openWorkplace, qrm, root, tensor, WASM, type Workplace } from './command.ts'
+import { random } from './random.ts'
 
 let place: Workplace
 test.before(async () => {
@@ -57,6 +58,21 @@ test('the same evaluation writes the same bytes', async () => {
   }
   assert.is(written[0], written[1])
   assert.is(JSON.parse(written[0]).rows, 2)
+})
+
+test('equal texts tie, whatever rows they are computed with', async () => {
+  const numbers = random(1)
+  const words = ['film', 'dull', 'green', 'and', 'was', 'not', 'a', 'seven', 'maybe', 'delight']
+  const pairs = Array.from({ length: 300 }, (_, i) => {
+    const length = 1 + numbers.integers(1, 0, 40)[0]
+    const text = Array.from(numbers.integers(length, 0, words.length), (word) => words[word]).join(' ')
+    return { prompt: `Q${i}?`, chosen: text, rejected: text }
+  })
+  const data = await place.file('ties.jsonl', lines(...pairs))
+  for (const options of [[], ['--no-share']]) {
+    const { found } = await evaluate('pairs', '--data', data, ...options)
+    assert.equal([found.rows, found.ties, found.accuracy], [300, 300, 0], options.join())
+  }
 })
 
 test('a BOS too many is a BOS, whatever the row begins with', async () => {
@@ -152,6 +168,48 @@ test('rows that no benchmark has are refused before they are scored', async () =
     /pairs.safetensors: pair 1: has no "subset", which RewardBench needs/,
   )
   await place.refused(['eval', '--suite', 'rewardbench', '--from-results', '.'], '.: is a directory, a file is needed')
+})
+
+test('results never overwrite what is read, or each other', async () => {
+  const text = lines(...[1, 2, 3].map((i) => ({ prompt: `a${i}`, chosen: 'good', rejected: 'bad' })))
+  const results = JSON.stringify({ donotanswer: 0.5 })
+  const model = join(place.folder, 'own')
+  await mkdir(model)
+  for (const file of await readdir(qrm)) await copyFile(join(qrm, file), join(model, file))
+  await mkdir(at('shards'))
+  for (const name of ['d.jsonl', 'shards/f.safetensors', 'ref.safetensors']) await writeFile(at(name), text)
+  await writeFile(at('r.json'), results)
+  await symlink(at('d.jsonl'), at('soft'))
+  await link(at('d.jsonl'), at('hard'))
+  const pairs = ['--suite', 'pairs', '--data', 'd.jsonl']
+  const features = ['--suite', 'pairs', '--features', 'shards']
+  const calibration = ['--suite', 'calibration', '--features', 'shards', '--reference', 'ref.safetensors']
+  const cases: [string[], string][] = [
+    [[...pairs, '--out', 'd.jsonl'], '--data'],
+    [[...pairs, '--out', 'soft'], '--data'],
+    [[...pairs, '--outputs', './hard'], '--data'],
+    [[...features, '--outputs', 'shards/f.safetensors'], '--features'],
+    [[...calibration, '--out', 'ref.safetensors'], '--reference'],
+    [['--suite', 'rewardbench', '--from-results', 'r.json', '--out', 'r.json'], '--from-results'],
+    [[...pairs, '--model', 'own', '--out', 'own/config.json'], '--model'],
+    [[...pairs, '--compare', 'own', '--outputs', 'own/model.safetensors'], '--compare'],
+  ]
+  for (const [args, option] of cases)
+    await place.refused(
+      ['eval', ...args],
+      new RegExp(`^pinball: --out(puts)?: must not be what ${option} reads, got `),
+      2,
+    )
+  await place.refused(
+    ['eval', ...pairs, '--out', 'y.json', '--outputs', './y.json'],
+    '--outputs: must not be what --out writes, got ./y.json (--out has y.json); choose another name',
+    2,
+  )
+  for (const name of ['d.jsonl', 'soft', 'hard', 'shards/f.safetensors', 'ref.safetensors'])
+    assert.is(await readFile(at(name), 'utf8'), text, name)
+  assert.is(await readFile(at('r.json'), 'utf8'), results)
+  for (const file of await readdir(qrm))
+    assert.equal(await readFile(join(model, file)), await readFile(join(qrm, file)))
 })
 
 test('options that would do nothing are refused', async () => {

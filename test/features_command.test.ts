@@ -98,9 +98,10 @@ test('pairs: both responses, the state of the prompt once, ids of prompts and su
   const prompts = single.floats.prompt_embeddings
   const chosen = [0, 2, 4].flatMap((row) => [...prompts.subarray(row * Number(width), (row + 1) * Number(width))])
   close(file.floats.prompt_embeddings, chosen, limit, 'prompts')
-  const opened = await openPairs([await openFile(at('pairs.safetensors'))])
+  const source = await openFile(at('pairs.safetensors'))
+  const opened = await openPairs([source])
   assert.equal([[...opened.groups], opened.subsets, opened.sidesDiffer], [[0, 1, 0], ['kind', 'facts', 'kind'], false])
-  await opened.close()
+  await source.close()
   const user = (content: string) => ({ role: 'user', content })
   const answer = (content: string) => ({ role: 'assistant', content })
   const said = texts.map(([prompt, good, bad, subset], i) => ({
@@ -236,12 +237,8 @@ test('neither the input nor a file of somebody else is written over', async () =
     args('own.jsonl', 'mine.safetensors'),
     /^pinball: mine.json: is where the manifest goes, and is something/,
   )
-  await place.refused(args('own.jsonl', 'own.jsonl'), /--out: must not write over what is read, got own.jsonl/, 2)
-  await place.refused(
-    args('mine.json', 'mine.safetensors'),
-    /--out: must not write over what is read, got mine.json/,
-    2,
-  )
+  await place.refused(args('own.jsonl', 'own.jsonl'), /--out: must not be what --input reads, got own.jsonl/, 2)
+  await place.refused(args('mine.json', 'mine.safetensors'), /--out: must not be what --input reads, got mine.json/, 2)
   assert.equal(
     [await readFile(at('mine.json'), 'utf8'), await readFile(at('own.jsonl'), 'utf8')],
     ['{"a": 1}\n', lines(ROW)],

@@ -1,28 +1,18 @@
 // The parts of pinball features that need no model: shards, chunks, rounding, and the files that are written and read.
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { readManifest } from '../src/cli/feature_manifest.ts'
-import { type ChunkTensor, openPartial, planChunks, removePartial } from '../src/cli/feature_partial.ts'
-import { parseShard, shardName, shardOf } from '../src/cli/shards.ts'
+import { parseShard } from '../src/cli/features/shard_option.ts'
 import { openFile } from '../src/files/disk.ts'
 import { encodeSafetensors, narrowBF16, widenBF16 } from '../src/files/safetensors.ts'
+import { planChunks } from '../src/reward/feature_files/chunks.ts'
+import { shardName, shardOf } from '../src/reward/feature_files/shards.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { openRatings } from '../src/reward/rating_file.ts'
 import { fails } from './assert.ts'
 import { tensor } from './command.ts'
 import { random } from './random.ts'
-
-let folder: string
-
-test.before(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'pinball-features-'))
-})
-
-test.after(() => rm(folder, { recursive: true }))
 
 // Shards
 
@@ -91,75 +81,6 @@ test('chunks hold every row once, within the limits, and depend on nothing else'
   )
 })
 
-const TENSORS: ChunkTensor[] = [{ name: 'embeddings', dtype: 'F32', shape: [2] }]
-const CHUNKS = planChunks([30_000, 30_000, 30_000])
-
-test('a folder of chunks goes on with what is whole, and says what differs', async () => {
-  const path = join(folder, 'f.partial')
-  const open = (settings: Record<string, unknown>, restart = false) =>
-    openPartial(path, settings, { chunks: CHUNKS, tensors: TENSORS, restart })
-  const first = await open({ '--dtype': 'f32' })
-  for (const chunk of [0, 2]) await first.write(chunk, [Float32Array.of(chunk, 7)])
-  const again = await open({ '--dtype': 'f32' })
-  assert.equal([0, 1, 2].map(again.has), [true, false, true])
-  await again.write(1, [Float32Array.of(1, 7)])
-  const bytes: number[] = []
-  for await (const part of again.read('embeddings')) bytes.push(...new Float32Array(part.buffer))
-  assert.equal(bytes, [0, 7, 1, 7, 2, 7])
-  // Cut off, of another shape, and what a write that was killed leaves.
-  const name = (chunk: number) => join(path, `chunk-00000${chunk}.safetensors`)
-  await writeFile(name(0), (await readFile(name(0))).subarray(0, -1))
-  await writeFile(name(2), Buffer.concat(encodeSafetensors([tensor('embeddings', [1, 3], new Float32Array(3))])))
-  await writeFile(join(path, '.chunk-000001.safetensors.0123456789ab.tmp'), '')
-  const damaged = await open({ '--dtype': 'f32' })
-  assert.equal([0, 1, 2].map(damaged.has), [false, true, false])
-  assert.equal(
-    (await readdir(path)).filter((file) => file.endsWith('.tmp')),
-    [],
-  )
-  await fails(
-    () => open({ '--dtype': 'bf16' }),
-    `${join(path, 'settings.json')}: was begun with --dtype "f32", now it is "bf16"; go on as it was begun, or give --restart`,
-  )
-  assert.equal([0, 1, 2].map((await open({ '--dtype': 'bf16' }, true)).has), [false, false, false])
-  assert.equal(await readdir(path), ['settings.json'])
-  // Without settings chunks belong to nothing.
-  await (await open({ '--dtype': 'bf16' })).write(0, [Float32Array.of(1, 1)])
-  await rm(join(path, 'settings.json'))
-  assert.equal([0, 1, 2].map((await open({ '--dtype': 'bf16' })).has), [false, false, false])
-  await removePartial(path)
-  await removePartial(path)
-  assert.is((await readdir(folder)).includes('f.partial'), false)
-})
-
-test('what is not ours is left alone', async () => {
-  const path = join(folder, 'mine.partial')
-  await mkdir(path)
-  await writeFile(join(path, 'thesis.txt'), 'a')
-  const open = (at: string) => openPartial(at, {}, { chunks: CHUNKS, tensors: TENSORS, restart: true })
-  await fails(() => open(path), `${path}: must hold chunks of features only, it has "thesis.txt"; move it away`)
-  await removePartial(path)
-  assert.equal(await readdir(path), ['thesis.txt'])
-  const file = join(folder, 'file.partial')
-  await writeFile(file, '')
-  await fails(() => open(file), `${file}: must be a directory for finished features, it is a file; remove it`)
-  const other = join(folder, 'other.json')
-  for (const text of ['{"prompt":"a"}', '[1]', '{}', 'x']) {
-    await writeFile(other, text)
-    const message = `${other}: is where the manifest goes, and is something else; move it or choose another --out`
-    await fails(() => readManifest(other), message)
-  }
-  for (const text of [
-    '',
-    '{"manifest":"pin',
-    '{"manifest":"pinball features","version":1,"by',
-    '{"manifest":"pinball features"}',
-  ]) {
-    await writeFile(other, text)
-    assert.is(await readManifest(other), null, text)
-  }
-})
-
 // Files
 
 test('float32 is rounded to the nearest bfloat16, ties to even', () => {
@@ -195,21 +116,23 @@ test('float32 is rounded to the nearest bfloat16, ties to even', () => {
 test('files of the ArmoRM scripts are read, and ours have the same bytes', async () => {
   const fixture = (name: string) => fileURLToPath(new URL(`fixtures/armorm/${name}.safetensors`, import.meta.url))
   const state = (i: number) => [0, 1, 2, 3].map((at) => (at + 10 * i) / 8)
-  const ratings = await openRatings([await openFile(fixture('ratings'))])
+  const rated = await openFile(fixture('ratings'))
+  const ratings = await openRatings([rated])
   assert.equal([ratings.features.dtype, ratings.attributes], ['bf16', ['objective_0', 'objective_1']])
   assert.equal([...ratings.labels], [0.25, Number.NaN, 0.5, 0.75, Number.NaN, 1])
   const wide = new Float32Array(12)
   widenBF16((await ratings.features.read(0, 3)) as Uint16Array, wide)
   assert.equal([...wide], [0, 1, 2].flatMap(state))
-  await ratings.close()
-  const pairs = await openPairs([await openFile(fixture('pairs'))])
+  await rated.close()
+  const paired = await openFile(fixture('pairs'))
+  const pairs = await openPairs([paired])
   assert.equal([...(await pairs.readSides([1, 0]))], [2, 3, 0, 1].flatMap(state))
   assert.equal(
     [...(await pairs.readPrompts([1]))],
     state(1).map((value) => -value),
   )
   assert.equal([pairs.sidesDiffer, ...pairs.groups], [false, 0, 1])
-  await pairs.close()
+  await paired.close()
   const bits = (values: number[]) => narrowBF16(Float32Array.from(values))
   const prompts = [0, 0, 1, 1].flatMap(state).map((value) => -value)
   const written = encodeSafetensors([

@@ -3,8 +3,7 @@ import { readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { choosing, finishLevels } from '../src/cli/fit_levels.ts'
-import { type Finished, keepFinished, nothingFinished, readFinished, type Settings } from '../src/cli/fit_partial.ts'
+import { choosing } from '../src/cli/fit/progress.ts'
 import { openSafetensors, readTensorF32, widenBF16 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import { chooseAlpha } from '../src/solver/alpha.ts'
@@ -215,58 +214,6 @@ test('--alpha auto chooses a penalty for each attribute, writes it and shows wha
   )
 })
 
-/** Fits both attributes in this process, until `stop`; gives what is finished, which is also kept in the file at `path`. */
-function startRun(change: Partial<Settings>, path: string) {
-  const features = {
-    name: 'x',
-    rows: ROWS,
-    columns: COLUMNS,
-    dtype: 'f32' as const,
-    read: async (first: number, count: number) => X.subarray(first * COLUMNS, (first + count) * COLUMNS),
-  }
-  const fingerprint = { bytes: 0, features: '', labels: '' }
-  const parts = { features, columns: null, attributes: NAMES, labels: Y, metadata: {}, fingerprint }
-  const problem = { ...parts, close: async () => {} }
-  const options = { levels: [0.2, 0.5, 0.7], alpha: 0.003, intercept: false, tolerance: 1e-4, nonCrossing: false }
-  const shape = { attributes: NAMES, rows: ROWS, columns: COLUMNS, names: null, ...fingerprint }
-  const settings: Settings = { ...options, ...shape, ...change }
-  const run = async (finished: Finished, stop: (now: Finished) => boolean = () => false) => {
-    const controller = new AbortController()
-    const keeper = keepFinished(path, settings, finished)
-    const touch = () => stop(finished) && controller.abort(new Error('cut'))
-    const work = { problem, settings, finished, device: 'wasm' as const, signal: controller.signal }
-    await finishLevels({ ...work, keeper: { ...keeper, touch } }).catch((error: Error) =>
-      assert.is(error.message, 'cut'),
-    )
-    await keeper.save()
-    return finished
-  }
-  return { settings, run }
-}
-
-const withoutTimes = ({ fits, ...rest }: Finished) => ({ ...rest, fits: fits.map(({ ms, ...fit }) => fit) })
-
-test('a penalty that was chosen is kept with the levels, and not chosen again', async () => {
-  const path = at('auto.partial')
-  const { settings, run } = startRun({ alpha: 'auto' }, path)
-  const whole = await run(nothingFinished(settings))
-  assert.equal([whole.fits.length, whole.alphas.length], [6, 2])
-  for (const [alphas, fits] of [
-    [1, 0],
-    [1, 1],
-    [2, 3],
-    [2, 5],
-  ]) {
-    const cut = await run(nothingFinished(settings), (now) => now.alphas.length === alphas && now.fits.length === fits)
-    assert.equal([cut.alphas.length, cut.fits.length], [alphas, fits])
-    const kept = await readFinished(path, settings)
-    assert.equal(kept, cut)
-    const chosen = [...kept.alphas]
-    assert.equal(withoutTimes(await run(kept)), withoutTimes(whole))
-    for (const [m, alpha] of chosen.entries()) assert.ok(kept.alphas[m] === alpha, `${NAMES[m]} was chosen again`)
-  }
-})
-
 test('the choice of a penalty says how far it is', async () => {
   const state = { index: 2, alphas: 12, alpha: 0.0123, fold: 1, folds: 5, level: 0.5 }
   assert.is(choosing(state), 'choosing alpha, 3 of 12 (0.0123), fold 2 of 5')
@@ -291,16 +238,6 @@ test('--non-crossing keeps the levels in order, and those of an attribute togeth
   assert.ok(crossings(free) > 0, 'nothing crosses, so nothing was tested')
   assert.is(crossings(ordered), 0)
   assert.equal([free.metadata.non_crossing, ordered.metadata.non_crossing], [undefined, 'true'])
-  const path = at('ordered.partial')
-  const { settings, run } = startRun({ nonCrossing: true }, path)
-  const whole = await run(nothingFinished(settings))
-  assert.equal(
-    whole.fits.map(({ attribute, level }) => `${attribute} ${level}`),
-    NAMES.flatMap((name) => settings.levels.map((level) => `${name} ${level}`)),
-  )
-  const cut = await run(nothingFinished(settings), ({ fits }) => fits.length > 0)
-  assert.is(cut.fits.length, 3)
-  assert.equal(withoutTimes(await run(await readFinished(path, settings))), withoutTimes(whole))
 })
 
 const usage: [string, string[], RegExp][] = [

@@ -1,5 +1,5 @@
 // pinball gate and bradley-terry: what they write, that an interrupt or a kill changes no bit of it, and what they refuse.
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -32,6 +32,14 @@ test.before(async () => {
     point: 'true',
     fingerprint: MODEL,
   })
+})
+
+/** Folders that must be refused. */
+test.before(async () => {
+  for (const name of ['empty', 'full', 'mine']) await mkdir(at(name))
+  await writeFile(at('full', 'notes.txt'), 'mine')
+  for (const name of ['pairs.safetensors', 'heads.safetensors']) await copyFile(at(name), at('mine', name))
+  await place.save('other.safetensors', pairTensors(10, 2))
 })
 
 test.after(() => place.remove())
@@ -101,6 +109,7 @@ async function accuracyOf(folder: string, device: Device, pairs: PairFile, rows:
   }
 }
 
+const STATE = /^state-\d{6}\.part$/
 const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
 
 let whole: Record<string, string>
@@ -140,7 +149,8 @@ test('gate writes a directory of heads, a log, and says how well it does', async
 test('the library gives the same files as the command', async () => {
   const open = (name: string) => openFile(at(name))
   const source = await open('heads.safetensors')
-  const pairs = await openPairs([await open('pairs.safetensors')])
+  const file = await open('pairs.safetensors')
+  const pairs = await openPairs([file])
   const device = await openDevice('wasm', { threads: 1 })
   try {
     const options = { hidden: 32, batch: 64, temperature: 1, lr: 0.003 }
@@ -155,7 +165,7 @@ test('the library gives the same files as the command', async () => {
     await fails(() => trainBradleyTerry(device, pairs, { signal: stop }), 'enough')
   } finally {
     await device.destroy()
-    await pairs.close()
+    await file.close()
     await source.close()
   }
 })
@@ -203,7 +213,8 @@ test('a training that is killed at any moment goes on, and ends with the same fi
       await sleep(ms * (0.1 + 0.5 * draw.next()))
       child.kill('SIGKILL')
       await ended
-      if ((await readdir(at('killed')).catch(() => [] as string[])).includes('state.safetensors')) cuts++
+      const names = await readdir(at('killed')).catch(() => [] as string[])
+      if (names.some((name) => STATE.test(name))) cuts++
     }
     const last = await place.pinball(gate('killed', ...LONG))
     assert.is(last.code, 0, last.err)
@@ -213,33 +224,54 @@ test('a training that is killed at any moment goes on, and ends with the same fi
   assert.ok(cuts > 0, 'no kill left a state')
 })
 
-test('an interrupt saves the step it is at, exits with 130, and the same command goes on', async () => {
+/** Waits until a training has begun: its first state is there. */
+async function begun(folder: string): Promise<void> {
+  const states = async () => (await readdir(at(folder)).catch(() => [] as string[])).filter((name) => STATE.test(name))
+  while ((await states()).length === 0) await sleep(5)
+}
+
+test('SIGINT and SIGTERM save the step it is at, exit with 130 and 143, and the same command goes on', async () => {
   const expected = await contents('long')
-  for (let delay = 600, tries = 0; ; delay *= 0.7, tries++) {
-    await rm(at('stopped'), { recursive: true, force: true })
-    const child = place.launch(gate('stopped', ...LONG))
-    const timer = setTimeout(() => child.kill('SIGINT'), delay)
-    const { code, err } = await finish(child)
-    clearTimeout(timer)
-    if (code === 0 && tries < 8) continue
-    assert.is(code, 130, err)
-    if (err.includes('no step was made') && tries < 8) {
-      delay *= 2
-      continue
-    }
-    assert.match(
-      err,
-      /^pinball: gate: interrupted; step \d+ is saved in stopped; the same command goes on from there\n$/,
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    const child = place.launch(gate(signal, ...LONG))
+    const ended = finish(child)
+    await begun(signal)
+    await sleep(30)
+    child.kill(signal)
+    const stopped = await ended
+    assert.is(stopped.code, code, stopped.err)
+    const told = `^pinball: gate: interrupted; step \\d+ is saved in ${signal}; the same command goes on from there\n$`
+    assert.match(stopped.err, new RegExp(told))
+    await place.refused(
+      gate(signal, ...LONG, '--seed', '9'),
+      /\/pinball-work\.json: was begun with --seed 0, now it is 9; /,
     )
-    break
+    const { code: done, err } = await place.pinball(gate(signal, ...LONG))
+    assert.equal([done, err], [0, ''])
+    assert.equal(await contents(signal), expected)
   }
-  await place.refused(
-    gate('stopped', ...LONG, '--seed', '9'),
-    /stopped\/state\.safetensors: was begun with --seed 0, now it is 9; /,
-  )
-  const { code, err } = await place.pinball(gate('stopped', ...LONG))
-  assert.equal([code, err], [0, ''])
-  assert.equal(await contents('stopped'), expected)
+})
+
+test('a damaged state is named, and the command goes on from the one before', async () => {
+  const child = place.launch(gate('damaged', ...LONG))
+  const ended = finish(child)
+  const states = async () =>
+    (await readdir(at('damaged')).catch(() => [] as string[])).filter((name) => STATE.test(name))
+  while ((await states()).length < 2) await sleep(5)
+  child.kill('SIGKILL')
+  await ended
+  const [before, last] = (await states()).slice(-2)
+  const bytes = await readFile(at('damaged', last))
+  bytes[bytes.length >> 1] ^= 1
+  await writeFile(at('damaged', last), bytes)
+  const { code, err } = await place.pinball(gate('damaged', ...LONG))
+  const step = Number(/\d+/.exec(before))
+  const named = `damaged/${last} is damaged; it is set aside as ${last}.damaged and made again`
+  assert.equal([code, err], [0, `pinball: ${named}\npinball: gate: goes on from step ${step}\n`])
+  assert.equal(await contents('damaged'), await contents('long'))
 })
 
 test('point heads get a gate of ArmoRM, several files and folders are read as one', async () => {
@@ -295,12 +327,13 @@ test('bradley-terry trains a linear head', async () => {
   const document = JSON.parse(out)
   assert.is(document.parameters, COLUMNS)
   assert.ok(document.accuracy > 0.7, `accuracy ${document.accuracy}`)
-  const pairs = await openPairs([await openFile(at('pairs.safetensors'))])
+  const file = await openFile(at('pairs.safetensors'))
+  const pairs = await openPairs([file])
   const device = await openDevice('wasm', { threads: 1 })
   const { validation } = splitPairs(pairs, 0.1, 0)
   assert.is(await accuracyOf('bt', device, pairs, validation), document.accuracy)
   await device.destroy()
-  await pairs.close()
+  await file.close()
   const text = await place.pinball([...args, '--restart'])
   assert.equal([text.code, text.err], [0, ''])
   assert.match(text.out, /^epoch +loss +accuracy +validation loss +validation accuracy\n {4}1 /)
@@ -315,25 +348,36 @@ each(
     [
       'an --out with other files',
       ['--out', 'full'],
-      /full: must be empty or hold a training, it has "notes\.txt"; choose another/,
+      /full: must be missing, empty or hold work of "gate", it has "notes\.txt"; move it away or choose another --out/,
     ],
     [
       'an --out that is a file',
-      ['--out', 'heads.safetensors'],
-      /heads\.safetensors: must be a directory for the model/,
+      ['--out', 'other.safetensors'],
+      /other\.safetensors: must be a directory, it is a file/,
     ],
-    ['an --out in no folder', ['--out', 'none/x'], /none\/x: cannot be made: its parent does not exist/],
+    [
+      'an --out that is the heads',
+      ['--out', 'heads.safetensors'],
+      /--out: must not be what --heads reads, got heads\.safetensors; choose another name/,
+    ],
+    [
+      'an --out that has the features',
+      ['--out', 'mine', '--features', 'mine'],
+      /--out: must not be what --features reads, got mine; choose another name/,
+    ],
+    [
+      'an --out that has the heads',
+      ['--out', 'mine', '--heads', 'mine/heads.safetensors'],
+      /--out: must not be what --heads reads, got mine \(--heads has mine\/heads\.safetensors\); choose another name/,
+    ],
+    ['an --out in no folder', ['--out', 'none/x'], /none\/x: cannot be made: no such directory: none/],
     ['ratings', ['--features', 'heads.safetensors'], /heads\.safetensors: has no tensor "embeddings"/],
     ['a batch of 1', ['--batch', '1'], /--batch.*Must be a whole number from 2/],
     ['all for validation', ['--validation', '1'], /--validation.*Must be a number from 0 to below 1/],
     ['no time to save', ['--save-every', '0s'], /--save-every.*Must be a number of steps, or of seconds as 60s/],
   ] as [string, string[], RegExp][],
-  async ([, more, message], index) => {
-    if (index < 3) {
-      await Promise.all(['empty', 'full'].map((name) => mkdir(at(name), { recursive: true })))
-      await writeFile(at('full', 'notes.txt'), 'mine')
-    }
-    const usage = /Must be/.test(message.source)
+  async ([, more, message]) => {
+    const usage = /Must be|must not be/.test(message.source)
     await place.refused(gate('refused', ...more), message, usage ? 2 : 1)
   },
 )

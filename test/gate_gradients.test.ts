@@ -17,7 +17,7 @@ const draw = random(41)
 const x = draw.normal(B * D)
 const rewards = draw.normal(B * M)
 
-/** The mean Bradley-Terry loss of the batch, by the formulas of gating.ts and pair_training.ts, in float64. */
+/** The mean Bradley-Terry loss of the batch, by the formulas of gating.ts and pair_task.ts, in float64. */
 function loss(parameters: Parameters, { layers, norm, temperature, logitScale }: GateSettings): number {
   const linear = (h: number[][], name: string) => {
     const weight = parameters.get(`${name}.weight`)!

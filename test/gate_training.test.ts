@@ -4,21 +4,18 @@ import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
+import { memoryStore } from '../src/files/store.ts'
 import type { HeadsFile } from '../src/reward/heads_file.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { ScoreModel } from '../src/train/bradley_terry.ts'
 import { GateModel, type GateSettings } from '../src/train/gating.ts'
-import { type LogEntry, logLine } from '../src/train/log.ts'
-import { listBatches, type Split } from '../src/train/pair_batches.ts'
+import { logLine } from '../src/train/log.ts'
+import { listBatches, planPairs, type Split } from '../src/train/pair_batches.ts'
+import type { PairEntry, PairTally } from '../src/train/pair_log.ts'
 import { gateStates, scoreStates } from '../src/train/pair_rewards.ts'
-import {
-  type PairModel,
-  type PairSettings,
-  type PairStates,
-  type Position,
-  trainPairs,
-} from '../src/train/pair_training.ts'
-import { planSteps } from '../src/train/schedule.ts'
+import { type PairModel, type PairSettings, type PairStates, trainPairs } from '../src/train/pair_task.ts'
+import { type TrainOptions, type TrainProgress, trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
+import type { Position } from '../src/train/trainer.ts'
 import { encodeState, openState } from '../src/train/training_state.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
@@ -79,7 +76,7 @@ test('ten steps from the same start are those of PyTorch', async () => {
     const [x, r] = [expected.get('x')!, expected.get('r')!]
     // Put where the first epoch's order looks for them, so that the steps take the fixture's batches.
     const split: Split = { training: Uint32Array.from({ length: rows }, (_, i) => i), validation: new Uint32Array(0) }
-    const plan = planSteps(rows, batch, 1)
+    const plan = planPairs(split, batch, 1)
     const order = [...listBatches(split, plan, 5, 0)].flatMap((each) => [...each.rows])
     assert.is(order.length, rows)
     const placed = (values: Float32Array) => {
@@ -97,8 +94,8 @@ test('ten steps from the same start are those of PyTorch', async () => {
       }
       const settings: PairSettings = { ...given, batch, epochs: 1, validation: 0, seed: 5 }
       const where = `${name} on ${device.description}`
-      const entries: LogEntry[] = []
-      const onEntry = (entry: LogEntry) => entries.push(entry)
+      const entries: PairEntry[] = []
+      const onEntry = (entry: PairEntry) => entries.push(entry)
       await trainPairs({ device, model, states, split, settings, logEvery: 1, onEntry })
       const steps = entries.filter((entry) => 'lr' in entry)
       const [losses, accuracies] = [expected.get('losses')!, expected.get('accuracies')!]
@@ -197,6 +194,7 @@ test('rewards are the debiased expectations of the heads, and sides with states 
   )
 })
 
+const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
 const GATE: GateSettings = { hidden: 12, layers: 2, temperature: 1, logitScale: 1, norm: 'batch', seed: 3 }
 const SETTINGS: PairSettings = {
   lr: 0.01,
@@ -218,16 +216,16 @@ async function trainCut(device: Device, makeModel: () => PairModel, states: Pair
   let log = ''
   for (const cut of [...cuts, Infinity]) {
     const model = makeModel()
-    const opened = state && (await openState(memorySource('state', state)))
+    const opened = state && (await openState<PairTally>(memorySource('state', state)))
     await opened?.load(model)
     const stop = new AbortController()
-    let at: Position | undefined = opened?.position
-    const onStep = (position: Position) => {
+    let at: Position<PairTally> | undefined = opened?.position
+    const onStep = (position: Position<PairTally>) => {
       at = position
       if (position.step === cut) stop.abort(new Error('cut'))
     }
     const task = { device, model, states, split: SPLIT, settings: SETTINGS, logEvery: 2, onStep, signal: stop.signal }
-    const onEntry = (entry: LogEntry) => {
+    const onEntry = (entry: PairEntry) => {
       log += logLine(entry)
     }
     await trainPairs({ ...task, start: at, onEntry }).catch((error: Error) => assert.is(error.message, 'cut'))
@@ -274,6 +272,66 @@ test('a Bradley-Terry head learns, and is cut and goes on as a gate is', async (
   }
 })
 
+test('in a store a training is interrupted, goes on, and ends with the same files as in one go', async () => {
+  const pairs = await somePairs(false).open()
+  const heads = someHeads()
+  const options = { ...SETTINGS, hidden: 12, layers: 2, temperature: 1, logEvery: 2 }
+  for (const device of await testDevices()) {
+    for (const [command, trainOne] of [
+      ['gate', (more: TrainOptions) => trainGate(device, pairs, heads, { ...options, ...more })],
+      [
+        'bradley-terry',
+        (more: TrainOptions) => trainBradleyTerry(device, pairs, { ...SETTINGS, ...more, logEvery: 2 }),
+      ],
+    ] as const) {
+      const where = `${command} on ${device.description}`
+      const alone = await trainOne({})
+      const expected = new Map<string, Uint8Array>()
+      const whole = await trainOne({ store: memoryStore('out', expected) })
+      assert.equal([...expected.keys()].sort(), FILES, where)
+      assert.equal(whole, alone, where)
+      const files = new Map<string, Uint8Array>()
+      const store = memoryStore('out', files)
+      for (const cut of [3, 5]) {
+        const stop = new AbortController()
+        const seen: number[] = []
+        const saved: number[] = []
+        const onProgress = ({ step }: TrainProgress) => {
+          seen.push(step)
+          if (step === cut) stop.abort(new Error('cut'))
+        }
+        await fails(
+          () => trainOne({ store, signal: stop.signal, onProgress, onSave: (step) => saved.push(step) }),
+          'cut',
+        )
+        assert.equal([seen, saved], [cut === 3 ? [0, 1, 2, 3] : [3, 4, 5], [cut]], where)
+        assert.ok(files.has(`state-00000${cut}.part`), where)
+      }
+      const { finished, ...rest } = await trainOne({ store })
+      assert.is(finished, false, where)
+      assert.equal(files, expected, where)
+      assert.equal({ ...rest, finished }, whole, where)
+      const again = await trainOne({ store, onProgress: () => assert.unreachable() })
+      assert.equal([again.finished, again.epochs, again.accuracy], [true, whole.epochs, whole.accuracy], where)
+      assert.equal(again.checkpoint.regression, whole.checkpoint.regression, where)
+      assert.equal(again.checkpoint.gate, whole.checkpoint.gate, where)
+      const other =
+        command === 'gate' ? trainBradleyTerry(device, pairs, { store }) : trainGate(device, pairs, heads, { store })
+      await fails(() => other, /training\.json: holds a training with command/)
+      assert.equal(files, expected, where)
+    }
+  }
+  // Heads are told apart by what they hold.
+  const [device] = await testDevices()
+  const store = memoryStore('out')
+  await trainGate(device, pairs, heads, { ...options, store })
+  const weight = heads.weight.map((value, i) => (i === 7 ? -value : value))
+  await fails(
+    () => trainGate(device, pairs, { ...heads, weight }, { ...options, store }),
+    /holds a training with heads with the SHA-256 "[0-9a-f]{64}", now it is "[0-9a-f]{64}"/,
+  )
+})
+
 test('threads do not change the bits', async () => {
   const pairs = await somePairs(false).open()
   const [many, one] = await testDevices()
@@ -295,7 +353,7 @@ test('a loss that is not finite ends the training, and a state of another model 
     'training: the loss must be finite, step 1 gives NaN; use a smaller --lr',
   )
   const { state } = await trainCut(device, () => new GateModel(device, 10, 2, 16, GATE), states, [])
-  const opened = await openState(memorySource('state', state))
+  const opened = await openState<PairTally>(memorySource('state', state))
   const wider = new GateModel(device, 10, 2, 16, { ...GATE, hidden: 13 })
   await fails(() => opened.load(wider), 'state: tensor "gating.layers.0.weight" must be [13,10], got [12,10]')
   const other = Buffer.concat(encodeSafetensors([], { about: '{}' }))

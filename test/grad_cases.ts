@@ -102,6 +102,23 @@ export const gradCases = {
     slack: 4,
     benchmarks: { 'gate of 19 objectives, 1024 pairs': { B: 1024, M: 19 } },
   },
+  clip_factor: {
+    reference: ops.clip_factor,
+    sizes: [1, 19, 255, 256, 257, 20480].map((P) => ({ P })),
+    longestSum: ({ P }) => P,
+    // Below the norm of some of the sizes, above that of others.
+    scalars: { max_norm: 10 },
+    positive: ['sums'],
+    extremes: { sums: [1e30, 1e-30, 0] },
+    benchmarks: { 'LoRA of an 8B model': { P: 20480 } },
+  },
+  clip_scale: {
+    reference: ops.clip_scale,
+    sizes: ELEMENTS,
+    longestSum: () => 1,
+    extremes: { grad: [1e30, -1e-30, 0] },
+    benchmarks: { 'gate of an 8B model': { N: 6_300_000 } },
+  },
   linear_grad_input: {
     reference: ops.linear_grad_input,
     sizes: SIZES,
@@ -129,6 +146,21 @@ export const gradCases = {
     longestSum: () => 0,
     extremes: { y: [0, -0, 2e-38, -1, 3e38], dy: [3.4e38, -3.4e38, -0] },
     benchmarks: GATE_LAYER,
+  },
+  square_sums: {
+    reference: ops.square_sums,
+    // Blocks of 4096.
+    sizes: [
+      { N: 1, P: 1, first: 0 },
+      { N: 1021, P: 4, first: 2 },
+      { N: 4095, P: 2, first: 0 },
+      { N: 4096, P: 3, first: 1 },
+      { N: 4097, P: 3, first: 0 },
+      { N: 13001, P: 9, first: 5 },
+    ],
+    longestSum: () => 4096,
+    extremes: { x: [1e15, -1e15, 1e-15, 0] },
+    benchmarks: { 'gate of an 8B model': { N: 6_300_000, P: 1539, first: 0 } },
   },
   softmax_grad: {
     reference: ops.softmax_grad,

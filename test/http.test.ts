@@ -1,8 +1,15 @@
 // Files over HTTP from a local server: ranges, dropped and stalled connections, passing and final refusals, changed files.
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { httpSource } from '../src/files/http.ts'
+import { openDevice } from '../src/device/open.ts'
+import { httpFiles, httpSource } from '../src/files/http.ts'
+import { blobFiles, readText } from '../src/files/source.ts'
+import { loadRewardModel } from '../src/reward/model.ts'
 import { fails } from './assert.ts'
+import { startServer } from './browser/server.ts'
+import { root } from './command.ts'
 import { type Fault, type HubServer, startHub } from './hub_server.ts'
 import { random } from './random.ts'
 
@@ -112,6 +119,56 @@ test('a server without ranges has the file read whole, up to a limit', async () 
     () => httpSource(url(), { ...QUICK, wholeLimitBytes: 4999 }),
     /^f: the server gives no byte ranges and the file has 5000 bytes, more than the 4999 that are read whole; download/,
   )
+})
+
+test('a folder on a server is a model directory; what is not there is absent', async () => {
+  hub.files.set('model/config.json', new TextEncoder().encode('{}'))
+  const asked: string[] = []
+  const get: typeof fetch = (input, init) => {
+    asked.push(`${input}`)
+    return fetch(input, init)
+  }
+  const files = httpFiles(`${hub.url}/files/model/?token=secret`, { backoffMs: 1, fetch: get })
+  assert.is(files.name, `${hub.url}/files/model`)
+  const source = await files.open('config.json')
+  assert.equal(await source?.read(0, 2), new TextEncoder().encode('{}'))
+  assert.is(asked[0], `${hub.url}/files/model/config.json?token=secret`)
+  assert.is(source?.name, `${hub.url}/files/model/config.json`)
+  assert.is(await files.open('tokenizer.json'), null)
+  hub.faults.set('/files/model/config.json', [{ status: 403 }])
+  await fails(() => files.open('config.json'), /refuses access \(403\)/)
+})
+
+test('a model is loaded from a server and from chosen files, and they are the same model', async () => {
+  const server = await startServer(root, new Map(), false)
+  const device = await openDevice('wasm', { threads: 1 })
+  try {
+    const folder = join(root, 'test/fixtures/qrm/debiased')
+    const chosen = await Promise.all(
+      (await readdir(folder)).map(async (name) => new File([await readFile(join(folder, name))], name)),
+    )
+    const found: string[] = []
+    for (const files of [httpFiles(`${server.origin}/test/fixtures/qrm/debiased`), blobFiles('chosen', chosen)]) {
+      const model = await loadRewardModel(device, files)
+      const [{ score }] = await model.score([{ input_ids: [1, 2, 3], gate_position: 0 }])
+      found.push(`${score} ${await model.fingerprint()}`)
+      await model.destroy()
+    }
+    assert.is(found[0], found[1])
+  } finally {
+    await device.destroy()
+    await server.close()
+  }
+})
+
+test('of a chosen folder the files on top are taken, each name once', async () => {
+  const file = (path: string) =>
+    Object.defineProperty(new File([path], path.split('/').pop()!), 'webkitRelativePath', { value: path })
+  const files = blobFiles('chosen', ['m/original/config.json', 'm/config.json', 'm/a'].map(file))
+  assert.equal(await files.list!(), ['a', 'config.json'])
+  assert.is(await readText(files, 'config.json'), 'm/config.json')
+  assert.is(await files.open('b'), null)
+  await fails(() => blobFiles('chosen', [file('m/a'), file('n/a')]), 'chosen: two files are called "a"')
 })
 
 test.run()

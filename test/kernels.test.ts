@@ -4,9 +4,9 @@ import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
 import { openDevice } from '../src/device/open.ts'
 import type { Tensor } from '../src/device/tensor.ts'
-import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { type KernelName, kernels, storedKernels } from '../src/generated/kernels.ts'
 import { close } from './assert.ts'
-import { type Call, cases, expect, INPUT_KINDS, type InputKind, makeCall } from './cases.ts'
+import { allowed, type Call, cases, expect, INPUT_KINDS, type InputKind, makeCall } from './cases.ts'
 import { closeDevices, testDevices } from './device.ts'
 
 const NAMES = Object.keys(cases) as KernelName[]
@@ -92,6 +92,41 @@ test('bradley_terry does not overflow, and keeps a NaN', async () => {
     close(gradients.slice(0, 3), [0, 250, 0], 1e-6, device.description)
     assert.ok(Number.isNaN(losses[3]) && Number.isNaN(gradients[3]), device.description)
     for (const tensor of [g, r, margin, loss, dg]) tensor.destroy()
+  }
+})
+
+test('copy keeps all bits, and writes no further than it says', async () => {
+  for (const device of devices) {
+    for (const N of [1, 2, 3, 5, 7, 258]) {
+      // NaN of every kind among them: sign, quiet bit and payload must stay.
+      const words = Uint32Array.from({ length: N + 3 }, (_, i) => (i % 2 ? 0x7f800001 : 0xffa00000) + 77 * i)
+      const before = new Float32Array(N + 3).fill(-5)
+      const x = device.tensor([N + 3], { data: new Float32Array(words.buffer) })
+      const y = device.tensor([N + 3], { data: before })
+      device.run('copy', { x: x.view([N]), y: y.view([N]) })
+      const found = bits(await y.readF32())
+      assert.equal(found.subarray(0, N), words.subarray(0, N), device.description)
+      assert.equal(found.subarray(N), bits(before).subarray(N), device.description)
+      for (const tensor of [x, y]) tensor.destroy()
+    }
+  }
+})
+
+test('few rows give the bits of the tile on a CPU, in every storage type', async () => {
+  const cpu = devices.find(({ kind }) => kind === 'wasm')!
+  const types = Object.keys(storedKernels.linear_vec) as (keyof typeof storedKernels.linear_vec)[]
+  assert.ok(types.length >= 4)
+  for (const type of types) {
+    const [few, tiled] = [storedKernels.linear_vec[type], storedKernels.linear[type]]
+    for (const N of [1, 2, 3])
+      for (const [D, O] of [
+        [67, 13],
+        [4134, 3],
+      ]) {
+        const call = makeCall(few, allowed(few, { N, D, O }))
+        const [one, other] = [await run(cpu, few, call), await run(cpu, tiled, call)]
+        assert.equal(bits(one.y!), bits(other.y!), `${few}: ${N} x ${D} x ${O}`)
+      }
   }
 })
 

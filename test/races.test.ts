@@ -63,6 +63,7 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
   bias_grad: COLUMNS,
   bradley_terry: { sizes: { B: 2, M: 5 }, smaller: [['const WG = 32u', 'const WG = 4u']] },
   dropout: { sizes: { N: 2, D: 5 }, wraps: true },
+  clip_factor: { sizes: { P: 9 }, smaller: [['const WG = 256u', 'const WG = 4u']] },
   linear: TILED,
   cross_entropy: { sizes: { R: 2, B: 9 }, smaller: [['const WG = 128u', 'const WG = 4u']] },
   linear_grad_input: TILED,
@@ -74,6 +75,13 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
   rms_norm_grad: ROWS,
   softmax: ROWS,
   softmax_grad: ROWS,
+  square_sums: {
+    sizes: { N: 14, P: 3, first: 1 },
+    smaller: [
+      ['const WG = 256u', 'const WG = 4u'],
+      ['const BLOCK = 4096u', 'const BLOCK = 16u'],
+    ],
+  },
 }
 
 const NAMES = Object.keys(kernels) as KernelName[]
@@ -153,11 +161,12 @@ function search(name: KernelName, code: string) {
   const bindings: Parameters<typeof detectRaces>[3][number] = { [spec.tensors.length]: { uniform: words.buffer } }
   spec.tensors.forEach(({ name: tensor }, i) => {
     const { data } = call.tensors[tensor]!
-    // Two halves to a word, the last one padded.
-    const bytes = new Uint8Array(Math.ceil(data.byteLength / 4) * 4)
+    // Buffers are whole vectors of four words.
+    const bytes = new Uint8Array(Math.ceil(data.byteLength / 16) * 16)
     bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
-    memory[tensor] = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
-    bindings[i] = memory[tensor]
+    const buffer = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
+    memory[tensor] = buffer.subarray(0, data.length)
+    bindings[i] = buffer
   })
   const { groups } = searchOf(name) ?? {}
   const dispatch = groups === undefined ? spec.dispatch(call.sizes) : [groups]

@@ -1,7 +1,7 @@
-// The library's example in the README is run and type-checked as it stands, on the built package.
+// The library's examples in README and docs are run and type-checked as they stand, on the built package.
 
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +9,15 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
-const blocks = [...readFileSync(`${ROOT}/README.md`, 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code]) => code!)
+const pages = [
+  'README.md',
+  ...readdirSync(`${ROOT}/docs`)
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+]
+const blocks = pages.flatMap((page) =>
+  [...readFileSync(`${ROOT}/${page}`, 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code]) => code!),
+)
 
 test('the README has an example', () => {
   assert.ok(blocks.length > 0)

@@ -201,7 +201,8 @@ test('from ratings and pairs to a model that scores', async () => {
   await rm(at('backbone'), { recursive: true, force: true })
   await mkdir(at('backbone'))
   for (const [name, bytes] of Object.entries(qrmFiles(1))) await writeFile(at(`backbone/${name}`), bytes)
-  const whole = await run('assemble', '--backbone', 'backbone', '--heads', 'model', '--out', 'whole')
+  const assemble = ['assemble', '--backbone', 'backbone', '--heads', 'model', '--out', 'whole']
+  const whole = await run(...assemble)
   assert.equal([whole.layout, whole.files.includes('calibration.safetensors')], ['qrm', true])
   const input = lines(...[1, 2].map((seed) => ({ input_ids: randomTokens(seed, 20, 4) })))
   const scored = await run('score', '--model', 'whole', '--input', await place.file('rows.in.jsonl', input), ...WASM)
@@ -228,10 +229,8 @@ test('from ratings and pairs to a model that scores', async () => {
     ['score', '--model', 'model', '--input', 'rows.in.jsonl', ...WASM],
     'model: has heads and no backbone, which rows of text or tokens need; join them by "pinball assemble", or give features',
   )
-  await place.refused(
-    ['assemble', '--backbone', 'backbone', '--heads', 'model', '--out', 'whole'],
-    /whole: must be missing or empty/,
-  )
+  await place.refused(assemble.with(4, classifier), /whole: must be missing or empty/)
+  assert.equal((await run(...assemble)).files, whole.files, 'what is there already is no error')
 })
 
 test('RewardBench from accuracies and from rows', async () => {
@@ -361,7 +360,7 @@ test('wrong usage and wrong files are refused', async () => {
   )
   await place.refused(
     ['debias', '--features', 'pairs.safetensors', '--heads', 'heads.safetensors', '--out', 'pairs.safetensors'],
-    /--out: must not write over what is read, got pairs.safetensors/,
+    /--out: must not be what --features reads, got pairs.safetensors/,
     2,
   )
   await place.refused(

@@ -6,7 +6,8 @@ import * as assert from 'uvu/assert'
 import { openSafetensors, readTensorF32 } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import type { FeatureBlocks } from '../src/files/table.ts'
-import { fitRidge, type Ratings, RIDGE_ALPHAS } from '../src/train/multi_attribute.ts'
+import { fitRidge, RIDGE_ALPHAS } from '../src/train/multi_attribute.ts'
+import type { Ratings } from '../src/train/problem.ts'
 import { fails } from './assert.ts'
 import { openWorkplace, tensor, type Workplace } from './command.ts'
 import { fixtureJson } from './fixture.ts'
@@ -225,7 +226,7 @@ test('pinball ridge writes point heads that say what they are', async () => {
   await place.refused([...args, '--alphas', '1,0'], /--alphas.*Must be a number above 0/, 2)
   await place.refused([...args, '--alphas', '1,1'], /Must be different numbers/, 2)
   const own = ['ridge', '--features', 'ratings.safetensors', '--out', 'ratings.safetensors']
-  await place.refused(own, /--out: must not write over what is read, got ratings.safetensors/, 2)
+  await place.refused(own, /--out: must not be what --features reads, got ratings.safetensors/, 2)
   await place.refused([...args, '--validation', '0'], /Must be a number between 0 and 1/, 2)
 })
 

@@ -70,7 +70,8 @@ test('one-dimensional grids may be folded', () => {
   for (const name of NAMES) {
     const { dispatch, letters, wgsl } = kernels[name]
     const sizes = Object.fromEntries(letters.map((letter) => [letter, 1000]))
-    if (dispatch(sizes).length > 1) continue
+    // A single workgroup, whatever the sizes, is a grid that is never folded.
+    if (dispatch(sizes).length > 1 || dispatch(sizes)[0] === 1) continue
     assert.ok(wgsl.includes('wg.y * groups.x + wg.x'), `${name} must take its group from wg.y * groups.x + wg.x`)
   }
 })
@@ -112,6 +113,21 @@ test('expressions of a header know its letters and constants', async () => {
   const compile = (text: string) => compileExpression('add.wgsl', text, ['N'], { WG: 64 })
   assert.is(compile('ceil(N / WG)'), 'Math.ceil ( s.N / 64 )')
   await fails(() => compile('ceil(B / WG)'), /add\.wgsl: "ceil\(B \/ WG\)" uses "B", which is no shape letter/)
+})
+
+test('a header lists the features that its shader needs', async () => {
+  const needs = (line: string) =>
+    (edited('add', '// dispatch', `${line}\n// dispatch`)() as ReturnType<typeof readKernels>)[0]!.header.needs
+  assert.equal(needs('//'), [])
+  assert.equal(needs('// needs     shader-f16, subgroups   a remark'), ['shader-f16', 'subgroups'])
+  await fails(() => needs('// needs     f16!'), /add\.wgsl: needs lists features of WebGPU, .* found "f16!"/)
+  await fails(() => needs('// needs     subgroups\n// needs     shader-f16'), /at most one needs line, found 2/)
+  // What a kernel needs is what its shader enables.
+  for (const name of NAMES) {
+    const enabled = [...kernels[name].wgsl.matchAll(/^enable ([\w, ]+);/gm)].flatMap(([, list]) => list!.split(/, */))
+    const features = enabled.map((extension) => (extension === 'f16' ? 'shader-f16' : extension.replaceAll('_', '-')))
+    assert.equal([...kernels[name].needs].sort(), features.sort(), name)
+  }
 })
 
 test('a twin whose signature disagrees is refused', async () => {

@@ -1,32 +1,69 @@
-// The parts of training that need no device: schedule, split by prompt, order of epochs, reading ahead, the log.
+// The parts of training that need no device: schedule, split by prompt, order of epochs, micro-batches, reading ahead, the log.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { encodeSafetensors } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
 import { openPairs, type PairFile } from '../src/reward/pair_file.ts'
-import { addBatch, logLine, means, NO_PAIRS } from '../src/train/log.ts'
-import { listBatches, readAhead, splitPairs } from '../src/train/pair_batches.ts'
+import { microBatches, orderRows } from '../src/train/data_order.ts'
+import { logLine } from '../src/train/log.ts'
+import { listBatches, planPairs, splitPairs } from '../src/train/pair_batches.ts'
+import { addBatch, means, NO_PAIRS } from '../src/train/pair_log.ts'
 import { randomBits, shuffled, uniform } from '../src/train/random.ts'
-import { cosine, locateStep, planSteps } from '../src/train/schedule.ts'
+import { readAhead } from '../src/train/read_ahead.ts'
+import { learningRate, locateStep, planSteps, type Schedule, warmupSteps } from '../src/train/schedule.ts'
 import { fails } from './assert.ts'
 import { random } from './random.ts'
 
-test('a single row left over is not used, two are', () => {
-  assert.equal(planSteps(10, 4, 3), { rows: 10, batch: 4, epochs: 3, stepsPerEpoch: 3, steps: 9 })
-  assert.is(planSteps(9, 4, 3).steps, 6)
+test('the last batch of an epoch may be shorter, down to a limit', () => {
+  const pairs = { smallest: 2 }
+  assert.equal(planSteps(10, 4, 3, pairs), { rows: 10, batch: 4, epochs: 3, stepsPerEpoch: 3, steps: 9 })
+  assert.is(planSteps(9, 4, 3, pairs).steps, 6)
+  assert.is(planSteps(9, 4, 3).steps, 9)
   assert.is(planSteps(8, 4, 3).steps, 6)
-  assert.is(planSteps(3, 4, 2).steps, 2)
-  assert.equal(locateStep(planSteps(10, 4, 3), 5), { epoch: 1, begin: 8, end: 10 })
-  assert.equal(locateStep(planSteps(9, 4, 3), 5), { epoch: 2, begin: 4, end: 8 })
+  assert.is(planSteps(3, 4, 2, pairs).steps, 2)
+  assert.is(planSteps(1, 4, 2).steps, 2)
+  assert.is(planSteps(10, 4, 3, { smallest: 4 }).steps, 6)
+  assert.is(planSteps(10, 4, 3, { maxSteps: 4 }).steps, 4)
+  assert.is(planSteps(10, 4, 3, { maxSteps: 40 }).steps, 9)
+  assert.equal(locateStep(planSteps(10, 4, 3, pairs), 5), { epoch: 1, begin: 8, end: 10 })
+  assert.equal(locateStep(planSteps(9, 4, 3, pairs), 5), { epoch: 2, begin: 4, end: 8 })
+  assert.equal(locateStep(planSteps(9, 4, 3), 5), { epoch: 1, begin: 8, end: 9 })
 })
 
-test('the learning rate is that of CosineAnnealingLR', () => {
+const rates = (schedule: Schedule, steps: number) =>
+  Array.from({ length: steps }, (_, step) => learningRate(schedule, step, steps))
+
+test('without a warm-up the cosine is that of CosineAnnealingLR', () => {
   // The recursion by which torch.optim.lr_scheduler.CosineAnnealingLR goes from step to step.
   let lr = 3e-4
-  for (let t = 0; t < 50; t++) {
-    assert.ok(Math.abs(cosine(3e-4, t, 50) - lr) < 1e-15, `step ${t}`)
+  for (const [t, rate] of rates({ lr: 3e-4, schedule: 'cosine', warmup: 0 }, 50).entries()) {
+    assert.ok(Math.abs(rate - lr) < 1e-15, `step ${t}`)
+    // The formula in one line, to the bit: what was trained before there was a warm-up stays as it was.
+    assert.is(rate, (3e-4 * (1 + Math.cos((Math.PI * t) / 50))) / 2)
     lr *= (1 + Math.cos((Math.PI * (t + 1)) / 50)) / (1 + Math.cos((Math.PI * t) / 50))
   }
+})
+
+test('schedules with a warm-up are those of transformers', () => {
+  // From get_{constant,linear,cosine}_schedule_with_warmup of transformers: 10 steps, 4 of them warm-up, peak 2.
+  const warm = [0, 0.5, 1, 1.5]
+  const off = (found: number[], expected: number[]) => {
+    assert.is(found.length, expected.length)
+    for (const [i, rate] of found.entries()) assert.ok(Math.abs(rate - expected[i]) < 1e-15, `step ${i}: ${rate}`)
+  }
+  off(rates({ lr: 2, schedule: 'constant', warmup: 4 }, 10), [...warm, 2, 2, 2, 2, 2, 2])
+  off(rates({ lr: 2, schedule: 'linear', warmup: 4 }, 10), [...warm, 2, 5 / 3, 4 / 3, 1, 2 / 3, 1 / 3])
+  const root = Math.sqrt(3) / 2
+  off(rates({ lr: 2, schedule: 'cosine', warmup: 4 }, 10), [...warm, 2, 1 + root, 1.5, 1, 0.5, 1 - root])
+  // A share is a share of the steps, rounded up; below 1 it never means steps.
+  assert.equal(
+    [0.05, 0.11, 0.999, 1, 7].map((warmup) => warmupSteps(warmup, 10)),
+    [1, 2, 10, 1, 7],
+  )
+  off(rates({ lr: 2, schedule: 'linear', warmup: 0.4 }, 10), rates({ lr: 2, schedule: 'linear', warmup: 4 }, 10))
+  // A warm-up that is as long as the training, or longer, never reaches the peak.
+  assert.equal(rates({ lr: 2, schedule: 'cosine', warmup: 4 }, 4), warm)
+  assert.equal(rates({ lr: 2, schedule: 'linear', warmup: 8 }, 4), [0, 0.25, 0.5, 0.75])
 })
 
 /** A file of pairs of these prompts. */
@@ -91,7 +128,7 @@ test('an epoch takes every training pair once, in an order of its own', async ()
   const pairs = await pairsOf(new Uint32Array(50).map((_, i) => i))
   const split = splitPairs(pairs, 0.2, 4)
   const { length } = split.training
-  const plan = planSteps(length, 8, 2)
+  const plan = planPairs(split, 8, 2)
   const batches = [...listBatches(split, plan, 4, 0)]
   const used = (epoch: number) =>
     batches
@@ -119,23 +156,41 @@ test('an epoch takes every training pair once, in an order of its own', async ()
   )
 })
 
-test('one batch is read ahead, into one buffer, and not before the one before is released', async () => {
+test('rows come in the order that was asked for, in pieces that cover them', () => {
+  const rows = Uint32Array.from({ length: 11 }, (_, i) => 100 + i)
+  const plan = planSteps(11, 4, 2)
+  const inOrder = [...orderRows(rows, plan, { seed: 1, shuffle: false })]
+  assert.equal(
+    inOrder.map(({ step, rows: taken }) => [step, ...taken]),
+    [0, 1].flatMap((epoch) => [
+      [3 * epoch, 100, 101, 102, 103],
+      [3 * epoch + 1, 104, 105, 106, 107],
+      [3 * epoch + 2, 108, 109, 110],
+    ]),
+  )
+  const mixed = [...orderRows(rows, plan, { seed: 1 })]
+  for (let from = 0; from < plan.steps; from++)
+    assert.equal([...orderRows(rows, plan, { seed: 1, from })], mixed.slice(from), `from step ${from}`)
+  assert.not.equal([...orderRows(rows, plan, { seed: 2 })], mixed)
+  assert.equal(
+    microBatches(rows, 4).map((piece) => [...piece]),
+    inOrder.slice(0, 3).map(({ rows: taken }) => [...taken]),
+  )
+  assert.equal(microBatches(rows, 100), [rows])
+})
+
+test('one batch is read ahead, and not before the one before is released', async () => {
   const started: number[] = []
-  const read = async (rows: Uint32Array, into: Float32Array) => {
-    started.push(rows[0])
+  const read = async (row: number) => {
+    started.push(row)
     await new Promise((resolve) => setTimeout(resolve, 1))
-    if (rows[0] === 3) throw new Error('damaged')
-    into[0] = rows[0]
-    return into.subarray(0, 1)
+    if (row === 3) throw new Error('damaged')
+    return 10 * row
   }
-  const batches = [0, 1, 2, 3].map((row) => ({ use: 'training' as const, rows: Uint32Array.of(row) }))
-  const buffer = new Float32Array(2)
-  const ahead = readAhead(batches.values(), read, buffer)
+  const ahead = readAhead([0, 1, 2, 3].values(), read)
   for (let i = 0; i < 3; i++) {
-    const { rows, states } = await ahead.next()
-    assert.equal([rows[0], states[0]], [i, i])
-    assert.is(states.buffer, buffer.buffer)
-    assert.equal(started.length, i + 1, 'nothing is read into a buffer in use')
+    assert.is(await ahead.next(), 10 * i)
+    assert.equal(started.length, i + 1, 'nothing is read while the last batch is in use')
     ahead.release()
     assert.equal(started.length, i + 2)
   }
@@ -153,6 +208,7 @@ test('a tie is no correct pair', () => {
     logLine({ step: 1, epoch: 1, lr: 1, loss: 2, accuracy: 0.5 }),
     '{"step":1,"epoch":1,"lr":1,"loss":2,"accuracy":0.5}\n',
   )
+  assert.throws(() => logLine({ step: 1, means: { loss: Number.NaN } }), 'training: loss must be finite, got NaN')
 })
 
 test.run()

@@ -1,13 +1,15 @@
 // Work that goes on after a crash: folders that belong to it, settings, sealed parts; on the disk and in memory.
+import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { directoryStore } from '../src/files/disk.ts'
-import { BLOCK_BYTES } from '../src/files/hash.ts'
+import { BLOCK_BYTES, digest, sampleHash } from '../src/files/hash.ts'
+import { memorySource } from '../src/files/source.ts'
 import { memoryStore, type Store } from '../src/files/store.ts'
-import { openWork, WORK_FILE, type WorkOptions } from '../src/files/work.ts'
+import { endFinished, openWork, WORK_FILE, type WorkOptions } from '../src/files/work.ts'
 import { fails } from './assert.ts'
 
 const OPTIONS: WorkOptions = { command: 'fit', settings: { '--alpha': 0.5, rows: [3, 4] } }
@@ -41,6 +43,18 @@ async function partText(work: Awaited<ReturnType<typeof openWork>>, part: string
   await source.close()
   return new TextDecoder().decode(bytes)
 }
+
+test('the hash of a file is that of its bytes', async () => {
+  await withStores(async (store) => {
+    for (const bytes of [text('some bytes'), text('')]) {
+      await store.write('a', [bytes])
+      assert.is(await store.digest('a'), await digest(bytes))
+    }
+    await fails(() => store.digest('b'), /b: no such file/)
+    await store.remove('a')
+    await store.removeIfEmpty()
+  })
+})
 
 test('work goes on where it was, and leaves nothing when it ends', async () => {
   await withStores(async (store) => {
@@ -116,6 +130,32 @@ test('parts of more than one block are checked to the end', async () => {
   }
 })
 
+test('work that has finished but for its end is ended by those who know its settings', async () => {
+  await withStores(async (store, change) => {
+    await (await openWork(store, OPTIONS)).write('a', [text('1')])
+    const left = await store.list()
+    for (const [command, settings] of [
+      ['gate', { '--alpha': 0.5 }],
+      ['fit', { '--alpha': 0.25 }],
+      ['fit', { '--alpha': 0.5, other: 1 }],
+    ] as const) {
+      await endFinished(store, command, settings)
+      assert.equal(await store.list(), left)
+    }
+    await endFinished(store, 'fit', { '--alpha': 0.5 })
+    assert.equal(await store.list(), [])
+    await endFinished(store, 'fit', {})
+    for (const mine of ['not JSON', '{"pinball":"else","command":"fit","settings":{}}']) {
+      await store.write(WORK_FILE, [text('')])
+      await change(WORK_FILE, text(mine))
+      await endFinished(store, 'fit', {})
+      assert.equal(await store.list(), [WORK_FILE])
+    }
+    await store.remove(WORK_FILE)
+    await store.removeIfEmpty()
+  })
+})
+
 test('what Pinball did not make is neither used nor removed', async () => {
   await withStores(async (store, change) => {
     await store.write('precious.txt', [text('mine')])
@@ -133,6 +173,35 @@ test('what Pinball did not make is neither used nor removed', async () => {
     await fails(() => openWork(store, OPTIONS), /is damaged \(its checksum differs\); give --restart/)
     for (const name of await store.list()) await store.remove(name)
     await store.removeIfEmpty()
+  })
+})
+
+test('a source is hashed whole, a large one by 1024 pieces from the first byte to the last', async () => {
+  const hash = (...parts: Uint8Array[]) =>
+    parts.reduce((sum, part) => sum.update(part), createHash('sha256')).digest('hex')
+  const size = 1024 * 16384
+  const large = new Uint8Array(size + 1234567)
+  for (let i = 0; i < large.length; i += 1000) large[i] = i % 251
+  const whole = large.subarray(0, size)
+  assert.is(await sampleHash(memorySource('whole', whole)), hash(whole))
+  const at = Array.from({ length: 1024 }, (_, i) => Math.floor(((large.length - 16384) * i) / 1023))
+  assert.is(at.at(-1)! + 16384, large.length)
+  const pieces = at.map((begin) => large.subarray(begin, begin + 16384))
+  assert.is(await sampleHash(memorySource('large', large)), hash(...pieces))
+})
+
+test('appending cuts a file back, in a folder and in memory', async () => {
+  await withStores(async (store) => {
+    await (await openWork(store, OPTIONS)).write('a', [])
+    await store.append('log', 0, text('one two'))
+    await store.append('log', 4, text('three'))
+    assert.is(new TextDecoder().decode(await content(store, 'log')), 'one three')
+    await store.append('log', 3, text(''))
+    assert.is(new TextDecoder().decode(await content(store, 'log')), 'one')
+    await fails(() => store.append('log', 4, text('more')), /log: must have 4 bytes, got 3/)
+    await fails(() => store.append('none', 4, text('more')), /none: (no such file|must have 4 bytes, got 0)/)
+    await store.remove('log')
+    await (await openWork(store, OPTIONS)).end()
   })
 })
 

@@ -7,7 +7,7 @@
 //
 // Each of 8 x 8 threads keeps 8 rows x 8 columns in registers. `right` for DEPTH terms lies in workgroup memory, one term behind
 // the other, so that the last ones need no case of their own. `left` is read in place: the threads that share a row ask for one
-// address, and one answer serves them all.
+// address, and one answer serves them all. The inner loop has a constant length, which Dawn need not guard.
 
 const TILE = 64u;
 const DEPTH = 32u;
@@ -79,7 +79,10 @@ fn main(
     }
     workgroupBarrier();
     let count = min(DEPTH, terms - start);
-    for (var k = 0u; k < count; k++) {
+    for (var k = 0u; k < DEPTH; k++) {
+      if (k >= count) {
+        break;
+      }
       let w0 = tile[k * STRIDE + local.x];
       let w1 = tile[k * STRIDE + local.x + 8u];
       let x0 = left(row0, start + k);

@@ -3,6 +3,7 @@
 import type { Command } from 'commander'
 import { explainMissing, requestAdapter } from '#gpu'
 import { cores, threadsSupported } from '#threads'
+import { openDevice } from '../device/open.ts'
 import { print, printJson } from './output.ts'
 
 interface Listing {
@@ -30,9 +31,13 @@ export function addDevices(program: Command): void {
     .addHelpText('after', EXAMPLES)
     .action(async ({ json }: { json?: boolean }) => {
       const listings = [await adapter('webgpu'), await adapter('webgpu:software'), wasm()]
-      const auto = listings.find(({ device, available }) => available && device !== 'webgpu:software')?.device
-      if (json) return printJson({ auto, devices: listings })
-      await print(listings.map((listing) => describe(listing, listing.device === auto)).join('\n'))
+      // Opened as every command does: a GPU that is there may still fail.
+      const opened = await openDevice('auto')
+      const { name: auto, choice } = opened
+      await opened.destroy()
+      if (json) return printJson({ auto, choice, devices: listings })
+      const lines = listings.map((listing) => describe(listing, listing.device === auto))
+      await print(`${lines.join('\n')}\nauto takes ${choice}\n`)
     })
 }
 

@@ -45,3 +45,16 @@ export async function withModel<M extends { destroy(): Promise<void> }, T>(
     await device.destroy()
   }
 }
+
+/** Opens a device, runs `work` with it, and closes it. */
+export async function withDevice<T>(
+  { device: kind, threads }: Pick<DeviceChoice, 'device' | 'threads'>,
+  work: (device: Device) => Promise<T>,
+): Promise<T> {
+  const device = await openDevice(kind, { threads })
+  try {
+    return await work(device)
+  } finally {
+    await device.destroy()
+  }
+}

@@ -1,8 +1,7 @@
 // Long work that saves what it has when it is interrupted.
 import { discardUnfinished } from '../files/disk.ts'
+import { SIGNAL_EXITS, SIGNALS } from './exit_codes.ts'
 import { withoutInterruptHandler } from './signals.ts'
-
-const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const
 
 export interface Interrupt {
   readonly signal: AbortSignal
@@ -16,7 +15,7 @@ export function interruptible<T>(command: string, work: (interrupt: Interrupt) =
   const { signal } = controller
   let code = 0
   const stop = (name: NodeJS.Signals) => {
-    code = SIGNALS[name as keyof typeof SIGNALS]
+    code = SIGNAL_EXITS[name as keyof typeof SIGNAL_EXITS]
     if (signal.aborted) {
       discardUnfinished()
       process.exit(code)
@@ -24,11 +23,11 @@ export function interruptible<T>(command: string, work: (interrupt: Interrupt) =
     controller.abort(new Error(`${command}: interrupted by ${name}`))
   }
   return withoutInterruptHandler(async () => {
-    for (const name of Object.keys(SIGNALS)) process.on(name, stop)
+    for (const name of SIGNALS) process.on(name, stop)
     try {
       return await work({ signal, code: () => code })
     } finally {
-      for (const name of Object.keys(SIGNALS)) process.off(name, stop)
+      for (const name of SIGNALS) process.off(name, stop)
     }
   })
 }

@@ -5,7 +5,9 @@ import { type Command, CommanderError, InvalidArgumentError, Option } from 'comm
 import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
 import { show } from '../files/json.ts'
 import { evenLevels, type Mixture } from '../reward/distribution.ts'
+import type { HeadOptions } from '../reward/heads.ts'
 import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
+import { EXIT } from './exit_codes.ts'
 
 /** What `deviceOptions` add to a command. */
 export interface DeviceChoice {
@@ -65,6 +67,16 @@ export function headOptions(command: Command): Command {
     )
 }
 
+/** What the switches say, as the library takes it. */
+export function chosenHeads({ mixture, rewards, debias, calibration, weights }: HeadChoice): HeadOptions {
+  return { mixture, rewards, debias, calibration, weights }
+}
+
+/** Adds --no-share. */
+export function shareOption(command: Command): Command {
+  return command.option('--no-share', 'compute beginnings that rows have in common again for every row')
+}
+
 /** Parses --weights of attributes. */
 function parseFixedWeights(text: string): FixedWeights {
   if (text === 'mean') return text
@@ -81,7 +93,7 @@ function parseFixedWeights(text: string): FixedWeights {
 
 /** Ends the command as wrong usage: exit code 2. */
 export function usageError(message: string): never {
-  throw new CommanderError(2, 'pinball.usage', message)
+  throw new CommanderError(EXIT.usage, 'pinball.usage', message)
 }
 
 /** Makes a parser of names of files and directories, which must not be empty; `what` is for the error. */

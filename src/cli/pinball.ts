@@ -3,21 +3,22 @@ import { Command, CommanderError } from 'commander'
 import about from '../../package.json' with { type: 'json' }
 import { discardUnfinished } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
-import { addAssemble } from './assemble.ts'
-import { addBradleyTerry } from './bradley_terry.ts'
-import { addCalibrate } from './calibrate.ts'
 import { addData } from './data.ts'
-import { addDebias } from './debias.ts'
 import { addDevices } from './devices.ts'
-import { addEval } from './eval.ts'
-import { addFeatures } from './features.ts'
-import { addFit } from './fit.ts'
-import { addGate } from './gate.ts'
+import { addEval } from './eval/eval.ts'
+import { EXIT } from './exit_codes.ts'
+import { addFeatures } from './features/features.ts'
+import { addFit } from './fit/fit.ts'
+import { addRidge } from './fit/ridge.ts'
+import { addAssemble } from './heads/assemble.ts'
+import { addCalibrate } from './heads/calibrate.ts'
+import { addDebias } from './heads/debias.ts'
 import { addMerge } from './merge.ts'
-import { addRidge } from './ridge.ts'
-import { addScore } from './score.ts'
+import { addScore } from './score/score.ts'
+import { addStart } from './score/start.ts'
 import { handleSignals } from './signals.ts'
-import { addStart } from './start.ts'
+import { addBradleyTerry } from './train/bradley_terry.ts'
+import { addGate } from './train/gate.ts'
 
 const HELP = `
 Exit codes: 0 done, 1 an error (one line on standard error), 2 wrong usage, 3 a fit missed its tolerance.
@@ -68,13 +69,13 @@ function makeProgram(): Command {
 
 /** Prints an error as one line and gives the exit code that goes with it. */
 function fail(error: unknown, debug: boolean): number {
-  if (error instanceof CommanderError && error.exitCode === 0) return 0
+  if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done
   const noCommand = error instanceof CommanderError && error.code === 'commander.help'
   const message = noCommand ? 'a command is needed; see pinball --help' : String((error as Error).message ?? error)
   const line = message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
   process.stderr.write(`pinball: ${printable(line)}\n`)
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`)
-  return error instanceof CommanderError ? 2 : 1
+  return error instanceof CommanderError ? EXIT.usage : EXIT.error
 }
 
 async function main(): Promise<number> {
@@ -84,7 +85,7 @@ async function main(): Promise<number> {
   process.on('uncaughtException', (error) => process.exit(fail(error, program.opts().debug === true)))
   try {
     await program.parseAsync()
-    return Number(process.exitCode ?? 0)
+    return Number(process.exitCode ?? EXIT.done)
   } catch (error) {
     discardUnfinished()
     return fail(error, program.opts().debug === true)

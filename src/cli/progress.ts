@@ -63,6 +63,23 @@ export function startProgress(unit: string, workUnit = unit): ProgressLine {
   }
 }
 
+/** A progress line for work of several phases, each with things of its own: the line begins anew with each. */
+export function startPhases(): { update(doing: string, done: number, total: number): void; end(): void } {
+  let phase: string | null = null
+  let line: ProgressLine | null = null
+  return {
+    update(doing, done, total) {
+      if (doing !== phase) {
+        line?.end()
+        line = startProgress(doing)
+        phase = doing
+      }
+      line?.update(done, total)
+    },
+    end: () => line?.end(),
+  }
+}
+
 /** Seconds as people say them: 0.4 s, 42 s, 3 min 5 s, 2 h 10 min. */
 export function duration(seconds: number): string {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`

@@ -1,12 +1,10 @@
 // What the process does when it is interrupted or when the reader of its output goes away.
 import { discardUnfinished } from '../files/disk.ts'
-
-// 128 + the number of the signal, as shells have it.
-const CODES = { SIGINT: 130, SIGTERM: 143 } as const
+import { EXIT, SIGNAL_EXITS, SIGNALS } from './exit_codes.ts'
 
 function stop(signal: NodeJS.Signals): void {
   discardUnfinished()
-  process.exit(CODES[signal as keyof typeof CODES])
+  process.exit(SIGNAL_EXITS[signal as keyof typeof SIGNAL_EXITS])
 }
 
 /** Says whether an error of a stream means that its reader has gone away. */
@@ -17,10 +15,10 @@ export function isReaderGone(error: unknown): boolean {
 /** Ends the process quietly, as there is nobody left to read its output. */
 export function endQuietly(): never {
   discardUnfinished()
-  process.exit(0)
+  process.exit(EXIT.done)
 }
 
-/** Ends quietly where the reader of a pipe has gone away; removes unfinished files on an interrupt and exits with 130. */
+/** Ends quietly where the reader of a pipe has gone away; removes unfinished files on an interrupt and exits with its code. */
 export function handleSignals(): void {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error) => {
@@ -28,7 +26,7 @@ export function handleSignals(): void {
       endQuietly()
     })
   }
-  for (const signal of Object.keys(CODES)) process.on(signal, stop)
+  for (const signal of SIGNALS) process.on(signal, stop)
 }
 
 /**
@@ -36,10 +34,10 @@ export function handleSignals(): void {
  * the system's own is put back, which ends the process at once.
  */
 export async function withoutInterruptHandler<T>(work: () => Promise<T>): Promise<T> {
-  for (const signal of Object.keys(CODES)) process.off(signal, stop)
+  for (const signal of SIGNALS) process.off(signal, stop)
   try {
     return await work()
   } finally {
-    for (const signal of Object.keys(CODES)) process.on(signal, stop)
+    for (const signal of SIGNALS) process.on(signal, stop)
   }
 }

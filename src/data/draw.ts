@@ -1,5 +1,6 @@
 // Which rows are taken of many: those with the smallest seeded hashes. A row's hash depends on its text and the seed alone, so the
 // draw does not depend on the order of rows, on the number of files or on what other attributes they have.
+import { mix32 } from './scramble.ts'
 
 /** A text's name and place in the draw. */
 export interface Drawn {
@@ -21,23 +22,15 @@ export function drawText(text: string, seed: number): Drawn {
     a ^= a >>> 15
     b ^= b >>> 13
   }
-  const high = mixed(a ^ Math.imul(text.length, 0x85ebca6b))
-  const low = mixed(b ^ high)
-  const first = mixed(high ^ mixed(seed ^ 0x9e3779b9))
-  const second = mixed(low ^ first)
-  return { id: hex(high) + hex(low), draw: (first >>> 11) * 2 ** 32 + (second >>> 0) }
+  const high = mix32(a ^ Math.imul(text.length, 0x85ebca6b))
+  const low = mix32(b ^ high)
+  const first = mix32(high ^ mix32(seed ^ 0x9e3779b9))
+  const second = mix32(low ^ first)
+  return { id: hex(high) + hex(low), draw: (first >>> 11) * 2 ** 32 + second }
 }
 
 function hex(word: number): string {
   return (word >>> 0).toString(16).padStart(8, '0')
-}
-
-/** Every bit of the result depends on every bit of the word (the finaliser of MurmurHash3). */
-function mixed(word: number): number {
-  let x = word
-  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
-  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
-  return x ^ (x >>> 16)
 }
 
 /** The largest draw that is still among the `limit` smallest different ones; Infinity where all are. */

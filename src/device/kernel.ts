@@ -1,7 +1,7 @@
 // What a kernel is to the host, and the check of one call: names, dtypes, and shape letters unified as in einsum.
 import type { DType, Memory, Tensor } from './tensor.ts'
 
-/** A letter, a literal size, or a letter divided by a number that divides it, as in D / 32. */
+/** A letter, a literal size, or a letter divided by a number that divides it. */
 export type Dimension = string | number | { readonly letter: string; readonly by: number }
 
 export interface TensorSpec {
@@ -146,14 +146,13 @@ export class Signature {
     // The check stopped at the first dimension that does not fit, and this tensor must not explain itself.
     const known = this.#known(name)
     for (const d of shape) {
-      if (typeof d !== 'object') continue
-      const size = known.get(d.letter)!
-      if (size % d.by !== 0)
+      const value = typeof d === 'object' ? known.get(d.letter) : undefined
+      if (typeof d === 'object' && value !== undefined && value % d.by !== 0)
         return new Error(
-          `${at}${d.letter} must be a multiple of ${d.by} (${name} holds one value for each ${d.by}), got ${size}`,
+          `${at}${d.letter} must be a multiple of ${d.by} (${name} is [${shape.map((other) => withValue(other)).join(', ')}]), got ${value}`,
         )
     }
-    const form = shape.map((d) => (typeof d === 'number' ? d : withValue(d, known.get(nameOf(d)))))
+    const form = shape.map((d) => withValue(d, typeof d === 'number' ? undefined : known.get(nameOf(d))))
     return new Error(`${at}${name} must be [${form.join(', ')}], got [${tensor.shape.join(', ')}]`)
   }
 
@@ -193,9 +192,10 @@ let call = 0
 
 const nameOf = (d: Exclude<Dimension, number>): string => (typeof d === 'string' ? d : d.letter)
 
-function withValue(d: Exclude<Dimension, number>, value: number | undefined): string {
-  if (typeof d === 'string') return value === undefined ? d : `${d} = ${value}`
-  return `${d.letter} / ${d.by}${value === undefined ? '' : ` = ${value / d.by}`}`
+function withValue(d: Dimension, value?: number): string {
+  if (typeof d === 'number') return String(d)
+  const letter = value === undefined ? nameOf(d) : `${nameOf(d)} = ${value}`
+  return typeof d === 'string' ? letter : `${letter} / ${d.by}`
 }
 
 function overlap(a: Tensor, b: Tensor): boolean {

@@ -51,7 +51,8 @@ const findHardware =
 /** Opens the adapter that `find` gives if it passes the check, and the CPU whatever happens. */
 export async function openBest(find: Find, { threads, profile }: OpenOptions = {}): Promise<Device> {
   const { device, reason } = await tryGpu(find, profile)
-  return device ?? new Device(await openWasm(threads), `wasm: ${reason}`)
+  // The reasons of an adapter end with advice, which is being followed.
+  return device ?? new Device(await openWasm(threads), `wasm: ${reason.replace(/(;|,? or) use wasm$/, '')}`)
 }
 
 async function tryGpu(find: Find, profile?: boolean): Promise<{ device: Device | null; reason: string }> {

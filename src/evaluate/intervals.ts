@@ -1,5 +1,5 @@
 // How far a measured accuracy may be off: Wilson's interval of a share, the paired bootstrap and McNemar's test of two models.
-import { mix32 } from '../solver/hash.ts'
+import { mix32 } from '../data/scramble.ts'
 
 /** 97.5 % quantile of the normal distribution. */
 const Z = 1.959963984540054

@@ -8,10 +8,12 @@ import { basename, dirname, join, resolve, sep } from 'node:path'
 import { promisify } from 'node:util'
 import { printable } from './json.ts'
 import { checkRange, type ModelFiles, type Source } from './source.ts'
-import type { Store } from './store.ts'
+import type { Store, StoreTree } from './store.ts'
 
 // One read call moves at most this much: Node passes lengths to the system as 32-bit numbers.
 const READ_BYTES = 2 ** 30
+// Files are hashed piece by piece.
+const DIGEST_BYTES = 4 * 2 ** 20
 
 /** Opens a file for reading by ranges. Throws `PATH: no such file`, `PATH: is a directory, ...` and the like. */
 export async function openFile(path: string): Promise<Source> {
@@ -234,7 +236,9 @@ export function directoryStore(folder: string): Store {
     async list() {
       const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
         if (error.code === 'ENOENT') return []
-        throw new Error(`${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : explain(error)}`)
+        throw new Error(
+          `${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file; move it away or choose another --out' : explain(error)}`,
+        )
       })
       return names.filter((name) => !TEMPORARY.test(name)).sort()
     },
@@ -245,6 +249,37 @@ export function directoryStore(folder: string): Store {
         throw new Error(`${folder}: cannot be made: ${reason}`)
       })
       await writeFileAtomic(path(file), chunks)
+    },
+    async append(file, length, bytes) {
+      const target = path(file)
+      const handle = await open(target, length === 0 ? 'a+' : 'r+').catch((error: NodeJS.ErrnoException) => {
+        throw new Error(`${target}: ${explain(error)}`)
+      })
+      try {
+        const { size } = await handle.stat()
+        if (size < length) throw new Error(`${target}: must have ${length} bytes, got ${size}`)
+        await handle.truncate(length)
+        await writeAll(handle, bytes, length)
+        await handle.sync()
+      } catch (error) {
+        const known = (error as NodeJS.ErrnoException).code !== undefined
+        throw known ? new Error(`${target}: cannot be written: ${explainWrite(error)}`) : error
+      } finally {
+        await handle.close()
+      }
+    },
+    async digest(file) {
+      const hash = createHash('sha256')
+      const source = await openFile(path(file))
+      try {
+        const piece = new Uint8Array(Math.min(DIGEST_BYTES, source.byteLength))
+        for (let at = 0; at < source.byteLength; at += piece.length) {
+          hash.update(await source.read(at, Math.min(piece.length, source.byteLength - at), piece))
+        }
+      } finally {
+        await source.close()
+      }
+      return hash.digest('hex')
     },
     async rename(file, name) {
       await rename(path(file), path(name)).catch((error: NodeJS.ErrnoException) => {
@@ -259,6 +294,28 @@ export function directoryStore(folder: string): Store {
         if (isAbandoned(name)) await unlink(join(folder, name)).catch(() => {})
       }
       await rmdir(folder).catch(() => {})
+    },
+  }
+}
+
+/** A folder on the disk with the folders in it, as stores. */
+export function directoryTree(root: string): StoreTree {
+  const path = (folder: string) => join(root, checkName(root, folder))
+  return {
+    ...directoryStore(root),
+    async folders() {
+      const entries = await readdir(root, { withFileTypes: true }).catch(() => [])
+      return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort()
+    },
+    folder: (name) => directoryStore(path(name)),
+    async renameFolder(name, to) {
+      // A folder that is empty would be replaced.
+      const there = await stat(path(to)).catch(() => null)
+      if (there) throw new Error(`${path(to)}: is there already`)
+      await rename(path(name), path(to)).catch((error: NodeJS.ErrnoException) => {
+        throw new Error(`${path(name)}: cannot be renamed: ${explain(error)}`)
+      })
+      await syncFolder(root)
     },
   }
 }
@@ -330,10 +387,12 @@ function explainWrite(error: unknown): string {
   return known.code === 'ENOENT' ? 'no such directory' : explain(known)
 }
 
-async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+/** Writes at a place of the file, or where the last write ended. */
+async function writeAll(handle: FileHandle, chunk: Uint8Array, at?: number): Promise<void> {
   let done = 0
   while (done < chunk.byteLength) {
-    const { bytesWritten } = await handle.write(chunk, done, Math.min(chunk.byteLength - done, READ_BYTES))
+    const place = at === undefined ? null : at + done
+    const { bytesWritten } = await handle.write(chunk, done, Math.min(chunk.byteLength - done, READ_BYTES), place)
     done += bytesWritten
   }
 }

@@ -1,4 +1,5 @@
 // SHA-256 by Web Crypto, which every runtime has but which hashes whole buffers only: long data is hashed by blocks.
+import type { Source } from './source.ts'
 
 /** Bytes of a block: the blocks' hashes, one after the other, are hashed once more. */
 export const BLOCK_BYTES = 8 * 2 ** 20
@@ -19,6 +20,22 @@ export function hex(bytes: Uint8Array): string {
 /** SHA-256 as 64 hexadecimal digits. Throws where the runtime has no Web Crypto. */
 export async function digest(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return hex(await sha256(bytes))
+}
+
+// A source up to 16 MiB is hashed whole, of a larger one this many pieces, evenly spread, the first and the last among them.
+const PIECES = 1024
+const PIECE_BYTES = 16384
+
+/** SHA-256 of a source, or of a sample of a large one, as 64 hexadecimal digits. */
+export async function sampleHash(source: Source): Promise<string> {
+  const { byteLength } = source
+  if (byteLength <= PIECES * PIECE_BYTES) return digest(await source.read(0, byteLength))
+  const sample = new Uint8Array(PIECES * PIECE_BYTES)
+  for (let i = 0; i < PIECES; i++) {
+    const at = Math.floor(((byteLength - PIECE_BYTES) * i) / (PIECES - 1))
+    sample.set(await source.read(at, PIECE_BYTES), i * PIECE_BYTES)
+  }
+  return digest(sample)
 }
 
 /** Hashes bytes that come in pieces of any size; holds one block. */

@@ -1,6 +1,6 @@
 // Files over HTTP: read by byte ranges, with requests that are repeated and short answers that are resumed. Any runtime.
 import { printable } from './json.ts'
-import { checkRange, joinBytes, memorySource, type Source } from './source.ts'
+import { checkRange, joinBytes, type ModelFiles, memorySource, type Source } from './source.ts'
 
 export interface HttpOptions {
   /** Instead of the global fetch: for proxies and tests. */
@@ -71,6 +71,26 @@ export async function httpSource(url: string, options: HttpSourceOptions = {}): 
   }
   await discard(first)
   return memorySource(name, await readWhole(url, { ...options, name }, wholeLimitBytes))
+}
+
+/**
+ * A model directory on a server: `base` is its address, to which file names are added (a query stays behind them). Relative addresses
+ * are those of a page. Files for which the server answers 404 or 410 are absent; nothing is asked before a file is opened.
+ */
+export function httpFiles(base: string, options: Omit<HttpSourceOptions, 'name'> = {}): ModelFiles {
+  const url = new URL(base, globalThis.location?.href)
+  const folder = url.pathname.replace(/\/+$/, '')
+  return {
+    name: shownUrl(url.href).replace(/\/+$/, ''),
+    async open(file) {
+      const address = new URL(url)
+      address.pathname = `${folder}/${encodeURIComponent(file)}`
+      return httpSource(address.href, options).catch((error) => {
+        if (error instanceof Refusal && (error.status === 404 || error.status === 410)) return null
+        throw error
+      })
+    },
+  }
 }
 
 export interface HttpRange {

@@ -42,6 +42,12 @@ export async function* readRecords(source: Source, { columns }: RecordOptions = 
   }
 }
 
+/** Rows in memory as records; errors call the first `row 1`. */
+export function* recordsOf(rows: Iterable<Record<string, unknown>>): Generator<FileRecord> {
+  let row = 0
+  for (const value of rows) yield { where: `row ${++row}`, value }
+}
+
 interface Found {
   readonly where: string
   readonly value: unknown

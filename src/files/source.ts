@@ -13,6 +13,14 @@ export interface Source {
   close(): Promise<void>
 }
 
+/**
+ * Closes sources. Whoever opens a source closes it: what reads from one (files of tensors, ratings, pairs, tables) leaves it open, and
+ * a function that is given one never closes it.
+ */
+export async function closeSources(sources: readonly Source[]): Promise<void> {
+  for (const source of sources) await source.close()
+}
+
 /** Parts one after the other; a single part as it is. */
 export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   if (parts.length === 1) return parts[0]
@@ -78,6 +86,32 @@ export function memoryFiles(name: string, files: Record<string, Uint8Array>): Mo
     },
     async list() {
       return Object.keys(files).sort()
+    },
+  }
+}
+
+/**
+ * Makes a model directory of files that a user chose: a FileList of several files, or of a folder (`<input webkitdirectory>`), whose
+ * subfolders are passed over. Throws where two have one name.
+ */
+export function blobFiles(name: string, files: Iterable<File>): ModelFiles {
+  const depth = (file: File) => (file.webkitRelativePath || file.name).split('/').length
+  const all = [...files]
+  const least = all.reduce((found, file) => Math.min(found, depth(file)), Infinity)
+  const byName = new Map<string, File>()
+  for (const file of all) {
+    if (depth(file) > least) continue
+    if (byName.has(file.name)) throw new Error(`${name}: two files are called ${JSON.stringify(file.name)}`)
+    byName.set(file.name, file)
+  }
+  return {
+    name,
+    async open(file) {
+      const blob = byName.get(file)
+      return blob === undefined ? null : blobSource(`${name}/${file}`, blob)
+    },
+    async list() {
+      return [...byName.keys()].sort()
     },
   }
 }

@@ -14,6 +14,33 @@ export interface FeatureBlocks {
   read(firstRow: number, count: number): Promise<Float32Array | Uint16Array>
 }
 
+/** Features in memory as blocks; throws where their number is not rows x columns. `name` is what errors call them. */
+export function memoryBlocks(
+  name: string,
+  {
+    data,
+    rows,
+    columns,
+  }: { readonly data: Float32Array | Uint16Array; readonly rows: number; readonly columns: number },
+): FeatureBlocks {
+  if (data.length !== rows * columns) {
+    throw new Error(`${name}: features of ${rows} x ${columns} must have ${rows * columns} values, got ${data.length}`)
+  }
+  return {
+    name,
+    rows,
+    columns,
+    dtype: data instanceof Uint16Array ? 'bf16' : 'f32',
+    async read(first, count) {
+      const block = data.subarray(first * columns, (first + count) * columns)
+      const bad = nonFinite(block)
+      if (bad === null) return block
+      const [row, column] = [first + Math.floor(bad.at / columns), bad.at % columns]
+      throw new Error(`${name}: features must be finite, row ${row}, column ${column} is ${bad.value}`)
+    },
+  }
+}
+
 /** A table with named columns: features, labels and weights, one line a row. */
 export interface Table {
   readonly features: FeatureBlocks
@@ -200,12 +227,9 @@ export function arrayBlocks(array: StoredArray): FeatureBlocks {
         const { buffer } = await source.read(begin + firstRow * columns * 2, count * columns * 2)
         block = new Uint16Array(buffer, 0, count * columns)
       } else block = await readFloats(array, firstRow * columns, count * columns)
-      const bad = block instanceof Uint16Array ? firstNonFinite16(block) : firstNonFinite32(block)
-      if (bad >= 0) {
-        const value = block instanceof Uint16Array ? widened(block[bad]) : block[bad]
-        throw new Error(`${name} must be finite, row ${firstRow + Math.floor(bad / columns)} has ${value}`)
-      }
-      return block
+      const bad = nonFinite(block)
+      if (bad === null) return block
+      throw new Error(`${name} must be finite, row ${firstRow + Math.floor(bad.at / columns)} has ${bad.value}`)
     },
   }
 }
@@ -245,6 +269,13 @@ export function concatBlocks(parts: readonly FeatureBlocks[], name: string): Fea
       return block
     },
   }
+}
+
+/** Where the first value that is not finite stands, and what it is; null where all are. */
+function nonFinite(block: Float32Array | Uint16Array): { readonly at: number; readonly value: number } | null {
+  const at = block instanceof Uint16Array ? firstNonFinite16(block) : firstNonFinite32(block)
+  if (at < 0) return null
+  return { at, value: block instanceof Uint16Array ? widened(block[at]) : block[at] }
 }
 
 // NaN * 0 and Infinity * 0 are NaN: one test for many values.

@@ -92,12 +92,31 @@ export async function openWork(store: Store, options: WorkOptions): Promise<Work
       sound.delete(part)
       await store.remove(`${part}.part`)
     },
-    async end() {
-      for (const name of await store.list()) if (OURS.test(name)) await store.remove(name)
-      await store.remove(WORK_FILE)
-      await store.removeIfEmpty()
-    },
+    end: () => removeWork(store),
   }
+}
+
+/** Ends work that has finished but for this: of the command, and begun with these settings, whatever others it has. */
+export async function endFinished(store: Store, command: string, settings: WorkSettings): Promise<void> {
+  if (!(await store.list()).includes(WORK_FILE)) return
+  const text = (await readText(store, WORK_FILE)) ?? ''
+  let found: unknown
+  try {
+    found = JSON.parse(text)
+  } catch {
+    return
+  }
+  if (!isObject(found) || found.pinball !== 'work' || found.command !== command || !isObject(found.settings)) return
+  for (const [name, value] of Object.entries(versionedSettings(settings))) {
+    if (JSON.stringify(found.settings[name]) !== JSON.stringify(value)) return
+  }
+  await removeWork(store)
+}
+
+async function removeWork(store: Store): Promise<void> {
+  for (const name of await store.list()) if (OURS.test(name)) await store.remove(name)
+  await store.remove(WORK_FILE)
+  await store.removeIfEmpty()
 }
 
 /** Throws where settings differ, and names the first that does; `begun` is what the error calls what there was. */

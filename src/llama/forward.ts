@@ -8,7 +8,7 @@ import { type ModelFiles, readText } from '../files/source.ts'
 import { type BlockRows, block, chooseBuffers, makeBuffers, projection } from './block.ts'
 import { inverseFrequencies, type LlamaConfig, parseLlamaConfig } from './config.ts'
 import { type Embedding, openEmbedding } from './embedding.ts'
-import { checkSequences, type Packed, pack, planBlocks } from './pack.ts'
+import { checkGroups, checkSequences, type Packed, pack, planBlocks } from './pack.ts'
 import type { PrefixGroup } from './prefix.ts'
 import { findTensors, type LayerWeights, type LlamaTensors, loadLayer, loadVector } from './weights.ts'
 
@@ -36,7 +36,7 @@ export interface ChosenStates {
 export interface StatesOptions {
   /** Which sequences share a beginning, as `groupPrefixes` finds them; by default none. Each sequence is in one group. */
   readonly groups?: readonly PrefixGroup[]
-  /** The sequences have been checked already: no longer than `config.maxPosition`, tokens below `config.vocab`. */
+  /** Sequences and groups are known to be right: tokens below `config.vocab`, at most `config.maxPosition` of them. */
   readonly checked?: boolean
 }
 
@@ -57,12 +57,12 @@ export interface Llama {
   readonly config: LlamaConfig
   /**
    * Runs the model on sequences of token ids (each at least one token, at most `config.maxPosition`) and gives the states of all
-   * tokens. Sequences do not see each other: the result of one does not depend on its company, on a CPU to the bit.
+   * tokens. Sequences do not see each other: the result of one does not depend on its company, to the bit.
    */
   hidden(sequences: readonly Uint32Array[]): Promise<HiddenStates>
   /**
    * The states at some positions of each sequence, counted from 0: the same as `hidden` gives there, for less work. The last
-   * layer computes these rows only, and beginnings that a group shares are computed once.
+   * layer computes these rows only, and beginnings that a group shares are computed once. Throws where there are none.
    */
   states(
     sequences: readonly Uint32Array[],
@@ -107,7 +107,10 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
       return { x, first, destroy: () => x.destroy() }
     },
     async states(sequences, positions, { groups = alone(sequences), checked = false } = {}) {
-      if (!checked) checkSequences(config, sequences)
+      if (!checked) {
+        checkSequences(config, sequences)
+        checkGroups(sequences, groups)
+      }
       const packed = pack(sequences, groups)
       const rows = sequences.map(({ length }, s) =>
         Uint32Array.from(positions[s] ?? [], (t) => {

@@ -42,6 +42,22 @@ export function checkSequences({ vocab, maxPosition }: LlamaConfig, sequences: r
   }
 }
 
+/** Throws unless every sequence is in one group, and begins as the first of its group and goes on after that. */
+export function checkGroups(sequences: readonly Uint32Array[], groups: readonly PrefixGroup[]): void {
+  const members = groups.flatMap((group) => group.members)
+  const once = new Set(members).size === sequences.length && members.every((s) => s in sequences)
+  if (!once || members.length !== sequences.length)
+    throw new RangeError(`llama: ${sequences.length} sequences must be in one group each, got ${members.join(', ')}`)
+  for (const group of groups) {
+    const prefix = sequences[group.members[0]!]!.subarray(0, group.common)
+    for (const s of group.members) {
+      const sequence = sequences[s]!
+      if (sequence.length <= group.common || prefix.some((token, t) => token !== sequence[t]))
+        throw new RangeError(`llama: sequence ${s} must begin with the ${group.common} tokens of its group and go on`)
+    }
+  }
+}
+
 /** Packs sequences in the order of the groups, each of which has its common beginning first. */
 export function pack(sequences: readonly Uint32Array[], groups: readonly PrefixGroup[]): Packed {
   const places = sequences.map(() => ({ prefix: 0, common: 0, own: 0 }))

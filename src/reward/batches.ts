@@ -9,7 +9,7 @@ export interface Batch {
   readonly groups: readonly PrefixGroup[]
 }
 
-/** A group may have as many batches' tokens, or as many times the tokens of its longest row, so that memory stays in bounds. */
+/** How many times the tokens of a batch, or those of the longest row, a group may have: memory at most doubles. */
 const GROUP_FACTOR = 2
 
 /**

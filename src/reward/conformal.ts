@@ -128,3 +128,28 @@ export async function readCalibration(
     await source.close()
   }
 }
+
+// What every file of a calibration has first in its header: it tells one that is damaged from something else.
+const BEGIN = '{"__metadata__":{"attributes":'
+const PREFIX_BYTES = 8
+
+/**
+ * Throws where the name of the calibration is taken by a file that is none, which must not be overwritten. Calibrations of other heads
+ * and damaged ones may be.
+ */
+export async function checkCalibrationFile(files: ModelFiles): Promise<void> {
+  const source = await files.open(CALIBRATION_FILE)
+  if (source === null) return
+  try {
+    const opened = await openSafetensors(source).catch(() => null)
+    const head = await source.read(0, Math.min(PREFIX_BYTES + BEGIN.length, source.byteLength))
+    const text = new TextDecoder().decode(head.subarray(PREFIX_BYTES))
+    const ours = opened
+      ? /^[0-9a-f]{64}$/.test(opened.metadata.heads ?? '')
+      : source.byteLength === 0 || (text !== '' && BEGIN.startsWith(text))
+    if (ours) return
+    throw new Error(`${source.name}: is where the calibration goes, and is something else; move it away`)
+  } finally {
+    await source.close()
+  }
+}

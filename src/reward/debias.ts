@@ -5,6 +5,12 @@
 // correlation of r_i - p r_v with r_v is at most a threshold (signed, not absolute); 1 where none is. T = I, T[v, :] -= penalty, also
 // for v itself, which keeps 1: its debiased value is 0 whatever it was.
 
+import type { Device } from '../device/device.ts'
+import { show } from '../files/json.ts'
+import type { FeatureBlocks } from '../files/table.ts'
+import { expectationMap, type HeadsFile } from './heads_file.ts'
+import { predictRows } from './predict.ts'
+
 /** The 24 candidates. */
 export const PENALTIES: readonly number[] = [
   0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8,
@@ -12,6 +18,8 @@ export const PENALTIES: readonly number[] = [
 ]
 /** Of the published command line. */
 export const THRESHOLD = 0.03
+/** Taken where heads have it and no other is named. */
+export const USUAL_UNWANTED = 'helpsteer-verbosity'
 
 export interface Debiased {
   /** T [M, M], rows = from. */
@@ -93,4 +101,69 @@ function pearson(a: Float64Array, b: Float64Array): number {
     bb += (b[i] - mb) ** 2
   }
   return aa === 0 || bb === 0 ? Number.NaN : ab / Math.sqrt(aa * bb)
+}
+
+export interface DebiasOptions {
+  /** The unwanted attribute, by name or by number from 0; 'helpsteer-verbosity' by default. */
+  readonly attribute?: string | number
+  /** The largest rank correlation that may be left, from -1 to 1; 0.03 by default. */
+  readonly threshold?: number
+  /** Called after each block of rows, then after each attribute. */
+  readonly onProgress?: (doing: 'rows' | 'attributes', done: number, total: number) => void
+  readonly signal?: AbortSignal
+}
+
+export interface DebiasedHeads extends Debiased {
+  /** With the transform, and in the metadata how it was found: to be written by `encodeHeads(heads, heads.metadata)`. */
+  readonly heads: HeadsFile & { readonly metadata: Readonly<Record<string, string>> }
+  /** The attribute that was taken out, and its number. */
+  readonly attribute: string
+  readonly unwanted: number
+  readonly threshold: number
+  /** R: the responses that the penalties come from. */
+  readonly rows: number
+}
+
+/** The number of an attribute of heads, given by name or number. Throws, with the names there are, where there is none. */
+export function unwantedIndex({ attributes, name }: HeadsFile, attribute: string | number = USUAL_UNWANTED): number {
+  const index = typeof attribute === 'number' ? attribute : attributes.indexOf(attribute)
+  if (Number.isInteger(index) && index >= 0 && index < attributes.length) return index
+  throw new Error(`${name} has no attribute ${show(attribute)}; it has ${attributes.map(show).join(', ')}`)
+}
+
+/**
+ * Takes an attribute out of the others: `debias` of the heads' point predictions, not debiased, of reference features [R, D] (of pairs
+ * both sides: `stateRows`). Throws on features of another width and on unknown attributes.
+ */
+export async function debiasHeads(
+  device: Device,
+  heads: HeadsFile,
+  features: FeatureBlocks,
+  { attribute, threshold = THRESHOLD, onProgress, signal }: DebiasOptions = {},
+): Promise<DebiasedHeads> {
+  const unwanted = unwantedIndex(heads, attribute)
+  if (features.columns !== heads.columns) {
+    throw new Error(
+      `${heads.name}: heads must be for features of ${features.columns} columns, as those of ${features.name} are, got ${heads.columns}`,
+    )
+  }
+  const rewards = await predictRows(device, features, expectationMap({ ...heads, transform: null }), {
+    onProgress: (done, total) => onProgress?.('rows', done, total),
+    signal,
+  })
+  const names = heads.attributes
+  const found = debias(rewards, names.length, unwanted, threshold, (done, total) => {
+    signal?.throwIfAborted()
+    onProgress?.('attributes', done, total)
+  })
+  const said = { attribute: names[unwanted], threshold, penalties: found.penalties }
+  const metadata = { ...heads.metadata, debias: JSON.stringify(said) }
+  return {
+    ...found,
+    heads: { ...heads, transform: found.transform, metadata },
+    attribute: names[unwanted],
+    unwanted,
+    threshold,
+    rows: features.rows,
+  }
 }

@@ -57,7 +57,7 @@ const SHARD_BYTES = 2 ** 30
 
 /**
  * Encodes a model directory file by file: config.json, pinball.json, calibration, then the heads together with the tensors of
- * `backbone` (from `openModelTensors`; those outside model.* are left out), whose bytes pass through unchanged. Tensors go to
+ * `backbone` (from `openModelTensors`; see `backboneTensors`), whose bytes pass through unchanged. Tensors go to
  * model.safetensors, or, above `shardBytes`, to shards of about that size, of which one at a time is in memory, and an index.
  */
 export async function* encodeCheckpoint(
@@ -66,7 +66,7 @@ export async function* encodeCheckpoint(
   shardBytes = SHARD_BYTES,
 ): AsyncGenerator<CheckpointFile> {
   const heads = headTensors(checkpoint)
-  const infos = [...backbone.values()].filter((info) => info.name.startsWith('model.'))
+  const infos = backboneTensors(backbone).kept
   yield { file: 'config.json', chunks: [jsonBytes(configJson(checkpoint))] }
   yield { file: MANIFEST_FILE, chunks: [jsonBytes(manifestJson(checkpoint.manifest))] }
   if (checkpoint.calibration) yield { file: CALIBRATION_FILE, chunks: encodeCalibration(checkpoint.calibration) }
@@ -91,6 +91,28 @@ export async function* encodeCheckpoint(
   if (shards.length === 1) return
   const index = { metadata: { total_size: total }, weight_map: weightMap }
   yield { file: 'model.safetensors.index.json', chunks: [jsonBytes(index)] }
+}
+
+// Heads, which others take the place of, and the output layer of a language model.
+const HEAD_TENSOR = /^(score|lm_head|v_head|value_head|regression_layer|gating)\.|^reward_transform_matrix$/
+
+/**
+ * The tensors of a backbone under the names that they have in a reward model, "model." in front, and the names of those that are neither
+ * its nor a head's. In a checkpoint of the bare backbone (AutoModel) nothing has "model." in front.
+ */
+export function backboneTensors(tensors: ReadonlyMap<string, TensorInfo>): {
+  readonly kept: readonly TensorInfo[]
+  readonly leftOut: readonly string[]
+} {
+  const bare = tensors.has('embed_tokens.weight')
+  const kept: TensorInfo[] = []
+  const leftOut: string[] = []
+  for (const info of tensors.values()) {
+    if (info.name.startsWith('model.')) kept.push(info)
+    else if (bare && !HEAD_TENSOR.test(info.name)) kept.push({ ...info, name: `model.${info.name}` })
+    else if (!HEAD_TENSOR.test(info.name)) leftOut.push(info.name)
+  }
+  return { kept, leftOut }
 }
 
 function splitShards(infos: readonly TensorInfo[], limit: number, heads: TensorData[]): (TensorInfo | TensorData)[][] {

@@ -81,6 +81,7 @@ export interface Backbone {
 
 export interface FeatureModel {
   readonly name: string
+  readonly device: Device
   readonly config: LlamaConfig
   readonly tokenizer: Tokenizer | null
   /** Checks and encodes one row; what it gives is a row as well. With `gate`, throws where it has no gate position. */
@@ -102,6 +103,7 @@ export async function loadFeatureModel(
     const backbone = await loadBackbone(device, directory, options)
     return {
       name: backbone.name,
+      device,
       config: backbone.config,
       tokenizer: backbone.tokenizer,
       encode: (row, settings) => encodeRow(row, backbone.rules, settings?.gate),

@@ -3,8 +3,15 @@
 //   regression_layer.weight  [M K, D]  row = attribute * K + level; K = 1 for point estimates (metadata point: true)
 //   regression_layer.bias    [M K]     optional
 //   reward_transform_matrix  [M, M]    optional, rows = from
+import { BlockHash, hex, sampleHash } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
-import { openSafetensors, readTensorF32, type Safetensors } from '../files/safetensors.ts'
+import {
+  encodeSafetensors,
+  openSafetensors,
+  readTensorF32,
+  type Safetensors,
+  type TensorData,
+} from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import { checkLevels } from './distribution.ts'
 import { isName } from './manifest.ts'
@@ -26,6 +33,10 @@ export interface HeadsFile {
   readonly transform: Float32Array | null
   /** Of the model whose features the heads were fitted to; null where the file does not say. */
   readonly fingerprint: string | null
+  /** SHA-256 of the file, of a large one of a sample; undefined for heads that were not read from one. */
+  readonly fileHash?: string
+  /** What else the file says about them, as it stands; absent where they come from no file. */
+  readonly metadata?: Readonly<Record<string, string>>
 }
 
 const TENSORS = ['regression_layer.weight', 'regression_layer.bias', 'reward_transform_matrix']
@@ -61,7 +72,35 @@ export async function readHeadsFile(source: Source): Promise<HeadsFile> {
     bias: await readFinite(opened, name, 'regression_layer.bias', [outputs]),
     transform: await readFinite(opened, name, 'reward_transform_matrix', [attributes.length, attributes.length]),
     fingerprint: opened.metadata.fingerprint ?? null,
+    fileHash: await sampleHash(source),
+    metadata: opened.metadata,
   }
+}
+
+/** Heads as arrays: the part of a `HeadsFile` that becomes tensors. */
+export type HeadsToWrite = Pick<HeadsFile, 'columns' | 'weight'> & Partial<Pick<HeadsFile, 'bias' | 'transform'>>
+
+/**
+ * Encodes a file of heads, F32. `metadata` is written in its order, texts as they are and all else as JSON; what is undefined is left
+ * out. `readHeadsFile` needs "attributes" [M] in it, and "levels" [K] or `point: 'true'`. Throws where sizes do not fit.
+ */
+export function encodeHeads(
+  { columns, weight, bias, transform }: HeadsToWrite,
+  metadata: Readonly<Record<string, unknown>>,
+): Uint8Array[] {
+  const outputs = weight.length / columns
+  const f32 = (name: string, shape: number[], data: Float32Array): TensorData => ({ name, dtype: 'F32', shape, data })
+  const tensors = [f32('regression_layer.weight', [outputs, columns], weight)]
+  if (bias) tensors.push(f32('regression_layer.bias', [outputs], bias))
+  if (transform) {
+    const count = Math.sqrt(transform.length)
+    tensors.push(f32('reward_transform_matrix', [count, count], transform))
+  }
+  const texts: Record<string, string> = {}
+  for (const [key, value] of Object.entries(metadata)) {
+    if (value !== undefined) texts[key] = typeof value === 'string' ? value : JSON.stringify(value)
+  }
+  return encodeSafetensors(tensors, texts)
 }
 
 function readAttributes({ metadata }: Safetensors, file: string): string[] {
@@ -96,6 +135,19 @@ async function readFinite(
   const bad = values.findIndex((value) => !Number.isFinite(value))
   if (bad >= 0) throw new Error(`${file}: ${name} must be finite, got ${values[bad]} at element ${bad}`)
   return values
+}
+
+/** What identifies heads to work that goes on: the hash of their file, or of what they hold. */
+export async function headsHash(heads: HeadsFile): Promise<string> {
+  if (heads.fileHash !== undefined) return heads.fileHash
+  const { attributes, levels, columns, weight, bias, transform } = heads
+  const about = { attributes, levels, columns, bias: bias !== null, transform: transform !== null }
+  const hash = new BlockHash()
+  await hash.update(new TextEncoder().encode(JSON.stringify(about)))
+  for (const values of [weight, bias, transform]) {
+    if (values) await hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
+  }
+  return hex(await hash.result())
 }
 
 /**

@@ -60,10 +60,11 @@ export async function loadRewardModel(
 }
 
 function rewardModel(backbone: Backbone, heads: Heads): RewardModel {
-  const { config, rules, name, tokenizer } = backbone
+  const { device, config, rules, name, tokenizer } = backbone
   const { levels, attributes, lambda: usual, needsPrompt, calibrated } = heads
   return {
     name,
+    device,
     config,
     tokenizer,
     levels,

@@ -7,10 +7,11 @@
 //
 // Source: what the ArmoRM scripts write (stage-2_prepare.py: the first two, both [N, 2, D]) and `pinball features` from pairs.
 // Rows are read by their ranges, never a file as a whole.
+import { mix32 } from '../data/scramble.ts'
+import { sampleHash } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
 import { openSafetensors, type Safetensors, type TensorInfo, widenBF16, widenF16 } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
-import { mix32 } from '../solver/hash.ts'
 import { checkAlike } from './alike.ts'
 
 export interface PairFile {
@@ -30,11 +31,12 @@ export interface PairFile {
   readonly hasPrompts: boolean
   /** Whether some pair has two prompt states that are not the same bits. */
   readonly sidesDiffer: boolean
+  /** SHA-256 of each file, of large ones of a sample: what identifies the features to work that goes on. */
+  hashes(): Promise<string[]>
   /** States of both responses [B, 2, D], in the beginning of `into` where it is given. Throws where one is not finite. */
   readSides(rows: ArrayLike<number>, into?: Float32Array): Promise<Float32Array>
   /** Prompt states [B, D], or [B, 2, D] where `sidesDiffer`. Throws where one is not finite, or there are none. */
   readPrompts(rows: ArrayLike<number>, into?: Float32Array): Promise<Float32Array>
-  close(): Promise<void>
 }
 
 type FloatType = 'F32' | 'BF16' | 'F16'
@@ -60,51 +62,48 @@ interface Part {
 
 /**
  * Opens files of pairs as one, in the order given. Where files have two prompt states a pair, those of the whole file are compared,
- * and where there are no prompt_ids the bytes of the chosen side's state tell prompts apart, so the file is read once. Takes the
- * sources over, and closes them on failure. Throws on tensors that are missing or of another shape or type, and on files that
- * do not go together.
+ * and where there are no prompt_ids the bytes of the chosen side's state tell prompts apart, so the file is read once. The
+ * sources stay the caller's to close, when nothing is read any more. Throws on tensors that are missing or of another shape or type,
+ * and on files that do not go together.
  */
 export async function openPairs(sources: readonly Source[]): Promise<PairFile> {
-  try {
-    if (sources.length === 0) throw new Error('pairs: at least one file is needed, got none')
-    const parts: Part[] = []
-    for (const source of sources) {
-      const before = parts[parts.length - 1]
-      parts.push(await openPart(source, before ? before.first + before.pairs : 0))
-    }
-    const [{ source, embeddings }] = parts
-    checkTogether(parts)
-    const { groups, sidesDiffer } = await groupPairs(parts)
-    const last = parts[parts.length - 1]
-    const pairs = last.first + last.pairs
-    if (pairs === 0) throw new Error(`${source.name}: has no pairs`)
-    const columns = embeddings.width
-    return {
-      name: source.name,
-      pairs,
-      columns,
-      fingerprint: parts.map(({ opened }) => opened.metadata.fingerprint).find((text) => text !== undefined) ?? null,
-      groups,
-      subsets: await readSubsets(parts),
-      hasPrompts: parts[0].prompts !== null,
-      sidesDiffer,
-      readSides: (rows, into = new Float32Array(rows.length * 2 * columns)) =>
-        readRows(parts, rows, 2, into, (part) => part.embeddings),
-      async readPrompts(rows, into) {
-        const sides = sidesDiffer ? 2 : 1
-        const to = into ?? new Float32Array(rows.length * sides * columns)
-        return readRows(parts, rows, sides, to, ({ prompts }) => {
-          if (prompts === null) throw new Error(`${source.name}: has no tensor "prompt_embeddings", which a gate needs`)
-          return prompts
-        })
-      },
-      async close() {
-        for (const each of sources) await each.close()
-      },
-    }
-  } catch (error) {
-    for (const source of sources) await source.close()
-    throw error
+  if (sources.length === 0) throw new Error('pairs: at least one file is needed, got none')
+  const parts: Part[] = []
+  for (const source of sources) {
+    const before = parts[parts.length - 1]
+    parts.push(await openPart(source, before ? before.first + before.pairs : 0))
+  }
+  const [{ source, embeddings }] = parts
+  checkTogether(parts)
+  const { groups, sidesDiffer } = await groupPairs(parts)
+  const last = parts[parts.length - 1]
+  const pairs = last.first + last.pairs
+  if (pairs === 0) throw new Error(`${source.name}: has no pairs`)
+  const columns = embeddings.width
+  return {
+    name: source.name,
+    pairs,
+    columns,
+    fingerprint: parts.map(({ opened }) => opened.metadata.fingerprint).find((text) => text !== undefined) ?? null,
+    groups,
+    subsets: await readSubsets(parts),
+    hasPrompts: parts[0].prompts !== null,
+    sidesDiffer,
+    readSides: (rows, into = new Float32Array(rows.length * 2 * columns)) =>
+      readRows(parts, rows, 2, into, (part) => part.embeddings),
+    async readPrompts(rows, into) {
+      const sides = sidesDiffer ? 2 : 1
+      const to = into ?? new Float32Array(rows.length * sides * columns)
+      return readRows(parts, rows, sides, to, ({ prompts }) => {
+        if (prompts === null) throw new Error(`${source.name}: has no tensor "prompt_embeddings", which a gate needs`)
+        return prompts
+      })
+    },
+    async hashes() {
+      const found: string[] = []
+      for (const each of sources) found.push(await sampleHash(each))
+      return found
+    },
   }
 }
 

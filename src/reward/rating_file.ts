@@ -41,7 +41,6 @@ export interface RatingFile {
   readonly fingerprint: string | null
   /** Of the first file. */
   readonly metadata: Readonly<Record<string, string>>
-  close(): Promise<void>
 }
 
 export interface RatingOptions {
@@ -63,42 +62,34 @@ interface Part {
 }
 
 /**
- * Opens files of ratings as one matrix, in the order given; labels are read whole, features when they are asked for. Takes the
- * sources over, and closes them on failure. Throws on tensors that are missing or of another shape or type, labels that are
- * infinite, and files that differ in columns, attributes, model or in which tensors they have. A file without rows adds nothing.
+ * Opens files of ratings as one matrix, in the order given; labels are read whole, features when they are asked for. The
+ * sources stay the caller's to close, when nothing is read any more. Throws on tensors that are missing or of another shape or type,
+ * labels that are infinite, and files that differ in columns, attributes, model or in which tensors they have. A file without rows adds nothing.
  */
 export async function openRatings(sources: readonly Source[], options: RatingOptions = {}): Promise<RatingFile> {
-  try {
-    if (sources.length === 0) throw new Error('ratings: at least one file is needed, got none')
-    const parts: Part[] = []
-    for (const source of sources) parts.push(await openPart(source, options))
-    checkTogether(parts)
-    const [{ source, attributes, opened }] = parts
-    const name = parts.length === 1 ? source.name : `${source.name} and ${parts.length - 1} more`
-    const features = concatBlocks(
-      parts.map((part) => part.features),
-      name,
-    )
-    if (features.rows === 0) throw new Error(`${name}: embeddings are empty: ${show([0, features.columns])}`)
-    const rowIndex = joinRows(parts)
-    const prompts = parts.flatMap((part) => part.prompts ?? [])
-    return {
-      name,
-      features,
-      attributes,
-      labels: joinFloats(parts.map((part) => part.labels)),
-      ...(rowIndex && { rowIndex }),
-      ...(parts[0].weights && { weights: joinFloats(parts.map((part) => part.weights!)) }),
-      prompts: prompts.length > 0 ? concatBlocks(prompts, name) : null,
-      fingerprint: parts.map((part) => part.opened.metadata.fingerprint).find((text) => text !== undefined) ?? null,
-      metadata: opened.metadata,
-      async close() {
-        for (const each of sources) await each.close()
-      },
-    }
-  } catch (error) {
-    for (const source of sources) await source.close()
-    throw error
+  if (sources.length === 0) throw new Error('ratings: at least one file is needed, got none')
+  const parts: Part[] = []
+  for (const source of sources) parts.push(await openPart(source, options))
+  checkTogether(parts)
+  const [{ source, attributes, opened }] = parts
+  const name = parts.length === 1 ? source.name : `${source.name} and ${parts.length - 1} more`
+  const features = concatBlocks(
+    parts.map((part) => part.features),
+    name,
+  )
+  if (features.rows === 0) throw new Error(`${name}: embeddings are empty: ${show([0, features.columns])}`)
+  const rowIndex = joinRows(parts)
+  const prompts = parts.flatMap((part) => part.prompts ?? [])
+  return {
+    name,
+    features,
+    attributes,
+    labels: joinFloats(parts.map((part) => part.labels)),
+    ...(rowIndex && { rowIndex }),
+    ...(parts[0].weights && { weights: joinFloats(parts.map((part) => part.weights!)) }),
+    prompts: prompts.length > 0 ? concatBlocks(prompts, name) : null,
+    fingerprint: parts.map((part) => part.opened.metadata.fingerprint).find((text) => text !== undefined) ?? null,
+    metadata: opened.metadata,
   }
 }
 

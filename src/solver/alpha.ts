@@ -3,9 +3,10 @@
 // The rows that carry labels are dealt to folds in the order of a seeded hash of their number; all labels of a row share its
 // fold. A fold is held out by making its labels missing, so that all fits share one copy of the features. The path descends, and
 // each level of each fold starts from its own weights at the penalty before.
+
+import { mix32, WEYL } from '../data/scramble.ts'
 import type { Labels } from './certificate.ts'
 import type { Solver, Start } from './fit.ts'
-import { mix32, WEYL } from './hash.ts'
 import { givenLabels, weightOf } from './labels.ts'
 
 const TOLERANCE = 1e-3

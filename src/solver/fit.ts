@@ -7,7 +7,7 @@
 // `nonCrossing` holds each level by the one before (see non_crossing.ts).
 import type { Device } from '../device/device.ts'
 import { type DeviceKind, openDevice, openHardware } from '../device/open.ts'
-import type { FeatureBlocks } from '../files/table.ts'
+import { type FeatureBlocks, memoryBlocks } from '../files/table.ts'
 import type { Features, Labels } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'
 import { givenLabels, mergeLabels, weightedQuantile } from './labels.ts'
@@ -104,6 +104,8 @@ export interface OpenOptions {
    * the same. 'auto' takes one where there is one; default 'wasm', which is none. An open device stays open.
    */
   readonly device?: DeviceKind | Device
+  /** Ends the reading of the features; the promise rejects with its reason. */
+  readonly signal?: AbortSignal
 }
 
 /** Features in the solver's memory, for fitting several attributes. */
@@ -143,15 +145,16 @@ export async function openSolver(features: Features | FeatureBlocks, options: Op
   if (!Number.isInteger(rows) || rows < 1 || !Number.isInteger(columns) || columns < 1) {
     throw new Error(`fit: features must have at least one row and one column, got ${rows} x ${columns}`)
   }
-  const blocks = 'data' in features ? inMemory(features) : features
+  const blocks = 'data' in features ? memoryBlocks('fit', features) : features
   const small = rows * columns < WORTH_THREADS
   const team = await Team.open(options.threads ?? (small ? 1 : undefined))
   let gpu: Gpu | null = null
   try {
-    gpu = await gpuOf(options.device ?? 'wasm')
-    const matrix = new Matrix(team, blocks.dtype, rows, columns)
+    gpu = await openGpu(options.device ?? 'wasm')
+    const matrix = naming(blocks, () => new Matrix(team, blocks.dtype, rows, columns))
     const step = Math.max(1, Math.floor(READ_BYTES / (columns * 4)))
     for (let first = 0; first < rows; first += step) {
+      options.signal?.throwIfAborted()
       const count = Math.min(step, rows - first)
       const data = await blocks.read(first, count)
       if (data.length !== count * columns) {
@@ -161,7 +164,7 @@ export async function openSolver(features: Features | FeatureBlocks, options: Op
       }
       matrix.load(first, data)
     }
-    matrix.measure()
+    naming(blocks, () => matrix.measure())
     return solverOf(matrix, blocks.name, gpu)
   } catch (error) {
     await team.close()
@@ -170,14 +173,25 @@ export async function openSolver(features: Features | FeatureBlocks, options: Op
   }
 }
 
-interface Gpu {
+/** Runs work on features, so that its errors name what they are read from. */
+function naming<T>({ name }: FeatureBlocks, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const { message } = error as Error
+    throw message.includes(name) ? error : new Error(`${name}: ${message}`, { cause: error })
+  }
+}
+
+/** A GPU for the solver. */
+export interface Gpu {
   readonly device: Device
-  /** Whether the solver opened it, and so closes it. */
+  /** Whether it was opened here, and so must be destroyed by whoever asked for it. */
   readonly ours: boolean
 }
 
-// The GPU that was asked for; none where 'auto' finds only the CPU.
-async function gpuOf(asked: DeviceKind | Device): Promise<Gpu | null> {
+/** The GPU that was asked for; null for 'wasm', and where 'auto' finds only the CPU. */
+export async function openGpu(asked: DeviceKind | Device): Promise<Gpu | null> {
   if (typeof asked !== 'string') return asked.kind === 'webgpu' ? { device: asked, ours: false } : null
   if (asked === 'wasm') return null
   const device = asked === 'auto' ? await openHardware() : await openDevice(asked)
@@ -213,19 +227,6 @@ function solverOf(matrix: Matrix, name: string, gpu: Gpu | null): Solver {
       await matrix.team.close()
       if (gpu?.ours) await gpu.device.destroy()
     },
-  }
-}
-
-function inMemory({ data, rows, columns }: Features): FeatureBlocks {
-  if (data.length !== rows * columns) {
-    throw new Error(`fit: features of ${rows} x ${columns} must have ${rows * columns} values, got ${data.length}`)
-  }
-  return {
-    name: 'fit',
-    rows,
-    columns,
-    dtype: data instanceof Uint16Array ? 'bf16' : 'f32',
-    read: async (first, count) => data.subarray(first * columns, (first + count) * columns),
   }
 }
 

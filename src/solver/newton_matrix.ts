@@ -1,7 +1,8 @@
 // The matrix of the Newton model, X_KC' diag(curvature) X_KC in f32, kept up to date as rows and columns come and go.
+
+import { mix32 } from '../data/scramble.ts'
 import type { Device } from '../device/device.ts'
 import type { F32, U32 } from './arena.ts'
-import { mix32 } from './hash.ts'
 import type { Team } from './team.ts'
 import type { WorkingSet } from './working_set.ts'
 

@@ -7,8 +7,8 @@
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
-import { destroyParameter, makeParameter, type Parameter } from './adamw.ts'
-import type { PairModel } from './pair_training.ts'
+import type { PairModel } from './pair_task.ts'
+import { destroyParameter, makeParameter, type Parameter } from './parameters.ts'
 import { uniform } from './random.ts'
 
 /** Owns the head on a device, for batches of up to `rows` rows of `width` columns. */

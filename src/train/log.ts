@@ -1,51 +1,14 @@
 // The log of a training: lines of JSON without times, so that a run that was interrupted writes the same bytes.
 
-/** What a number of pairs came to. */
-export interface Sums {
-  readonly pairs: number
-  readonly loss: number
-  readonly correct: number
-}
+/** A line of the log; values are JSON. */
+export type LogEntry = object
 
-export const NO_PAIRS: Sums = { pairs: 0, loss: 0, correct: 0 }
-
-/** Adds a batch: a pair counts as correct where its margin is above 0, so that a tie does not. */
-export function addBatch(sums: Sums, losses: Float32Array, margins: Float32Array): Sums {
-  let { loss, correct } = sums
-  for (const value of losses) loss += value
-  for (const margin of margins) if (margin > 0) correct++
-  return { pairs: sums.pairs + losses.length, loss, correct }
-}
-
-/** Mean loss and accuracy. */
-export function means({ pairs, loss, correct }: Sums): { readonly loss: number; readonly accuracy: number } {
-  return { loss: loss / pairs, accuracy: correct / pairs }
-}
-
-/** An epoch as the log and the command's JSON show it; `loss` and `accuracy` are over its training steps, as they were. */
-export interface EpochResult {
-  /** From 1. */
-  readonly epoch: number
-  readonly loss: number
-  readonly accuracy: number
-  /** With the running statistics, after the epoch; null without validation. */
-  readonly validation_loss: number | null
-  readonly validation_accuracy: number | null
-}
-
-/** Steps since the last line of their kind; `lr` is that of the last one. */
-export interface StepResult {
-  /** From 1. */
-  readonly step: number
-  readonly epoch: number
-  readonly lr: number
-  readonly loss: number
-  readonly accuracy: number
-}
-
-export type LogEntry = StepResult | (EpochResult & { readonly step: number })
-
-/** An entry as a line of the log. */
+/** An entry as a line of the log. Throws on numbers that JSON cannot hold, rather than write null. */
 export function logLine(entry: LogEntry): string {
-  return `${JSON.stringify(entry)}\n`
+  const text = JSON.stringify(entry, (key, value: unknown) => {
+    if (typeof value === 'number' && !Number.isFinite(value))
+      throw new Error(`training: ${key} must be finite, got ${value}`)
+    return value
+  })
+  return `${text}\n`
 }

@@ -5,8 +5,10 @@
 // 1. rows are held out by a seeded hash of their number, not by a shuffle of scikit-learn's random numbers;
 // 2. several ratings of a row count as that many rows (see src/solver/ridge.ts), and ratings may have weights.
 import type { FeatureBlocks } from '../files/table.ts'
+import type { HeadsFile } from '../reward/heads_file.ts'
 import { Ridge } from '../solver/ridge.ts'
 import { Team } from '../solver/team.ts'
+import type { Problem, Ratings } from './problem.ts'
 import { randomBits } from './random.ts'
 
 /** The penalties of ArmoRM. */
@@ -15,16 +17,6 @@ export const RIDGE_ALPHAS: readonly number[] = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 1
 const HELD_OUT = 2 ** 20 + 1
 // Bytes of features that are in memory at a time.
 const BLOCK_BYTES = 16 * 2 ** 20
-
-export interface Ratings {
-  readonly attributes: readonly string[]
-  /** [L, M]; NaN is a missing label. */
-  readonly labels: Float32Array
-  /** Feature row of each label [L]; absent: label i belongs to row i. */
-  readonly rowIndex?: Uint32Array
-  /** Weight of each label [L]. */
-  readonly weights?: Float32Array
-}
 
 export interface RidgeOptions {
   /** Penalties on the squared weights, each above 0; default `RIDGE_ALPHAS`. */
@@ -59,9 +51,9 @@ export interface AttributeRidge {
   readonly path: readonly { readonly alpha: number; readonly mse: number }[]
 }
 
-export interface RidgeFit {
-  /** [M, D] */
-  readonly weight: Float32Array
+/** Point estimates, as `encodeHeads` and whatever takes a `HeadsFile` take them, with what is known of each. */
+export interface RidgeFit extends HeadsFile {
+  readonly levels: null
   readonly fits: readonly AttributeRidge[]
 }
 
@@ -89,7 +81,7 @@ interface RowSums {
  */
 export async function fitRidge(
   features: FeatureBlocks,
-  ratings: Ratings,
+  ratings: Ratings & Partial<Pick<Problem, 'metadata'>>,
   options: RidgeOptions = {},
 ): Promise<RidgeFit> {
   const { alphas = RIDGE_ALPHAS, validation = 0.2, seed = 0, threads } = options
@@ -122,7 +114,18 @@ export async function fitRidge(
       await team.close()
     }
   }
-  return { weight, fits }
+  const { attributes, metadata = {} } = ratings
+  return {
+    name: `heads of ${features.name}`,
+    attributes,
+    levels: null,
+    columns: features.columns,
+    weight,
+    bias: null,
+    transform: null,
+    fingerprint: metadata.fingerprint ?? null,
+    fits,
+  }
 }
 
 /** Positions of attributes by which labels they have. */

@@ -1,11 +1,11 @@
-// Batches of pairs: the split by prompt, the order of an epoch, and reading one batch ahead of the one that is computed.
+// Batches of pairs: the split by prompt, and the order of training and validation.
 import type { PairFile } from '../reward/pair_file.ts'
-import { randomBits, shuffled } from './random.ts'
-import { locateStep, type Plan } from './schedule.ts'
+import { orderRows } from './data_order.ts'
+import { randomBits } from './random.ts'
+import { type Plan, planSteps } from './schedule.ts'
 
-// Streams of random numbers; those from EPOCHS on belong to epochs. Initial weights draw from the first ones.
+// A stream of random numbers between those of initial weights and those of epochs.
 const SPLIT = 2 ** 20
-const EPOCHS = 2 ** 21
 
 export interface Split {
   /** Numbers of pairs, ascending. */
@@ -40,6 +40,11 @@ export function largestBatch({ training, validation }: Split, batch: number): nu
   return Math.min(batch, Math.max(training.length, validation.length))
 }
 
+/** The steps of a training on pairs: a single pair left over is not used, as batch norm has no variance of one row. */
+export function planPairs({ training }: Split, batch: number, epochs: number): Plan {
+  return planSteps(training.length, batch, epochs, { smallest: 2 })
+}
+
 export interface Batch {
   readonly use: 'training' | 'validation'
   readonly rows: Uint32Array
@@ -52,53 +57,11 @@ export function* listBatches(
   seed: number,
   from: number,
 ): Generator<Batch> {
-  let order: Uint32Array = new Uint32Array(0)
-  for (let step = from; step < plan.steps; step++) {
-    const { epoch, begin, end } = locateStep(plan, step)
-    if (begin === 0 || step === from) order = shuffled(training, seed, EPOCHS + epoch)
-    yield { use: 'training', rows: order.subarray(begin, end) }
+  for (const { step, rows } of orderRows(training, plan, { seed, from })) {
+    yield { use: 'training', rows }
     if ((step + 1) % plan.stepsPerEpoch !== 0) continue
     for (let at = 0; at < validation.length; at += plan.batch) {
       yield { use: 'validation', rows: validation.subarray(at, at + plan.batch) }
     }
-  }
-}
-
-/** Reads batches one ahead. */
-export interface ReadAhead {
-  /** The next batch with its states, which are overwritten after `release`. */
-  next(): Promise<Batch & { readonly states: Float32Array }>
-  /** Says that the states are no longer needed: the batch after them begins to be read. */
-  release(): void
-  /** Waits for what is being read. */
-  end(): Promise<void>
-}
-
-/** Starts reading; `read` fills the beginning of `buffer` with the states of the rows. One batch at a time is in the buffer. */
-export function readAhead(
-  batches: Iterator<Batch>,
-  read: (rows: Uint32Array, into: Float32Array) => Promise<Float32Array>,
-  buffer: Float32Array,
-): ReadAhead {
-  const start = () => {
-    const { value, done } = batches.next()
-    if (done) return null
-    const reading = read(value.rows, buffer).then((states) => ({ ...value, states }))
-    // The error is for the one who asks for the batch, which may be later than it occurs.
-    reading.catch(() => {})
-    return reading
-  }
-  let reading = start()
-  return {
-    next() {
-      if (reading === null) throw new Error('pairs: there is no batch left')
-      return reading
-    },
-    release() {
-      reading = start()
-    },
-    async end() {
-      await reading?.catch(() => {})
-    },
   }
 }

@@ -3,7 +3,7 @@ import type { Device } from '../device/device.ts'
 import { linear } from '../llama/linear.ts'
 import { expectationMap, type HeadsFile } from '../reward/heads_file.ts'
 import type { PairFile } from '../reward/pair_file.ts'
-import type { PairStates } from './pair_training.ts'
+import type { PairStates } from './pair_task.ts'
 
 // Pairs that are in memory at a time: few, so that this pass needs less than training does.
 const BLOCK = 256

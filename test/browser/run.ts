@@ -12,7 +12,19 @@ import type { Counts } from './page.ts'
 import { startServer } from './server.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const SUITES = ['device', 'kernels', 'llama', 'equivalence', 'reward', 'solver', 'solver_device']
+const SUITES = [
+  'device',
+  'steps',
+  'threads',
+  'kernels',
+  'llama',
+  'equivalence',
+  'reward',
+  'make_features',
+  'solver',
+  'solver_device',
+  'trainer',
+]
 // The second page gets no shared memory, as on a server that sends no isolation headers: WASM runs on one thread.
 const PAGES = [
   { name: 'cross-origin isolated', isolated: true },

@@ -118,3 +118,28 @@ export const adamw: Reference = (tensors, sizes) => {
   }
   return { param, m, v }
 }
+
+/** sums[first + b] = sum over block b of x[n]^2, blocks of 4096 */
+export const square_sums: Reference = (tensors, { N, first }) => {
+  const sums = Float64Array.from(tensors.sums)
+  for (let b = 0; b * 4096 < N; b++) {
+    sums[first + b] = 0
+    for (let n = 4096 * b; n < Math.min(N, 4096 * (b + 1)); n++) sums[first + b] += tensors.x[n] ** 2
+  }
+  return { sums }
+}
+
+/** clip = [sqrt(sum of sums), min(1, max_norm / (norm + 1e-6))] */
+export const clip_factor: Reference = ({ sums }, { P, max_norm }) => {
+  let sum = 0
+  for (let p = 0; p < P; p++) sum += sums[p]
+  const norm = Math.sqrt(sum)
+  return { clip: Float64Array.of(norm, max_norm > 0 ? Math.min(1, max_norm / (norm + 1e-6)) : 1) }
+}
+
+/** grad[n] *= clip[1] */
+export const clip_scale: Reference = ({ grad, clip }, { N }) => {
+  const scaled = new Float64Array(N)
+  for (let n = 0; n < N; n++) scaled[n] = grad[n] * clip[1]
+  return { grad: scaled }
+}

@@ -164,6 +164,13 @@ export const fill: Reference = (_, { N, value }) => ({ x: new Float64Array(N).fi
 /** rounds times: x[n] = x[n] * 0.5 + 0.25 */
 export const fma: Reference = (tensors, { N, rounds }) => {
   const x = Float64Array.from(tensors.x)
-  for (let n = 0; n < N; n++) for (let round = 0; round < rounds; round++) x[n] = x[n] * 0.5 + 0.25
+  for (let n = 0; n < N; n++) {
+    for (let round = 0; round < rounds; round++) {
+      const next = x[n] * 0.5 + 0.25
+      // 0.5 stays what it is in all rounds to come.
+      if (next === x[n]) break
+      x[n] = next
+    }
+  }
   return { x }
 }

@@ -29,6 +29,20 @@ export const storages: Readonly<Record<Storage, StorageReference>> = {
       return { '': Uint16Array.from(words, (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16) }
     },
   },
+  q8_0: {
+    decode: (stored) =>
+      Float64Array.from(stored['']!, (value, i) => value * fromF16(stored._scale![Math.floor(i / 32)]!)),
+    encode(values) {
+      const scales = Uint16Array.from({ length: values.length / 32 }, (_, block) =>
+        toF16(Math.max(...values.subarray(block * 32, block * 32 + 32).map(Math.abs)) / 127),
+      )
+      const rounded = (value: number, i: number) => Math.round(value / fromF16(scales[Math.floor(i / 32)]!)) || 0
+      return {
+        '': Int8Array.from(values, (value, i) => Math.max(-127, Math.min(127, rounded(value, i)))),
+        _scale: scales,
+      }
+    },
+  },
 }
 
 /** Rounds a finite number to the bits of the nearest float16, half to even; what is too large becomes an infinity. */

@@ -79,7 +79,7 @@ class ManyThreads implements Backend {
       return
     }
     // A task in flight may read the old contents: the new ones wait in a copy of their own and follow as a task.
-    // The word of a tail of 2 bytes holds nothing else: such a write ends with its tensor.
+    // The word of a tail holds nothing else: such a write ends with its tensor.
     const length = Math.ceil(bytes.length / 4)
     const staging = this.allocate(length * 4, 'staging')
     this.#bytesAt(staging.address, bytes.length).set(bytes)

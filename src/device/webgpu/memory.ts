@@ -27,7 +27,8 @@ export interface GpuMemory extends Memory {
  */
 export function blockBytes(byteLength: number, most: number): number {
   const step = Math.max(VIEW_ALIGNMENT, Math.min(2 ** 20, 2 ** (Math.floor(Math.log2(byteLength)) - 3)))
-  return Math.max(byteLength, Math.min(Math.ceil(byteLength / step) * step, most))
+  // Whole vectors of four words, as which some kernels bind it.
+  return Math.max(Math.ceil(byteLength / 16) * 16, Math.min(Math.ceil(byteLength / step) * step, most))
 }
 
 export class GpuHeap {

@@ -1,0 +1,77 @@
+// The suite calibration: quantiles of attributes against ratings, from rows by a model or from features by its heads.
+import {
+  evaluateCalibration,
+  quantilesOfFeatures,
+  quantilesOfRows,
+  type RatedQuantiles,
+  ratingsByAttribute,
+  readRatedRows,
+} from '../../evaluate/rated_quantiles.ts'
+import { openDirectory } from '../../files/disk.ts'
+import { printable } from '../../files/json.ts'
+import { readCheckpoint } from '../../reward/checkpoint.ts'
+import { loadRewardModel } from '../../reward/model.ts'
+import { openRatings, type RatingFile } from '../../reward/rating_file.ts'
+import { withDevice, withModel } from '../engine.ts'
+import { withFeatureFiles } from '../feature_files.ts'
+import { chosenHeads, EMBEDDED, embeddedModel } from '../options.ts'
+import { note, print, printJson } from '../output.ts'
+import { startProgress, startRows } from '../progress.ts'
+import type { EvalCommand } from './eval.ts'
+import { calibrationTable, writeDocument } from './report.ts'
+import { readEvalRows } from './rows.ts'
+
+type Predicted = RatedQuantiles & { readonly model: string; readonly device: string }
+
+/** Measures every attribute of the model that has ratings, and reports. */
+export async function calibrationSuite(options: EvalCommand): Promise<void> {
+  const start = performance.now()
+  const { features, reference } = options
+  const predicted = features ? await predictFeatures(features, options) : await predictRated(options)
+  const { model, device, levels, calibrated } = predicted
+  if (predicted.attributes.length === 0) throw new Error(`${model}: none of its attributes has ratings in the data`)
+  const references = reference ? await withRatings(reference, async (ratings) => ratingsByAttribute(ratings)) : null
+  const { attributes, mean, missing } = evaluateCalibration(predicted, references)
+  const unconditional = reference ? 'quantiles of --reference' : 'quantiles of the same ratings'
+  const document = { suite: 'calibration', model, device, calibrated, levels, unconditional, attributes, mean }
+  if (options.out !== undefined) await writeDocument(options.out, document)
+  if (missing.length > 0)
+    note(`eval: note: --reference has no ratings of ${missing.join(', ')}; theirs are compared with themselves`)
+  if (options.json) return printJson({ ...document, ms: performance.now() - start })
+  const about = `${printable(`${model} on ${device}`)}, ${levels.length} levels, ${calibrated ? 'calibrated' : 'not calibrated'}`
+  return print(`${about}; unconditional: ${unconditional}\n\n${calibrationTable(attributes)}\n`)
+}
+
+const withRatings = <T>(paths: readonly string[], work: (ratings: RatingFile) => Promise<T>): Promise<T> =>
+  withFeatureFiles(paths, async (sources) => work(await openRatings(sources)))
+
+function predictFeatures(paths: readonly string[], options: EvalCommand): Promise<Predicted> {
+  const { model = EMBEDDED, calibration } = options
+  return withRatings(paths, async (ratings) => {
+    const checkpoint = await readCheckpoint(await openDirectory(options.model ?? embeddedModel()))
+    return withDevice(options, async (device) => {
+      const progress = startProgress('rows')
+      const choice = { calibration, onProgress: progress.update }
+      const found = await quantilesOfFeatures(device, checkpoint, ratings, choice).finally(progress.end)
+      return { model, device: device.name, ...found }
+    })
+  })
+}
+
+async function predictRated(options: EvalCommand): Promise<Predicted> {
+  const records = await readEvalRows(options)
+  return withModel(
+    options,
+    // Ratings are not debiased.
+    (device, files) => loadRewardModel(device, files, { ...chosenHeads(options), rewards: 'raw' }),
+    async (model, device, compute) => {
+      const rated = readRatedRows(records, model.attributes)
+      if (rated.unused.length > 0)
+        note(`eval: note: fields that are no attributes of the model: ${printable(rated.unused.join(', '))}`)
+      const progress = startRows()
+      const run = { share: options.share, onProgress: progress.update }
+      const found = await compute(() => quantilesOfRows(model, rated, run)).finally(progress.end)
+      return { model: model.name, device: device.name, ...found }
+    },
+  )
+}

@@ -1,0 +1,154 @@
+// pinball fit: linear quantile heads from a file of features, each level with the gap to its certified optimum.
+
+import { type Command, Option } from 'commander'
+import type { DeviceKind } from '../../device/open.ts'
+import { directoryStore, writeFileAtomic } from '../../files/disk.ts'
+import { printable } from '../../files/json.ts'
+import { encodeHeads } from '../../reward/heads_file.ts'
+import { type FittedHeads, fitHeads } from '../../train/heads.ts'
+import type { Kept } from '../../train/heads_keeper.ts'
+import { EXIT } from '../exit_codes.ts'
+import { type Interrupt, interruptible } from '../interrupt.ts'
+import { computeOptions, parseAlpha, parseLevels, realNumber } from '../options.ts'
+import { note, print, printJson } from '../output.ts'
+import { type OpenedProblem, type ProblemOptions, problemOptions, withProblem } from './problem.ts'
+import { startLevels } from './progress.ts'
+import { fitDocument, fitReport } from './report.ts'
+
+interface FitCommand extends ProblemOptions {
+  readonly levels: number[]
+  readonly alpha: number | 'auto'
+  readonly intercept?: boolean
+  readonly nonCrossing?: boolean
+  readonly tolerance: number
+  readonly restart?: boolean
+  readonly device: DeviceKind
+  readonly threads?: number
+  readonly json?: boolean
+}
+
+const EXAMPLES = `
+Features, by the ending of the file:
+  .npy            an array [N, D]; --labels names an .npy file [N] or [N, M], --label-rows and --weights others
+  .csv, .tsv      a header line, then numbers; --labels names the columns that are labels, all others are features
+  .parquet, .pq   the same, without the text
+  all others      safetensors: "embeddings" [N, D] and "labels" [N, M], as "pinball features --labels" makes them; with
+                  "label_rows" [L] (feature row of each label) labels are [L, M]; "label_weights" [L]
+Several safetensors files are read as one, in the order given; a folder stands for all its files NAME.safetensors, by name: the
+shards of "pinball features", or those of the scripts of ArmoRM, whose labels get their names from --attributes.
+Floats may have 16, 32 or 64 bits; bfloat16 stays as it is, all else is kept in 32 bits. An empty cell (null, NaN) is a missing
+label. Features must not be missing.
+
+--levels 19 means the levels 0.05, 0.10, ..., 0.95; --levels 0.1,0.5,0.9 means just those.
+The file holds "regression_layer.weight" [M * K, D] F32 (row = attribute * K + level) and, with --intercept,
+"regression_layer.bias" [M * K]. Exit code 3: a fit missed its tolerance; what it reached is written.
+
+Finished levels are kept in the folder OUT.partial while a fit goes on. After Ctrl-C (exit code 130) or a crash the same command
+goes on from there and writes the same file, bit for bit; with other options it is refused, unless --restart begins anew. With
+--non-crossing an attribute is kept when all its levels are finished. A damaged part of OUT.partial is set aside, and its levels are
+fitted again.
+
+--alpha auto takes, for each attribute, the penalty with the least mean pinball loss in a cross-validation with five folds over
+a path of twelve penalties; --json shows the path. The file holds what was chosen in its metadata, by attribute.
+
+Examples:
+  $ pinball fit --features ratings.safetensors --out heads.safetensors
+  $ pinball fit --features ratings.safetensors --out heads.safetensors --levels 0.1,0.5,0.9 --alpha 0.001 --json
+  $ pinball fit --features ratings.safetensors --labels helpful --alpha auto --out heads.safetensors
+  $ pinball fit --features shards/ more.safetensors --out heads.safetensors
+  $ pinball fit --features x.npy --labels y.npy --weights w.npy --intercept --out heads.safetensors
+  $ pinball fit --features engel.csv --labels foodexp --levels 0.25,0.5,0.75 --alpha 0 --intercept --out engel.safetensors
+  $ pinball fit --features wages.parquet --labels wage --columns age,school --intercept --out wages.safetensors
+  $ pinball fit --features ratings.safetensors --out heads.safetensors --levels 9 --restart
+`
+
+/** Adds the command to the program. */
+export function addFit(program: Command): void {
+  const command = problemOptions(program.command('fit'))
+    .description('fit quantile heads to features: L1-penalised quantile regression')
+    .addOption(
+      new Option('--levels <levels>', 'number of levels, or the levels with commas')
+        .argParser(parseLevels)
+        .default(parseLevels('19'), '19'),
+    )
+    .option('--alpha <number>', 'penalty on the absolute weights; auto: by cross-validation', parseAlpha, 0.003)
+    .option('--intercept', 'also fit a constant, without penalty')
+    .option(
+      '--non-crossing',
+      'order the levels on the rows they are fitted to (each level is kept above the one below; certificates then are ' +
+        'those of the constrained problem)',
+    )
+    .option(
+      '--tolerance <number>',
+      'largest relative duality gap',
+      realNumber((t) => t > 0 && t < 1, 'between 0 and 1'),
+      1e-4,
+    )
+    .option('--restart', 'begin anew, whatever OUT.partial holds of an earlier fit')
+    .option('--resume', 'does nothing: an interrupted fit always goes on; kept for older scripts')
+  // A GPU rounds in its own way, so that it is asked for: without one the bits are the same everywhere.
+  computeOptions(command, 'wasm')
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: FitCommand) => fit(options))
+}
+
+async function fit(options: FitCommand): Promise<void> {
+  const folder = `${options.out}.partial`
+  await withProblem(options, (problem) => fitProblem(problem, folder, options), folder)
+}
+
+async function fitProblem(problem: OpenedProblem, folder: string, options: FitCommand): Promise<void> {
+  const { out, tolerance, json } = options
+  const start = performance.now()
+  const heads = await interruptible('fit', (interrupt) => run(problem, folder, options, interrupt))
+  if (heads === null) return
+  const ms = performance.now() - start
+  const { rows } = problem.features
+  await (json ? printJson(fitDocument(heads, rows, ms)) : print(fitReport(heads, rows, problem.columns, out)))
+  const missed = heads.fits.filter((level) => level.status !== 'optimal').length
+  if (missed === 0) return
+  const so = `${missed} of ${heads.fits.length} levels missed the tolerance ${tolerance}`
+  note(`fit: ${so}; they are written as far as they came`)
+  process.exitCode = EXIT.missed
+}
+
+/** Fits and writes the heads. Gives null where it was interrupted, and has told the user how to go on. */
+async function run(
+  problem: OpenedProblem,
+  folder: string,
+  options: FitCommand,
+  interrupt: Interrupt,
+): Promise<FittedHeads | null> {
+  const { levels, alpha, intercept, nonCrossing, tolerance, device, threads, restart, out } = options
+  const { signal } = interrupt
+  const progress = startLevels()
+  let kept: Kept = { levels: 0, alphas: 0 }
+  try {
+    const heads = await fitHeads(problem, {
+      ...{ levels, alpha, intercept, nonCrossing, tolerance, device, threads, restart, signal },
+      store: directoryStore(folder),
+      onLoaded: problem.loaded,
+      onProgress: progress.update,
+      onKept: (now) => {
+        kept = now
+      },
+      onNote: (line) => note(`note: ${line}`),
+    }).finally(progress.end)
+    await writeFileAtomic(out, encodeHeads(heads, heads.metadata))
+    await heads.end()
+    return heads
+  } catch (error) {
+    const count = `${kept.levels} of ${problem.attributes.length * levels.length} levels`
+    const so =
+      kept.levels + kept.alphas > 0
+        ? `${count} are kept in ${printable(folder)}; the same command goes on from there`
+        : 'no level was finished'
+    if (signal.aborted) {
+      note(`fit: interrupted; ${so}`)
+      process.exitCode = interrupt.code()
+      return null
+    }
+    throw kept.levels > 0 ? new Error(`${(error as Error).message} (${so})`, { cause: error }) : error
+  }
+}

@@ -1,0 +1,57 @@
+// What `pinball fit` prints: a document, or a table of levels with their certificates.
+import { printable } from '../../files/json.ts'
+import type { FittedHeads } from '../../train/heads.ts'
+import type { AttributeFit } from '../../train/heads_keeper.ts'
+import { figure, table } from '../draw.ts'
+
+/** For --json. */
+export function fitDocument(heads: FittedHeads, rows: number, ms: number): Record<string, unknown> {
+  const { attributes, columns, alpha, alphas, fits } = heads
+  const paths = alphas && { paths: Object.fromEntries(attributes.map((name, m) => [name, alphas[m].path])) }
+  return { rows, columns, alpha, fits: fits.map(fields), ms, ...paths }
+}
+
+function fields({ attribute, level, objective, dual, gap, status, nonzeros, iterations, ms, method }: AttributeFit) {
+  return { attribute, level, objective, dual, gap, status, nonzeros, iterations, ms, method }
+}
+
+/** For people. */
+export function fitReport(heads: FittedHeads, rows: number, names: readonly string[] | null, out: string): string {
+  const { fits, columns, alpha } = heads
+  const chosen =
+    typeof alpha === 'object' ? Object.entries(alpha).map(([name, value]) => `${name} ${figure(value)}`) : []
+  const choice = chosen.length > 0 ? `alpha by cross-validation: ${chosen.join(', ')}\n` : ''
+  const outputs = `${fits.length} heads over ${columns} columns from ${rows} rows`
+  return `${levelTable(fits)}\n${coefficients(heads, names)}${choice}${printable(out)}: ${outputs}\n`
+}
+
+function levelTable(fits: readonly AttributeFit[]): string {
+  const head = ['attribute', 'level', 'objective', 'gap', 'nonzeros', 'iterations', 'ms', 'method']
+  const lines = fits.map((level) => [
+    level.attribute,
+    figure(level.level),
+    figure(level.objective),
+    level.gap.toExponential(1),
+    String(level.nonzeros),
+    String(level.iterations),
+    String(Math.round(level.ms)),
+    level.status === 'optimal' ? level.method : `${level.method}, ${level.status}`,
+  ])
+  return table([head, ...lines], [1, 2, 3, 4, 5, 6])
+}
+
+const COLUMNS_SHOWN = 10
+
+/** A line of coefficients for each level, where the columns have names and are few. */
+function coefficients({ columns, weight, bias, fits }: FittedHeads, names: readonly string[] | null): string {
+  if (names === null || columns > COLUMNS_SHOWN) return ''
+  const digits = (value: number) => String(Number(value.toPrecision(6)))
+  const lines = fits.map(({ attribute, level }, row) => [
+    attribute,
+    figure(level),
+    ...(bias ? [digits(bias[row])] : []),
+    ...Array.from(weight.subarray(row * columns, (row + 1) * columns), digits),
+  ])
+  const head = ['attribute', 'level', ...(bias ? ['(intercept)'] : []), ...names]
+  return `${table([head, ...lines], [...head.keys()].slice(1))}\n`
+}

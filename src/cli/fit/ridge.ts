@@ -1,0 +1,125 @@
+// pinball ridge: point estimates of all attributes by ridge regression, as ArmoRM fits them.
+
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { writeFileAtomic } from '../../files/disk.ts'
+import { printable } from '../../files/json.ts'
+import { encodeHeads } from '../../reward/heads_file.ts'
+import { fitRidge, RIDGE_ALPHAS, type RidgeFit, type RidgeProgress } from '../../train/multi_attribute.ts'
+import { originOf, type Problem } from '../../train/problem.ts'
+import { figure, table } from '../draw.ts'
+import { type Interrupt, interruptible } from '../interrupt.ts'
+import { realNumber, wholeNumber } from '../options.ts'
+import { note, print, printJson } from '../output.ts'
+import { startStatus } from '../progress.ts'
+import { type ProblemOptions, problemOptions, withProblem } from './problem.ts'
+
+interface RidgeCommand extends ProblemOptions {
+  readonly alphas: number[]
+  readonly validation: number
+  readonly refit: 'train' | 'all'
+  readonly seed: number
+  readonly threads?: number
+  readonly json?: boolean
+}
+
+const EXAMPLES = `
+Features and labels are given as for "pinball fit": see there.
+
+Fits w of |y - X w|^2 + alpha |w|^2, without a constant, to the rows that a hash of row number and seed does not hold out, and
+takes for each attribute the penalty with the least mean squared error on those that it does. ArmoRM leaves it at that
+(--refit train); --refit all fits the chosen penalty to all rows once more.
+
+The file holds "regression_layer.weight" [M, D] F32, with metadata attributes, alpha and point: true; "pinball gate" takes it as
+heads. The same command gives the same file, bit for bit, with any number of threads.
+
+Examples:
+  $ pinball ridge --features ratings.safetensors --out ridge.safetensors
+  $ pinball ridge --features ratings.safetensors --alphas 1,10,100 --refit all --out ridge.safetensors --json
+  $ pinball gate --features pairs.safetensors --heads ridge.safetensors --out armo
+`
+
+/** Adds the command to the program. */
+export function addRidge(program: Command): void {
+  problemOptions(program.command('ridge'))
+    .description('fit point estimates to features: ridge regression of all attributes')
+    .addOption(
+      new Option('--alphas <numbers>', 'penalties to choose from, with commas')
+        .argParser(parseAlphas)
+        .default([...RIDGE_ALPHAS], '1e-4 to 1e4 by decades'),
+    )
+    .option(
+      '--validation <share>',
+      'share of the rows that chooses the penalty',
+      realNumber((share) => share > 0 && share < 1, 'between 0 and 1'),
+      0.2,
+    )
+    .addOption(
+      new Option('--refit <rows>', 'rows that the chosen penalty is fitted to')
+        .choices(['train', 'all'])
+        .default('train'),
+    )
+    .option('--seed <n>', 'of the hash that holds rows out', wholeNumber(0, 2 ** 31 - 1), 0)
+    .option('--threads <n>', 'threads (default: all cores)', wholeNumber(1, 64))
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: RidgeCommand) => ridge(options))
+}
+
+/** Parses --alphas: numbers above 0 with commas, ascending order not needed. */
+function parseAlphas(text: string): number[] {
+  const alphas = text
+    .split(',')
+    .map(realNumber((alpha) => alpha > 0 && alpha < Infinity, 'above 0 (several with commas)'))
+  if (new Set(alphas).size < alphas.length) throw new InvalidArgumentError('Must be different numbers.')
+  return alphas
+}
+
+async function ridge(options: RidgeCommand): Promise<void> {
+  await withProblem(options, async (problem) => {
+    const start = performance.now()
+    const fit = await interruptible('ridge', (interrupt) => run(problem, options, interrupt))
+    if (fit === null) return
+    const { validation, refit, seed, out } = options
+    const alpha = Object.fromEntries(fit.fits.map((each) => [each.attribute, each.alpha]))
+    const chosen = { attributes: fit.attributes, alpha, validation, refit: JSON.stringify(refit), seed }
+    const metadata = { point: 'true', ...chosen, ...originOf(problem) }
+    await writeFileAtomic(out, encodeHeads(fit, metadata))
+    await show(problem, fit, performance.now() - start, options)
+  })
+}
+
+/** Gives null where it was interrupted: there is nothing to keep. */
+async function run(problem: Problem, options: RidgeCommand, interrupt: Interrupt): Promise<RidgeFit | null> {
+  const status = startStatus()
+  const { signal } = interrupt
+  const { alphas, validation, refit, seed, threads } = options
+  const onProgress = (progress: RidgeProgress) => status.show(() => describe(progress))
+  try {
+    return await fitRidge(problem.features, problem, { alphas, validation, refit, seed, threads, onProgress, signal })
+  } catch (error) {
+    if (!signal.aborted) throw error
+    note('ridge: interrupted; nothing is kept')
+    process.exitCode = interrupt.code()
+    return null
+  } finally {
+    status.end()
+  }
+}
+
+function describe({ attributes, doing, done, total }: RidgeProgress): string {
+  const more = attributes.length > 1 ? ` and ${attributes.length - 1} more` : ''
+  const what = doing === 'solving' ? 'penalties solved' : doing === 'sums' ? 'rows summed' : 'rows predicted'
+  return `${printable(attributes[0])}${more}: ${done} of ${total} ${what}`
+}
+
+async function show(problem: Problem, { fits }: RidgeFit, ms: number, { out, json }: RidgeCommand): Promise<void> {
+  const { rows, columns } = problem.features
+  if (json) return printJson({ rows, columns, fits, ms })
+  const head = ['attribute', 'alpha', 'training', 'validation', 'mean squared error']
+  const lines = fits.map(({ attribute, alpha, training, validation, path }) => {
+    const { mse } = path.find((step) => step.alpha === alpha)!
+    return [attribute, figure(alpha), String(training), String(validation), figure(mse)]
+  })
+  const about = `${fits.length} heads over ${columns} columns from ${rows} rows`
+  return print(`${table([head, ...lines], [1, 2, 3, 4])}\n${printable(out)}: ${about}\n`)
+}

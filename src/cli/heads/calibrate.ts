@@ -1,0 +1,101 @@
+// pinball calibrate: conformal calibration of a model's quantiles on ratings that its heads have not seen.
+import { join } from 'node:path'
+import { type Command, Option } from 'commander'
+import { type DeviceKind, openDevice } from '../../device/open.ts'
+import { openDirectory, writeFileAtomic } from '../../files/disk.ts'
+import { printable } from '../../files/json.ts'
+import { calibrate, readUncalibrated } from '../../reward/calibrate.ts'
+import { CALIBRATION_FILE, encodeCalibration } from '../../reward/conformal.ts'
+import { openRatings } from '../../reward/rating_file.ts'
+import { claimOutputs } from '../claims.ts'
+import { figure, table } from '../draw.ts'
+import { listFeatureFiles, openFiles } from '../feature_files.ts'
+import { computeOptions, fileName, parseFeatures } from '../options.ts'
+import { note, print, printJson } from '../output.ts'
+import { startPhases } from '../progress.ts'
+import { withoutInterruptHandler } from '../signals.ts'
+
+interface CalibrateCommand {
+  readonly heads: string
+  readonly features: string[]
+  readonly device: DeviceKind
+  readonly threads?: number
+  readonly json?: boolean
+}
+
+const EXAMPLES = `
+To every attribute and level t of the heads in --heads (a model directory, with or without a backbone) an offset is found on ratings
+that the heads were not fitted to: the ceil((n + 1) t)-th smallest of rating - quantile, for n items. If these items and a new one are
+exchangeable and have one rating each, the new rating is at or below the calibrated quantile with probability t to t + 1 / (n + 1)
+(the upper bound where no two differences are equal). Ratings of one item share its weight. Levels above n / (n + 1) have no such
+guarantee: they get the largest difference, and the output counts them. Offsets are written to DIR/${CALIBRATION_FILE}, which scoring
+applies before debiasing and mixing; "pinball score --no-calibration" leaves them out.
+
+Examples:
+  $ pinball calibrate --heads reward --features held_out.safetensors
+  $ pinball calibrate --heads reward --features held_out/ --json
+`
+
+/** Adds the command to the program. */
+export function addCalibrate(program: Command): void {
+  const command = program
+    .command('calibrate')
+    .description('calibrate the quantiles of a model on held-out ratings: split conformal, level by level')
+    .addOption(
+      new Option('--heads <dir>', 'model directory whose heads are calibrated; the result is written into it')
+        .argParser(fileName('--heads', 'directory'))
+        .makeOptionMandatory(),
+    )
+    .requiredOption('--features <files...>', 'rated features: safetensors files, or folders of them', parseFeatures)
+  computeOptions(command)
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: CalibrateCommand) => run(options))
+}
+
+async function run({ heads: folder, features, device: kind, threads, json }: CalibrateCommand): Promise<void> {
+  const start = performance.now()
+  const checkpoint = await readUncalibrated(await openDirectory(folder))
+  const { levels } = checkpoint.manifest
+  const path = join(folder, CALIBRATION_FILE)
+  const paths = await listFeatureFiles(features)
+  await claimOutputs({ inputs: { '--features': paths }, files: { '--heads': path } })
+  const sources = await openFiles(paths)
+  const device = await openDevice(kind, { threads })
+  const progress = startPhases()
+  try {
+    const ratings = await openRatings(sources)
+    if (ratings.weights) note('calibrate: note: label_weights are not used; every item counts alike')
+    // Sorts may take a while, without a pause.
+    const found = await withoutInterruptHandler(() =>
+      calibrate(device, checkpoint, ratings, { onProgress: progress.update }),
+    ).finally(progress.end)
+    await writeFileAtomic(path, encodeCalibration(found))
+    const { offsets, attributes } = found
+    const far = attributes.filter(({ unreachable }) => unreachable > 0)
+    if (far.length > 0) {
+      const names = far.map(({ name, unreachable }) => `${name} (${unreachable})`).join(', ')
+      note(`calibrate: too few items for the highest levels of ${names}`)
+    }
+    const K = levels.length
+    const result = attributes.map((entry, j) => ({
+      ...entry,
+      coverage_excess: 1 / (entry.items + 1),
+      largest_offset: offsets.subarray(j * K, (j + 1) * K).reduce((most, x) => Math.max(most, Math.abs(x)), 0),
+    }))
+    if (json) return await printJson({ file: path, levels, attributes: result, ms: performance.now() - start })
+    const lines = result.map((a) => [
+      a.name,
+      String(a.items),
+      String(a.ratings),
+      figure(a.coverage_excess),
+      figure(a.largest_offset),
+    ])
+    const head = ['attribute', 'items', 'ratings', 'coverage at most t +', 'largest offset']
+    const about = `${printable(path)}: offsets of ${offsets.length} quantiles`
+    await print(`${table([head, ...lines], [1, 2, 3, 4])}\n${about}\n`)
+  } finally {
+    await device.destroy()
+    for (const source of sources) await source.close()
+  }
+}
