@@ -120,6 +120,10 @@ test('refuses sizes that disagree and values that are not finite', async () => {
     () => cdf([-1.7e308, 1.7e308], [0.4, 0.5], 0),
     'cdf: the curve must end in finite values, got -Infinity and Infinity',
   )
+  // One end alone is enough.
+  const ends = 'cdf: the curve must end in finite values, got'
+  await fails(() => cdf([0, 1, 1.7e308], [0.25, 0.5, 0.75], 0), `${ends} -1 and Infinity`)
+  await fails(() => cdf([-1.7e308, -1, 0], [0.25, 0.5, 0.75], 0), `${ends} -Infinity and 1`)
   await fails(() => evenLevels(0), 'levels: their number must be a whole number of at least 1, got 0')
 })
 

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { discardUnfinished, openDirectory, openFile, writeFileAtomic } from '../src/files/disk.ts'
-import { parseJson, show } from '../src/files/json.ts'
+import { parseJson, printable, show } from '../src/files/json.ts'
 import { readJsonl } from '../src/files/jsonl.ts'
 import {
   encodeSafetensors,
@@ -365,11 +365,19 @@ test('JSON Lines: errors name file and line', async () => {
   await fails(() => lines('\u2028{\u0001'), /^r.jsonl line 1: not valid JSON/)
 })
 
+const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
+const letter = (code: number) => String.fromCodePoint(code)
+
 test('JSON: repeated names are found where they are, strings are shown on one line', async () => {
   const fine = '{"a":{"a":["a","a",{"a":1}]},"b":"a\\"b\\\\","c":[{"a":1},{"a":1}]}'
   assert.equal(parseJson(fine, 'x'), JSON.parse(fine))
   await fails(() => parseJson('[{"q\\"":1,"q\\u0022":2}]', 'x'), 'x: "q\\"" is there twice')
   assert.is(show('a\nb\u2028\u009b'), '"a\\nb\\u2028\\u009b"')
+  // Line breaks, C0 and C1 controls, and what turns the direction of text: embeddings, overrides, isolates. Not their neighbours.
+  const steering = [...range(0, 0x1f), ...range(0x7f, 0x9f), ...range(0x2028, 0x202e), ...range(0x2066, 0x2069)]
+  for (const code of steering) assert.is(printable(letter(code)), `\\u${code.toString(16).padStart(4, '0')}`)
+  const plain = [0x20, 0x7e, 0xa0, 0x2027, 0x202f, 0x2065, 0x206a, 0x1f600].map(letter).join('')
+  assert.is(printable(plain), plain)
   assert.is(show('x'.repeat(200)).length, 103)
   assert.is(show(undefined), 'undefined')
 })

@@ -28,7 +28,7 @@ export function pairAccuracy(
   const all = { wins: 0, rows: 0, ties: 0 }
   const own = new Map<string, typeof all>()
   for (let i = 0; i < chosen.length; i++) {
-    if (Number.isNaN(chosen[i] + rejected[i]) && !(chosen[i] === rejected[i])) {
+    if (Number.isNaN(chosen[i]) || Number.isNaN(rejected[i])) {
       throw new Error(`pairAccuracy: scores must be numbers, pair ${i + 1} has ${chosen[i]} and ${rejected[i]}`)
     }
     const name = subsets?.[i]
