@@ -10,8 +10,8 @@ import type { GateWeights } from '../src/reward/checkpoint.ts'
 import type { HeadsFile } from '../src/reward/heads_file.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { GateModel, type GateSettings } from '../src/train/gating.ts'
-import type { LogEntry } from '../src/train/log.ts'
 import { splitPairs } from '../src/train/pair_batches.ts'
+import type { PairEntry } from '../src/train/pair_log.ts'
 import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
 import { close } from './assert.ts'
 import { random } from './random.ts'
@@ -109,7 +109,7 @@ function lossOf(margins: readonly number[]) {
 }
 
 /** What the last epoch says of the validation pairs. */
-function lastEpoch(entries: readonly LogEntry[]) {
+function lastEpoch(entries: readonly PairEntry[]) {
   return entries.flatMap((entry) => ('validation_loss' in entry ? [entry] : []))[OPTIONS.epochs - 1]
 }
 
@@ -119,8 +119,8 @@ for (const sidesDiffer of [false, true]) {
     const { embeddings, prompts, open } = somePairs(60, sidesDiffer)
     const heads = someHeads()
     const pairs = await open()
-    const entries: LogEntry[] = []
-    const options = { ...GATE, ...OPTIONS, onEntry: (entry: LogEntry) => entries.push(entry) }
+    const entries: PairEntry[] = []
+    const options = { ...GATE, ...OPTIONS, onEntry: (entry: PairEntry) => entries.push(entry) }
     const { checkpoint, epochs } = await trainGate(device, pairs, heads, options)
     const weights = reference(checkpoint.gate!)
     const { validation } = splitPairs(pairs, OPTIONS.validation, OPTIONS.seed)
@@ -147,8 +147,8 @@ for (const sidesDiffer of [false, true]) {
 test('the validation of a Bradley-Terry head is that of its weight', async () => {
   const { embeddings, open } = somePairs(60, false)
   const pairs = await open()
-  const entries: LogEntry[] = []
-  const onEntry = (entry: LogEntry) => entries.push(entry)
+  const entries: PairEntry[] = []
+  const onEntry = (entry: PairEntry) => entries.push(entry)
   const { checkpoint } = await trainBradleyTerry(device, pairs, { ...OPTIONS, onEntry })
   const { validation } = splitPairs(pairs, OPTIONS.validation, OPTIONS.seed)
   const score = (row: number) => linear(embeddings.subarray(row * D, (row + 1) * D), checkpoint.regression.weight)[0]
@@ -160,9 +160,9 @@ test('the validation of a Bradley-Terry head is that of its weight', async () =>
 
 test('without validation the epochs say so, and the weights are the same as without a log', async () => {
   const pairs = await somePairs(30, false).open()
-  const entries: LogEntry[] = []
+  const entries: PairEntry[] = []
   const options = { ...GATE, ...OPTIONS, validation: 0 }
-  const onEntry = (entry: LogEntry) => entries.push(entry)
+  const onEntry = (entry: PairEntry) => entries.push(entry)
   const { checkpoint } = await trainGate(device, pairs, someHeads(), { ...options, onEntry })
   assert.equal([lastEpoch(entries).validation_loss, lastEpoch(entries).validation_accuracy], [null, null])
   assert.equal((await trainGate(device, pairs, someHeads(), options)).checkpoint, checkpoint)

@@ -10,14 +10,14 @@ import type { HeadsFile } from '../src/reward/heads_file.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { ScoreModel } from '../src/train/bradley_terry.ts'
 import { GATE_DEFAULTS, GateModel } from '../src/train/gating.ts'
-import { addBatch, type LogEntry, means, NO_PAIRS } from '../src/train/log.ts'
 import { fitRidge } from '../src/train/multi_attribute.ts'
 import { largestBatch, listBatches, splitPairs } from '../src/train/pair_batches.ts'
+import { addBatch, means, NO_PAIRS, type PairEntry } from '../src/train/pair_log.ts'
 import { scoreStates } from '../src/train/pair_rewards.ts'
-import { PAIR_DEFAULTS, trainPairs } from '../src/train/pair_training.ts'
+import { PAIR_DEFAULTS, trainPairs } from '../src/train/pair_task.ts'
 import { randomBits, shuffled, uniform } from '../src/train/random.ts'
 import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
-import { cosine, planSteps } from '../src/train/schedule.ts'
+import { learningRate, planSteps } from '../src/train/schedule.ts'
 import { close, fails } from './assert.ts'
 import { random } from './random.ts'
 
@@ -151,15 +151,16 @@ const OPTIONS = { lr: 0.01, weightDecay: 0, batch: 5, epochs: 2, marginScale: 1,
 
 test('the log has every tenth step and the last of an epoch, each with the means since the line before', async () => {
   const pairs = await pairsOf(60)
-  const entries: LogEntry[] = []
-  const onEntry = (entry: LogEntry) => entries.push(entry)
+  const entries: PairEntry[] = []
+  const onEntry = (entry: PairEntry) => entries.push(entry)
   const { epochs } = await trainBradleyTerry(device, pairs, { ...OPTIONS, onEntry })
   const steps = entries.flatMap((entry) => ('lr' in entry ? [entry] : []))
   assert.equal(
     steps.map(({ step, epoch }) => [step, epoch]),
     [10, 12, 20, 24].map((step) => [step, step <= 12 ? 1 : 2]),
   )
-  for (const { step, lr } of steps) assert.is(lr, cosine(OPTIONS.lr, step - 1, 24))
+  for (const { step, lr } of steps)
+    assert.is(lr, learningRate({ lr: OPTIONS.lr, schedule: 'cosine', warmup: 0 }, step - 1, 24))
   for (const [e, { epoch, loss, accuracy }] of epochs.entries()) {
     const [first, last] = steps.slice(2 * e)
     const share = [first, last].map(({ step }) => step - (step === first.step ? (e === 0 ? 0 : 12) : first.step))
