@@ -12,6 +12,18 @@ export const LORA_CASES = (
   JSON.parse(readFileSync(new URL('index.json', LORA_FOLDER), 'utf8')) as { readonly cases: string[] }
 ).cases
 
+/** Settings of the ten steps, and the coefficient of centring. */
+export const loraIndex = () =>
+  JSON.parse(readFileSync(new URL('index.json', LORA_FOLDER), 'utf8')) as {
+    readonly training: {
+      readonly lr: number
+      readonly weight_decay: number
+      readonly max_grad_norm: number
+      readonly warmup: number
+    }
+    readonly center: number
+  }
+
 /** The files of a folder of the fixtures. */
 export function folderFiles(path: string): Record<string, Uint8Array> {
   const folder = new URL(`${path}/`, LORA_FOLDER)

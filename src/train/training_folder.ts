@@ -22,7 +22,8 @@ import { encodeState, openState } from './training_state.ts'
 const RESULT = 'training.json'
 const LOG = 'log.jsonl'
 /** What a finished training leaves beside its log. */
-const OUTPUTS = /^(config|pinball|training)\.json$|^model.*\.safetensors(\.index\.json)?$/
+const OUTPUTS =
+  /^(config|pinball|training|adapter_config)\.json$|^(model|adapter_model).*\.safetensors(\.index\.json)?$/
 /** The part that says which files of a finished training are to go, by their hashes. */
 const OLD = 'replaced'
 const STATE = /^state-(\d+)(\.part)?$/
