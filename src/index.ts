@@ -15,9 +15,13 @@ export { type HttpOptions, type HttpSourceOptions, httpSource } from './files/ht
 export { type FileRecord, type RecordOptions, readRecords } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
+export { memoryStore, type Store } from './files/store.ts'
+export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig } from './llama/adapter_config.ts'
+export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
+export { type MergeOptions, type MergeReport, mergeAdapter } from './llama/merge.ts'
 export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'
 export { conformalOffset } from './reward/conformal.ts'
 export { debias } from './reward/debias.ts'
@@ -62,6 +66,7 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export { startAdapter } from './train/adapter_start.ts'
 export {
   type AttributeRidge,
   fitRidge,
@@ -69,5 +74,9 @@ export {
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
+export { packBestFit } from './train/packing.ts'
 export type { PairSettings } from './train/pair_training.ts'
+export { encodePreferenceRow, type PreferenceRow } from './train/preference_rows.ts'
 export { type Trained, type TrainHooks, trainBradleyTerry, trainGate } from './train/recipes.ts'
+export type { TextRules } from './train/row_text.ts'
+export { encodeSftRow, type SftLoss, type SftRow, type SftRules } from './train/sft_rows.ts'

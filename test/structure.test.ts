@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert'
 import * as everywhere from '../src/index.ts'
 import * as inNode from '../src/node.ts'
 import { cases } from './cases.ts'
+import { NAMES, NODE_NAMES } from './public_names.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const MAX_LINES = 400
@@ -57,82 +58,6 @@ const DEV_DEPENDENCIES = [
   'uvu',
   'webgpu',
   'wgsl_reflect',
-]
-
-/** What `pinball-rm` exports, beside types: a change is a new version. */
-const NAMES = [
-  'ATTRIBUTES',
-  'DATASETS',
-  'DEVICE_KINDS',
-  'attributeRows',
-  'blobSource',
-  'calibration',
-  'cdf',
-  'certify',
-  'chooseAlpha',
-  'conformalOffset',
-  'constantQuantiles',
-  'cvar',
-  'debias',
-  'density',
-  'encodeCheckpoint',
-  'encodeSafetensors',
-  'entropic',
-  'evenLevels',
-  'expectation',
-  'findDatasets',
-  'fitQuantiles',
-  'fitRidge',
-  'httpSource',
-  'loadFeatureModel',
-  'loadHeads',
-  'loadLlama',
-  'loadRewardModel',
-  'loadTokenizer',
-  'meanVariance',
-  'memoryFiles',
-  'memorySource',
-  'mix',
-  'openDevice',
-  'openPairs',
-  'openRatings',
-  'openSafetensors',
-  'openSolver',
-  'pairAccuracy',
-  'pairedBootstrap',
-  'parseScoreKind',
-  'pointScore',
-  'probabilityBelow',
-  'quantile',
-  'rankedRows',
-  'readCheckpoint',
-  'readHeadsFile',
-  'readRecords',
-  'readTensorF32',
-  'rearrange',
-  'renderChat',
-  'rewardBench',
-  'rewardBench2',
-  'startReport',
-  'tailMean',
-  'trainBradleyTerry',
-  'trainGate',
-  'unpad',
-  'utility',
-  'variance',
-  'wilson',
-]
-const NODE_NAMES = [
-  'arrayBlocks',
-  'hubSource',
-  'listHub',
-  'openDirectory',
-  'openFile',
-  'openHub',
-  'openNpy',
-  'openParquet',
-  'readCsv',
-  'writeFileAtomic',
 ]
 
 interface Package {
