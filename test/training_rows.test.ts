@@ -72,6 +72,11 @@ test('every form of a row is learned from where the answer begins', () => {
   assert.is(learned({ prompt: 'Hi', response: '' }), '<|eot_id|>')
   assert.is(learned({ prompt: 'Hi', completion: '' }), '<|eot_id|>')
   assert.is(
+    learned({ prompt: 'Hi<|eot_id|>', completion: '' }),
+    '<|eot_id|>',
+    'the end of the prompt is not that of the completion',
+  )
+  assert.is(
     learned({ chosen: '\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant: Bye', rejected: 'x' }),
     'Hello<|eot_id|>Bye<|eot_id|>',
   )
