@@ -110,9 +110,36 @@ test('what a template gives is learned, whether it ends in EOS or not', () => {
   const chatml =
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
   assert.is(learned({ messages: say('Hi', 'Hello', 'x', 'y') }, withTemplate(chatml)), 'Hello<|im_end|>\ny<|im_end|>\n')
+  assert.is(
+    learned({ messages: say('Hi', 'Hello', 'x', 'y') }, { ...rules, bos: 'none' }),
+    'Hello<|eot_id|>y<|eot_id|>',
+  )
   // Without a generation prompt, what announces the assistant is learned too.
   const bare = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] }}{% endfor %}"
   assert.match(learned({ messages: say('Hi', 'Hello') }, withTemplate(bare)), /assistant\]Hello$/)
+})
+
+test('a token across the border of plain text belongs to what comes after it', () => {
+  const plain =
+    "{% for m in messages %}{{ m['role'][0] + ':' + m['content'] + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'a:' }}{% endif %}"
+  const own = withTemplate(plain)
+  for (const content of [' hello there', '\n\nhello', ':) yes']) {
+    const messages = say('Hi', content, '\n\nmore', 'ok')
+    const text = `u:Hi\na:${content}\nu:\n\nmore\na:ok\n`
+    const { tokens, labels } = encodeSftRow({ messages }, own)
+    assert.is(nano.decode(tokens), text)
+    // Every token is learned that begins inside an answer; those before the answer end before it.
+    const spans = [
+      [7, 8 + content.length],
+      [text.length - 3, text.length],
+    ]
+    for (const [t, label] of labels.entries()) {
+      const end = nano.decode(tokens.subarray(0, t + 1)).length
+      const begin = nano.decode(tokens.subarray(0, t)).length
+      const inside = spans.some(([from, to]) => end > from && end <= to)
+      assert.is(label !== -100, inside, `${JSON.stringify(content)}: token ${t} of characters ${begin} to ${end}`)
+    }
+  }
 })
 
 test('a template that renders the beginning in another way is refused', () => {
