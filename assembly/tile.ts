@@ -1,28 +1,41 @@
-// The register tile of the matrix products: four rows by eight columns, and the packing of its right operand.
+// The register tile of the matrix products: four rows by eight columns, the packing of its right operand, its edges.
 
 import { madd } from './math'
-import { load1, load4 } from './widen'
+import { stored1, stored4 } from './widen'
 
 // Columns of a packed panel.
 export const COLUMNS: usize = 8
 // Rows of a tile.
 export const ROWS: usize = 4
 
-// Packs eight rows of stored values, `depth` of each, as panel[d, column]; `stride` is the distance of rows in bytes.
+// Packs eight rows of f32 values, `depth` of each, as panel[d, column]; `stride` is the distance of rows in bytes.
 // Rows from `count` on repeat the last one, so that nothing behind the matrix is read.
 export function pack<T>(from: usize, stride: usize, count: usize, depth: usize, panel: usize): void {
+  pack_stored<T>(from, 0, 0, stride / sizeof<T>(), count, depth, panel)
+}
+
+// The same of a stored matrix with rows of `width` values, from value number `first` on.
+export function pack_stored<T>(
+  values: usize,
+  scales: usize,
+  first: usize,
+  width: usize,
+  count: usize,
+  depth: usize,
+  panel: usize,
+): void {
   for (let half: usize = 0; half < COLUMNS; half += 4) {
-    const row0 = from + min(half, count - 1) * stride
-    const row1 = from + min(half + 1, count - 1) * stride
-    const row2 = from + min(half + 2, count - 1) * stride
-    const row3 = from + min(half + 3, count - 1) * stride
+    const row0 = first + min(half, count - 1) * width
+    const row1 = first + min(half + 1, count - 1) * width
+    const row2 = first + min(half + 2, count - 1) * width
+    const row3 = first + min(half + 3, count - 1) * width
     let to = panel + half * 4
     let d: usize = 0
     for (; d + 4 <= depth; d += 4, to += 4 * COLUMNS * 4) {
-      const a = load4<T>(row0 + d * sizeof<T>())
-      const b = load4<T>(row1 + d * sizeof<T>())
-      const c = load4<T>(row2 + d * sizeof<T>())
-      const e = load4<T>(row3 + d * sizeof<T>())
+      const a = stored4<T>(values, scales, row0 + d)
+      const b = stored4<T>(values, scales, row1 + d)
+      const c = stored4<T>(values, scales, row2 + d)
+      const e = stored4<T>(values, scales, row3 + d)
       const ab0 = v128.shuffle<f32>(a, b, 0, 4, 1, 5)
       const ab1 = v128.shuffle<f32>(a, b, 2, 6, 3, 7)
       const ce0 = v128.shuffle<f32>(c, e, 0, 4, 1, 5)
@@ -33,10 +46,10 @@ export function pack<T>(from: usize, stride: usize, count: usize, depth: usize, 
       v128.store(to, v128.shuffle<f32>(ab1, ce1, 2, 3, 6, 7), 96)
     }
     for (; d < depth; d++, to += COLUMNS * 4) {
-      v128.store_lane<f32>(to, load1<T>(row0 + d * sizeof<T>()), 0)
-      v128.store_lane<f32>(to, load1<T>(row1 + d * sizeof<T>()), 0, 4)
-      v128.store_lane<f32>(to, load1<T>(row2 + d * sizeof<T>()), 0, 8)
-      v128.store_lane<f32>(to, load1<T>(row3 + d * sizeof<T>()), 0, 12)
+      v128.store_lane<f32>(to, stored1<T>(values, scales, row0 + d), 0)
+      v128.store_lane<f32>(to, stored1<T>(values, scales, row1 + d), 0, 4)
+      v128.store_lane<f32>(to, stored1<T>(values, scales, row2 + d), 0, 8)
+      v128.store_lane<f32>(to, stored1<T>(values, scales, row3 + d), 0, 12)
     }
   }
 }
@@ -111,4 +124,15 @@ function put(y: usize, left: v128, right: v128, accumulate: bool): void {
   }
   v128.store(y, left)
   v128.store(y, right, 16)
+}
+
+// Moves the part of a tile that lies inside y.
+export function put_edge(from: usize, y: usize, stride: usize, rows: usize, columns: usize, accumulate: bool): void {
+  for (let r: usize = 0; r < rows; r++) {
+    for (let c: usize = 0; c < columns; c++) {
+      const sum = load<f32>(from + (r * COLUMNS + c) * 4)
+      const to = y + r * stride + c * 4
+      store<f32>(to, accumulate ? load<f32>(to) + sum : sum)
+    }
+  }
 }

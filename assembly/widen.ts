@@ -1,8 +1,9 @@
-// Reads stored weights as f32: f32 itself, IEEE half precision, bfloat16.
+// Reads stored weights as f32: f32 itself, IEEE half precision, bfloat16, and blocks of 32 bytes with a scale.
 
 // The compiler tells the storage types apart by these stand-ins of the right size.
 export type f16 = i16
 export type bf16 = u16
+export type q8_0 = i8
 
 // Constants of half precision, in memory for the reason given at `exp`: 2^112, and three masks of 16 bits.
 const SCALE = memory.data<f32>([5192296858534827628530496329220096.0])
@@ -24,10 +25,37 @@ export function load1<T>(from: usize): v128 {
   return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 0, 8, 1, 9, 2, 10, 3, 11))
 }
 
-// `count` stored values as f32.
-export function widen<T>(from: usize, count: usize, to: usize): void {
+// A stored matrix has values and, if its type wants them, scales: the addresses that a kernel gets. The functions below read
+// from value number `i` of the matrix on, counted row by row. Four at a time begin at a multiple of four in a row.
+
+// Values i to i + 3.
+@inline
+export function stored4<T>(values: usize, scales: usize, i: usize): v128 {
+  if (sizeof<T>() == 1) return scaled(i16x8.extend_low_i8x16_s(v128.load32_zero(values + i)), scale_of(scales, i))
+  return load4<T>(values + i * sizeof<T>())
+}
+
+// Value i, in the first lane.
+@inline
+export function stored1<T>(values: usize, scales: usize, i: usize): v128 {
+  if (sizeof<T>() == 1) return scaled(i16x8.splat(load<i8>(values + i)), scale_of(scales, i))
+  return load1<T>(values + i * sizeof<T>())
+}
+
+// `count` values from `first` on as f32; that is the first of a row, or a multiple of 32 behind it.
+export function widen<T>(values: usize, scales: usize, first: usize, count: usize, to: usize): void {
+  const from = values + first * sizeof<T>()
   let i: usize = 0
-  if (!isFloat<T>()) {
+  if (sizeof<T>() == 1) {
+    for (; i + 32 <= count; i += 32) {
+      const scale = scale_of(scales, first + i)
+      for (let k = i; k < i + 32; k += 8) {
+        const v = i16x8.extend_low_i8x16_s(v128.load64_zero(from + k))
+        v128.store(to + k * 4, scaled(v, scale))
+        v128.store(to + k * 4, scaled(v128.shuffle<u64>(v, v, 1, 0), scale), 16)
+      }
+    }
+  } else if (!isFloat<T>()) {
     for (; i + 8 <= count; i += 8) {
       const v = v128.load(from + i * 2)
       const a = lower<T>(v)
@@ -36,7 +64,20 @@ export function widen<T>(from: usize, count: usize, to: usize): void {
       v128.store(to + i * 4, rescale<T>(v128.shuffle<u16>(a, b, 4, 12, 5, 13, 6, 14, 7, 15)), 16)
     }
   }
-  for (; i < count; i++) v128.store_lane<f32>(to + i * 4, load1<T>(from + i * sizeof<T>()), 0)
+  for (; i < count; i++) v128.store_lane<f32>(to + i * 4, stored1<T>(values, scales, first + i), 0)
+}
+
+// The scale of the block of 32 that value i of a q8_0 matrix is in, in all lanes.
+@inline
+function scale_of(scales: usize, i: usize): v128 {
+  const scale = load1<f16>(scales + (i >> 5) * 2)
+  return v128.shuffle<f32>(scale, scale, 0, 0, 0, 0)
+}
+
+// The lower four of eight 16-bit numbers, scaled: exact, for 8 and 11 bits make a product of at most 19.
+@inline
+function scaled(numbers: v128, scale: v128): v128 {
+  return f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(numbers)), scale)
 }
 
 // The upper 16 bits of the f32. A bfloat16 is just that. Of half precision it takes the sign, the exponent three

@@ -26,25 +26,6 @@
 
 const WG = 256u;
 
-struct Params {
-  N: u32,
-  lr: f32,
-  beta1: f32,
-  beta2: f32,
-  rest1: f32,
-  rest2: f32,
-  eps: f32,
-  weight_decay: f32,
-  correction1: f32,
-  correction2: f32,
-}
-
-@group(0) @binding(0) var<storage, read_write> param: array<f32>;
-@group(0) @binding(1) var<storage, read_write> m: array<f32>;
-@group(0) @binding(2) var<storage, read_write> v: array<f32>;
-@group(0) @binding(3) var<storage, read> grad: array<f32>;
-@group(0) @binding(4) var<uniform> params: Params;
-
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) wg: vec3u,

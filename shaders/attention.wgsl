@@ -1,28 +1,35 @@
-// Lets every token attend to its own sequence up to itself, with grouped key and value heads.
+// Lets queries attend to their own sequence up to themselves, in planned blocks, with grouped key and value heads.
 //
-//   y[n, h] = sum over m of softmax over m of (scale * q[n, h] . k[m, g]) * v[m, g]
-//   lse[n, h] = log of the sum over m of exp(scale * q[n, h] . k[m, g])
-//   with m from first[n] to n, g = floor(h * G / H)
+//   y[n, h] = sum over j of softmax over j of (scale * q[n, h] . k[row(j), g]) * v[row(j), g]
+//   lse[n, h] = log of the sum over j of exp(scale * q[n, h] . k[row(j), g])
+//   with n = first + i for i from 0 to count - 1, j from 0 to ahead + position + i, g = floor(h * G / H),
+//   row(j) = prefix + j where j < ahead, else own + j - ahead; (first, count, prefix, ahead, own, position) = plan[b]
 //
-// q      [N, H, C]         C at most 256
+// q      [Q, H, C]         C at most 256
 // k      [N, G, C]
 // v      [N, G, C]
-// first  [N]        u32    first row of n's sequence; sequences lie one behind the other
-// y      [N, H, C]  output
-// lse    [N, H]     output, natural logarithm
+// plan   [B, 6]     u32    blocks; count: 1 to 64, rows below Q, keys below N
+// y      [Q, H, C]  output, rows of no block stay as they are
+// lse    [Q, H]     output, natural logarithm
 //
 // scalar    scale                    factor of the scores
-// dispatch  ceil(N / QUERIES), H     one workgroup per 16 queries of a head
-// split     H * N by 16
-// flops     2 * N * N * H * C        of one sequence
-// bytes     4 * (2 * N * H * C + 2 * N * G * C + N + N * H)
+// dispatch  H * B * PARTS            one workgroup per 16 queries of a head
+// split     H * B
+// flops     2 * Q * N * H * C        of one sequence
+// bytes     4 * (2 * Q * H * C + 2 * N * G * C + 6 * B + Q * H)
 // source    Dao et al. 2022, algorithm 1; online softmax of Milakov and Gimelshein 2018
+//
+// A block is up to 64 queries that follow each other in one sequence. Its keys are a prefix, which several sequences may
+// share, and then the sequence's own. Tiles of keys start at the sequence's first key, so a result depends neither on
+// the sequences beside it nor on where its keys lie.
 //
 // Scores exist for 16 queries x 64 keys at a time. A thread computes 4 x 4 of them; then it owns four channels of four,
 // eight or sixteen queries, whichever occupies all 64 threads, and takes the values from memory in place: nobody else
 // of its query group needs them. The sum of the weights falls out of the same loop, so only the maximum is reduced.
 
 const QUERIES = 16u;
+// Workgroups of a block.
+const PARTS = 4u;
 const KEYS = 64u;
 const DEPTH = 32u;
 const WG = 64u;
@@ -31,31 +38,20 @@ const STRIDE = 17u;
 // Below every score, and far enough from the largest float that a difference of two cannot overflow.
 const NONE = -1e30;
 
-struct Params {
-  N: u32,
-  H: u32,
-  C: u32,
-  G: u32,
-  scale: f32,
-}
-
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-@group(0) @binding(1) var<storage, read> k: array<f32>;
-@group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read> first: array<u32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;
-@group(0) @binding(6) var<uniform> params: Params;
-
 var<workgroup> q_tile: array<vec4f, DEPTH * 4u>; // [channel, block of four queries]
 var<workgroup> k_tile: array<vec4f, DEPTH * STRIDE>; // [channel, block of four keys]
 var<workgroup> p_tile: array<vec4f, KEYS * 4u>; // [key, block of four queries]: exp(score - top)
 var<workgroup> tops: array<vec4f, 64>; // [block of four keys, block of four queries]
 var<workgroup> kept: array<vec4f, 4>; // [block of four queries]: what older sums are multiplied by
 
-// Finishes channels c to c + 3 of query n.
-fn store(n: u32, h: u32, c: u32, sum: vec4f, total: f32) {
-  if (n < params.N) {
+// The row of key number j.
+fn row(j: u32, prefix: u32, ahead: u32, own: u32) -> u32 {
+  return select(own + j, prefix + j, j < ahead);
+}
+
+// Finishes channels c to c + 3 of query n, if it lies before the end.
+fn store(n: u32, end: u32, h: u32, c: u32, sum: vec4f, total: f32) {
+  if (n < end) {
     for (var i = 0u; i < 4u; i++) {
       if (c + i < params.C) {
         y[(n * params.H + h) * params.C + c + i] = sum[i] / total;
@@ -64,9 +60,9 @@ fn store(n: u32, h: u32, c: u32, sum: vec4f, total: f32) {
   }
 }
 
-fn store_lse(n: u32, h: u32, top: vec4f, total: vec4f) {
+fn store_lse(n: u32, end: u32, h: u32, top: vec4f, total: vec4f) {
   for (var i = 0u; i < 4u; i++) {
-    if (n + i < params.N) {
+    if (n + i < end) {
       lse[(n + i) * params.H + h] = top[i] + log(total[i]);
     }
   }
@@ -78,22 +74,39 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let N = params.N;
   let H = params.H;
   let C = params.C;
   let G = params.G;
-  let last = N - 1u;
-  let h = wg.y;
+  let slots = params.B * PARTS;
+  let unit = wg.y * groups.x + wg.x;
+  if (unit >= H * slots) {
+    return;
+  }
+  let h = unit / slots;
   let g = (h * G) / H;
   // The last queries see the most keys, so they go first.
-  let start = (groups.x - 1u - wg.x) * QUERIES;
+  let slot = slots - 1u - unit % slots;
+  let b = slot / PARTS * 6u;
+  let skipped = slot % PARTS * QUERIES;
+  let count = plan[b + 1u];
+  if (skipped >= count) {
+    return;
+  }
+  let start = plan[b] + skipped;
+  let stop = plan[b] + min(skipped + QUERIES, count);
+  let last = stop - 1u;
+  let prefix = plan[b + 2u];
+  let ahead = plan[b + 3u];
+  // Added to the number of a key, it gives the row of one that is not in the prefix.
+  let own = plan[b + 4u] - ahead;
+  // Number of the key that the first query stands at, and the first that no query sees.
+  let at = ahead + plan[b + 5u] + skipped;
+  let end = at + stop - start;
 
   // While scoring, this thread has the queries 4 * qb to 4 * qb + 3 and the keys 4 * kb to 4 * kb + 3 of the tile.
   let qb = lane / 16u;
   let kb = lane % 16u;
-  let query = start + 4u * qb + vec4u(0u, 1u, 2u, 3u);
-  let origin =
-    vec4u(first[min(query.x, last)], first[min(query.y, last)], first[min(query.z, last)], first[min(query.w, last)]);
+  let query = at + 4u * qb + vec4u(0u, 1u, 2u, 3u);
   var top = vec4f(NONE);
 
   // While summing, it has the channels c to c + 3 and the queries of one, two or four blocks from number quad on.
@@ -101,7 +114,7 @@ fn main(
   let blocks = share / 16u;
   let quad = (lane / share) * blocks;
   let c = (lane % share) * 4u;
-  let at = min(c + vec4u(0u, 1u, 2u, 3u), vec4u(C - 1u));
+  let channels = min(c + vec4u(0u, 1u, 2u, 3u), vec4u(C - 1u));
   var sum0 = vec4f();
   var sum1 = vec4f();
   var sum2 = vec4f();
@@ -123,8 +136,7 @@ fn main(
   var total2 = vec4f();
   var total3 = vec4f();
 
-  let end = min(start + QUERIES, N);
-  for (var key = first[start]; key < end; key += KEYS) {
+  for (var key = 0u; key < end; key += KEYS) {
     var score0 = vec4f(); // of four queries with key 4 * kb
     var score1 = vec4f();
     var score2 = vec4f();
@@ -145,18 +157,18 @@ fn main(
       for (var i = lane; i < DEPTH * 16u; i += WG) {
         let depth = i % DEPTH;
         let slot = i / DEPTH;
-        let n = key + 4u * slot;
+        let j = key + 4u * slot;
         let d = min(channel + depth, C - 1u);
         k_tile[depth * STRIDE + slot] = vec4f(
-          k[(min(n, last) * G + g) * C + d],
-          k[(min(n + 1u, last) * G + g) * C + d],
-          k[(min(n + 2u, last) * G + g) * C + d],
-          k[(min(n + 3u, last) * G + g) * C + d],
+          k[(row(min(j, end - 1u), prefix, ahead, own) * G + g) * C + d],
+          k[(row(min(j + 1u, end - 1u), prefix, ahead, own) * G + g) * C + d],
+          k[(row(min(j + 2u, end - 1u), prefix, ahead, own) * G + g) * C + d],
+          k[(row(min(j + 3u, end - 1u), prefix, ahead, own) * G + g) * C + d],
         );
       }
       workgroupBarrier();
-      let channels = min(DEPTH, C - channel);
-      for (var d = 0u; d < channels; d++) {
+      let depths = min(DEPTH, C - channel);
+      for (var d = 0u; d < depths; d++) {
         let a = q_tile[d * 4u + qb];
         let b = k_tile[d * STRIDE + kb];
         score0 += a * b.x;
@@ -168,10 +180,10 @@ fn main(
     }
 
     let m = vec4u(key + 4u * kb);
-    let seen0 = (m >= origin) & (m <= query);
-    let seen1 = (m + 1u >= origin) & (m + 1u <= query);
-    let seen2 = (m + 2u >= origin) & (m + 2u <= query);
-    let seen3 = (m + 3u >= origin) & (m + 3u <= query);
+    let seen0 = m <= query;
+    let seen1 = m + 1u <= query;
+    let seen2 = m + 2u <= query;
+    let seen3 = m + 3u <= query;
     score0 = select(vec4f(NONE), score0, seen0);
     score1 = select(vec4f(NONE), score1, seen1);
     score2 = select(vec4f(NONE), score2, seen2);
@@ -221,8 +233,8 @@ fn main(
     }
     let keys = min(KEYS, end - key);
     for (var s = 0u; s < keys; s++) {
-      let row = ((key + s) * G + g) * C;
-      let value = vec4f(v[row + at.x], v[row + at.y], v[row + at.z], v[row + at.w]);
+      let first = (row(key + s, prefix, ahead, own) * G + g) * C;
+      let value = vec4f(v[first + channels.x], v[first + channels.y], v[first + channels.z], v[first + channels.w]);
       let p0 = p_tile[s * 4u + quad];
       total0 += p0;
       sum0 += p0.x * value;
@@ -255,25 +267,25 @@ fn main(
   }
 
   let n = start + quad * 4u;
-  store(n, h, c, sum0, total0.x);
-  store(n + 1u, h, c, sum1, total0.y);
-  store(n + 2u, h, c, sum2, total0.z);
-  store(n + 3u, h, c, sum3, total0.w);
+  store(n, stop, h, c, sum0, total0.x);
+  store(n + 1u, stop, h, c, sum1, total0.y);
+  store(n + 2u, stop, h, c, sum2, total0.z);
+  store(n + 3u, stop, h, c, sum3, total0.w);
   if (blocks > 1u) {
-    store(n + 4u, h, c, sum4, total1.x);
-    store(n + 5u, h, c, sum5, total1.y);
-    store(n + 6u, h, c, sum6, total1.z);
-    store(n + 7u, h, c, sum7, total1.w);
+    store(n + 4u, stop, h, c, sum4, total1.x);
+    store(n + 5u, stop, h, c, sum5, total1.y);
+    store(n + 6u, stop, h, c, sum6, total1.z);
+    store(n + 7u, stop, h, c, sum7, total1.w);
   }
   if (blocks > 2u) {
-    store(n + 8u, h, c, sum8, total2.x);
-    store(n + 9u, h, c, sum9, total2.y);
-    store(n + 10u, h, c, sum10, total2.z);
-    store(n + 11u, h, c, sum11, total2.w);
-    store(n + 12u, h, c, sum12, total3.x);
-    store(n + 13u, h, c, sum13, total3.y);
-    store(n + 14u, h, c, sum14, total3.z);
-    store(n + 15u, h, c, sum15, total3.w);
+    store(n + 8u, stop, h, c, sum8, total2.x);
+    store(n + 9u, stop, h, c, sum9, total2.y);
+    store(n + 10u, stop, h, c, sum10, total2.z);
+    store(n + 11u, stop, h, c, sum11, total2.w);
+    store(n + 12u, stop, h, c, sum12, total3.x);
+    store(n + 13u, stop, h, c, sum13, total3.y);
+    store(n + 14u, stop, h, c, sum14, total3.z);
+    store(n + 15u, stop, h, c, sum15, total3.w);
   }
 
   // The maxima are with the threads that scored, the totals with those that summed.
@@ -282,13 +294,13 @@ fn main(
   }
   workgroupBarrier();
   if (lane % share == 0u) {
-    store_lse(n, h, tops[quad], total0);
+    store_lse(n, stop, h, tops[quad], total0);
     if (blocks > 1u) {
-      store_lse(n + 4u, h, tops[quad + 1u], total1);
+      store_lse(n + 4u, stop, h, tops[quad + 1u], total1);
     }
     if (blocks > 2u) {
-      store_lse(n + 8u, h, tops[quad + 2u], total2);
-      store_lse(n + 12u, h, tops[quad + 3u], total3);
+      store_lse(n + 8u, stop, h, tops[quad + 2u], total2);
+      store_lse(n + 12u, stop, h, tops[quad + 3u], total3);
     }
   }
 }

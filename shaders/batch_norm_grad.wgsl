@@ -24,22 +24,6 @@
 const COLUMNS = 32u;
 const ROWS = 8u;
 
-struct Params {
-  N: u32,
-  D: u32,
-  eps: f32,
-}
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> mean: array<f32>;
-@group(0) @binding(2) var<storage, read> variance: array<f32>;
-@group(0) @binding(3) var<storage, read> weight: array<f32>;
-@group(0) @binding(4) var<storage, read> dy: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;
-@group(0) @binding(6) var<storage, read_write> dweight: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dbias: array<f32>;
-@group(0) @binding(8) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, COLUMNS * ROWS>;
 
 // What the eight threads of column x have stored, added up.

@@ -16,16 +16,6 @@
 const COLUMNS = 32u;
 const ROWS = 8u;
 
-struct Params {
-  N: u32,
-  D: u32,
-}
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> mean: array<f32>;
-@group(0) @binding(2) var<storage, read_write> variance: array<f32>;
-@group(0) @binding(3) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, COLUMNS * ROWS>;
 
 // What the eight threads of column x have stored, added up.

@@ -9,7 +9,7 @@
 // running_variance  [D]  in place
 //
 // scalar    momentum
-// scalar    rows       of the batch, 2 or more
+// scalar    rows u32   of the batch, 2 or more
 // dispatch  ceil(D / WG)   one thread per column
 // split     D by 4
 // flops     8 * D
@@ -17,18 +17,6 @@
 // source    torch.nn.BatchNorm1d, which keeps the unbiased variance
 
 const WG = 256u;
-
-struct Params {
-  D: u32,
-  momentum: f32,
-  rows: u32,
-}
-
-@group(0) @binding(0) var<storage, read> mean: array<f32>;
-@group(0) @binding(1) var<storage, read> variance: array<f32>;
-@group(0) @binding(2) var<storage, read_write> running_mean: array<f32>;
-@group(0) @binding(3) var<storage, read_write> running_variance: array<f32>;
-@group(0) @binding(4) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
 fn main(

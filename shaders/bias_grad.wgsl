@@ -14,15 +14,6 @@
 const COLUMNS = 32u;
 const ROWS = 8u;
 
-struct Params {
-  N: u32,
-  O: u32,
-}
-
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dbias: array<f32>;
-@group(0) @binding(2) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, COLUMNS * ROWS>;
 
 // What the eight threads of column x have stored, added up.

@@ -19,19 +19,6 @@
 
 const WG = 32u;
 
-struct Params {
-  B: u32,
-  M: u32,
-  margin_scale: f32,
-}
-
-@group(0) @binding(0) var<storage, read> g: array<f32>;
-@group(0) @binding(1) var<storage, read> r: array<f32>;
-@group(0) @binding(2) var<storage, read_write> margin: array<f32>;
-@group(0) @binding(3) var<storage, read_write> loss: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dg: array<f32>;
-@group(0) @binding(5) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, WG>;
 
 @compute @workgroup_size(WG)

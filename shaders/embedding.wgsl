@@ -2,28 +2,17 @@
 //
 //   y[n, d] = table[tokens[n], d]
 //
-// table   [V, D]
+// table   [V, D]  f32 f16 bf16 q8_0
 // tokens  [N]  u32     each below V
 // y       [N, D]  output
 //
 // dispatch  N                       one workgroup per row
 // split     N
 // flops     0
-// bytes     8 * N * D + 4 * N
+// bytes     (4 + STORED) * N * D + 4 * N
 // source    definition
 
 const WG = 64u;
-
-struct Params {
-  V: u32,
-  D: u32,
-  N: u32,
-}
-
-@group(0) @binding(0) var<storage, read> table: array<f32>;
-@group(0) @binding(1) var<storage, read> tokens: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(0) @binding(3) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -37,7 +26,14 @@ fn main(
   }
   let D = params.D;
   let token = min(tokens[n], params.V - 1u);
-  for (var d = lane; d < D; d += WG) {
-    y[n * D + d] = table[token * D + d];
+  let whole = D / 4u * 4u;
+  for (var d = 4u * lane; d < whole; d += 4u * WG) {
+    let values = stored4_at(token, d);
+    for (var i = 0u; i < 4u; i++) {
+      y[n * D + d + i] = values[i];
+    }
+  }
+  for (var d = whole + lane; d < D; d += WG) {
+    y[n * D + d] = stored_at(token, d);
   }
 }

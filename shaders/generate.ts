@@ -1,120 +1,115 @@
-// Writes src/generated: typed kernels from the shader headers, and the AssemblyScript modules and the worker as text.
-// Refuses a header that disagrees with its shader or with its AssemblyScript twin. Does nothing when no input changed.
+// Writes src/generated: every kernel's whole shader, typed kernels from the headers, the AssemblyScript modules and the worker as
+// text; and assembly/generated, the exports of the twins. Refuses a header that disagrees with its shader or with its
+// AssemblyScript twin. Does nothing when no input changed.
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
-import { WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
 import { compileAssembly, MODULES } from './assembly.ts'
-import { compileExpression, type Header, parseHeader } from './header.ts'
+import { compileExpression, type Header } from './header.ts'
+import { type Kernel, makeKernels, type Parts } from './variants.ts'
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 const OUT = join(ROOT, 'src/generated')
-const OUTPUTS = ['kernels.ts', 'worker.ts', ...MODULES.map(({ file }) => file)]
+const TWINS = 'assembly/generated'
+const OUTPUTS = ['kernels.ts', 'worker.ts', 'shaders', ...MODULES.map(({ file }) => file), `../../${TWINS}/kernels.ts`]
 /** The sources of the thread worker. */
 const WORKER = ['src/device/wasm/worker.ts', 'src/device/wasm/queue.ts']
-/** WebGPU guarantees this many storage buffers to a compute stage. */
-const MAX_STORAGE_BUFFERS = 8
-
-interface Kernel {
-  readonly name: string
-  readonly header: Header
-  readonly scalarTypes: readonly string[]
-  readonly text: string
+/** Reads one shader and its AssemblyScript twin; throws where they disagree. */
+export function readKernels(file: string, text: string, twin: string, parts: Parts = readPart): Kernel[] {
+  const kernels = makeKernels(file, text, parts)
+  checkTwin(kernels[0]!, twin)
+  return kernels
 }
 
-/** Reads one shader and checks header, bindings, Params and twin against each other. */
-export function readKernel(file: string, text: string, twin: string): Kernel {
-  const name = file.replace(/^.*\//, '').replace(/\.wgsl$/, '')
-  const header = parseHeader(file, text)
-  const fail = (reason: string): never => {
-    throw new Error(`${file}: ${reason}`)
-  }
-  const reflect = new WgslReflect(text)
-  const main = reflect.entry.compute.find((entry) => entry.name === 'main')
-  if (!main) fail('the entry point must be called main')
-  for (const { group, name: variable } of [...reflect.storage, ...reflect.uniforms])
-    if (group !== 0) fail(`${variable}: all bindings belong to group 0, found group ${group}`)
-  if (header.tensors.length > MAX_STORAGE_BUFFERS)
-    fail(`${header.tensors.length} tensors; WebGPU guarantees ${MAX_STORAGE_BUFFERS} storage buffers`)
-  if (reflect.storage.length !== header.tensors.length)
-    fail(`the header names ${header.tensors.length} tensors, the shader binds ${reflect.storage.length}`)
-  for (const [index, tensor] of header.tensors.entries()) {
-    const found = reflect.storage.find((variable) => variable.binding === index)
-    if (!found) throw fail(`nothing is bound at ${index}; bindings run from 0 without gaps in header order`)
-    if (found.name !== tensor.name) fail(`binding ${index} is ${found.name}, the header says ${tensor.name}`)
-    const access = tensor.role === 'input' ? 'read' : 'read_write'
-    const declared = found.access === '' ? 'read' : found.access
-    if (declared !== access)
-      fail(`${tensor.name} is ${tensor.role}, so its access must be ${access}, found ${declared}`)
-    const element = tensor.dtype === 'f32' ? 'f32' : 'u32'
-    const type = found.type.getTypeName().replace(', 0>', '>')
-    if (![`array<${element}>`, `array<vec2${element[0]}>`, `array<vec4${element[0]}>`].includes(type))
-      fail(`${tensor.name} is ${tensor.dtype}, so it must be an array of ${element}, found ${type}`)
-  }
-  const params = reflect.uniforms[0]
-  if (reflect.uniforms.length !== 1 || params?.name !== 'params' || params.binding !== header.tensors.length)
-    fail(`the last binding (${header.tensors.length}) must be the uniform "params"`)
-  const members = reflect.structs.find((struct) => struct.name === 'Params')?.members ?? []
-  const wanted = [...header.letters, ...header.scalars]
-  if (members.map((member) => member.name).join() !== wanted.join())
-    fail(
-      `Params must hold ${wanted.join(', ')} (letters, then scalars), found ${members.map((m) => m.name).join(', ')}`,
-    )
-  const types = members.map((member) => member.type.name)
-  for (const [index, type] of types.entries()) {
-    const allowed = index < header.letters.length ? ['u32'] : ['u32', 'i32', 'f32']
-    if (!allowed.includes(type)) fail(`Params.${wanted[index]} must be ${allowed.join(' or ')}, found ${type}`)
-  }
-  checkTwin(name, twin, [
-    ...header.tensors.map((tensor) => `${tensor.name}: usize`),
-    ...wanted.map((member, index) => `${member}: ${types[index]}`),
-    'start: u32',
-    'end: u32',
-  ])
-  return { name, header, scalarTypes: types.slice(header.letters.length), text }
+function readPart(name: string): string | null {
+  const path = join(ROOT, `shaders/parts/${name}.wgsl`)
+  return existsSync(path) ? readFileSync(path, 'utf8') : null
 }
 
-function checkTwin(name: string, twin: string, wanted: readonly string[]): void {
-  const where = `assembly/kernels/${name}.ts`
+/** What stands behind the tensors in the arguments of a twin. */
+const tailOf = ({ letters, scalars }: Header): string[] => [
+  ...letters.map((letter) => `${letter}: u32`),
+  ...scalars.map(({ name, type }) => `${name}: ${type}`),
+  'start: u32',
+  'end: u32',
+]
+
+/**
+ * A twin takes the addresses of the tensors, of a stored one always two: its values and its scales, 0 where it has none. It
+ * may take sizes as usize, which is as wide as u32.
+ */
+function checkTwin({ algorithm, header, stored }: Kernel, twin: string): void {
+  const where = `assembly/kernels/${algorithm}.ts`
+  const tensors = header.tensors.flatMap(({ name }) =>
+    name === stored?.tensor ? [`${name}: usize`, `${name}_scale: usize`] : [`${name}: usize`],
+  )
+  const wanted = [...tensors, ...tailOf(header)].join(', ')
+  const name = stored ? `${algorithm}<T>` : algorithm
   const signature = new RegExp(`export function ${name}\\(([^)]*)\\): void`).exec(twin)
-  if (!signature) throw new Error(`${where}: must export function ${name}(${wanted.join(', ')}): void`)
+  if (!signature) throw new Error(`${where}: must export function ${name}(${wanted}): void`)
   const found = signature[1]!
     .split(',')
     .map((part) => part.trim().replace(/\s+/g, ' '))
     .filter(Boolean)
-  if (found.join(', ') !== wanted.join(', '))
-    throw new Error(`${where}: the header asks for (${wanted.join(', ')}), found (${found.join(', ')})`)
+    .map((part) => part.replace(/^([A-Z]|start|end): usize$/, '$1: u32'))
+    .join(', ')
+  if (found !== wanted) throw new Error(`${where}: the header asks for (${wanted}), found (${found})`)
 }
 
-/** The `const` and `override` numbers of a shader, which dispatch expressions may use. */
-function constantsOf(text: string): Record<string, number> {
-  const constants: Record<string, number> = {}
-  for (const match of text.matchAll(/^(?:const|override)\s+([A-Z]\w*)(?:\s*:\s*\w+)?\s*=\s*(\d+)[ui]?\s*;/gm))
-    constants[match[1]!] = Number(match[2])
-  return constants
+/** What the AssemblyScript module exports: every twin, one of a stored kernel once for each storage type. */
+function twinsModule(kernels: readonly Kernel[]): string {
+  const storages = new Set(
+    kernels.flatMap(({ stored }) => (stored && stored.storage !== 'f32' ? [stored.storage] : [])),
+  )
+  const lines = [
+    '// Made by shaders/generate.ts from the shader headers; not to be edited.',
+    `import { ${[...storages].join(', ')} } from '../widen'`,
+  ]
+  for (const { name, algorithm, stored, header, tensors } of kernels) {
+    if (!stored) {
+      lines.push(`export { ${name} } from '../kernels/${algorithm}'`)
+      continue
+    }
+    const own = tensors.map((tensor) => tensor.name)
+    const scale = `${stored.tensor}_scale`
+    const given = header.tensors.flatMap((tensor) =>
+      tensor.name === stored.tensor ? [tensor.name, own.includes(scale) ? scale : '0'] : [tensor.name],
+    )
+    const tail = tailOf(header)
+    const values = [...given, ...tail.map((argument) => argument.split(':')[0]!)]
+    lines.push(
+      `import { ${algorithm} as ${name}_of } from '../kernels/${algorithm}'`,
+      `export function ${name}(${[...own.map((tensor) => `${tensor}: usize`), ...tail].join(', ')}): void {`,
+      `  ${name}_of<${stored.storage}>(${values.join(', ')})`,
+      '}',
+    )
+  }
+  return `${lines.join('\n')}\n`
 }
 
 /** The typed module of all kernels, as text. */
 function kernelModule(kernels: readonly Kernel[]): string {
-  const entries = kernels.map(({ name, header, scalarTypes, text }) => {
-    const constants = constantsOf(text)
-    const names = [...header.letters, ...header.scalars]
-    const compile = (expression: string) => compileExpression(`shaders/${name}.wgsl`, expression, names, constants)
-    const tensors = header.tensors.map(
-      (tensor) =>
-        `      { name: '${tensor.name}', shape: ${JSON.stringify(tensor.shape)}, dtype: '${tensor.dtype}', role: '${tensor.role}' },`,
+  const entries = kernels.map(({ name, algorithm, stored, header, tensors, constants, threads, text }) => {
+    const names = [...header.letters, ...header.scalars.map((scalar) => scalar.name)]
+    const compile = (expression: string) => compileExpression(`shaders/${algorithm}.wgsl`, expression, names, constants)
+    const lines = tensors.map(
+      ({ name, shape, dtype, role }) =>
+        `      { name: '${name}', shape: ${JSON.stringify(shape)}, dtype: '${dtype}', role: '${role}' },`,
     )
-    const scalars = header.scalars.map((scalar, index) => `{ name: '${scalar}', type: '${scalarTypes[index]}' }`)
+    const scalars = header.scalars.map((scalar) => `{ name: '${scalar.name}', type: '${scalar.type}' }`)
     return `  ${name}: {
     name: '${name}',
+    algorithm: '${algorithm}',
+    stored: ${JSON.stringify(stored)},
     tensors: [
-${tensors.join('\n')}
+${lines.join('\n')}
     ],
     letters: ${JSON.stringify(header.letters)},
     scalars: [${scalars.join(', ')}],
     dispatch: ${ofSizes(`[${header.dispatch.map(compile).join(', ')}]`)},
+    threads: ${threads},
     split: ${ofSizes(compile(header.split.expression))},
     splitBy: ${header.split.by},
     flops: ${ofSizes(compile(header.flops))},
@@ -122,10 +117,15 @@ ${tensors.join('\n')}
     wgsl: ${JSON.stringify(text)},
   },`
   })
-  const tensorTypes = kernels.map(
-    ({ name, header }) => `  ${name}: ${union(header.tensors.map((tensor) => tensor.name))}`,
+  const tensorTypes = kernels.map(({ name, tensors }) => `  ${name}: ${union(tensors.map((tensor) => tensor.name))}`)
+  const scalarTypes = kernels.map(
+    ({ name, header }) => `  ${name}: ${union(header.scalars.map((scalar) => scalar.name))}`,
   )
-  const scalarTypes = kernels.map(({ name, header }) => `  ${name}: ${union(header.scalars)}`)
+  const stored = kernels.filter((kernel) => kernel.stored)
+  const storedKernels = [...new Set(stored.map(({ algorithm }) => algorithm))].map((algorithm) => {
+    const own = stored.filter((kernel) => kernel.algorithm === algorithm)
+    return `  ${algorithm}: { ${own.map((kernel) => `${kernel.stored!.storage}: '${kernel.name}'`).join(', ')} },`
+  })
   return `// Made by shaders/generate.ts from the shader headers; not to be edited.
 import type { KernelSpec } from '../device/kernel.ts'
 
@@ -139,7 +139,24 @@ ${scalarTypes.join('\n')}
 
 export type KernelName = keyof KernelTensors
 
-export const kernels: Readonly<Record<KernelName, KernelSpec>> = {
+/** Names of the shaders: each is one kernel, or one for each type in which it takes its stored tensor. */
+export type Algorithm = ${union([...new Set(kernels.map(({ algorithm }) => algorithm))])}
+
+/** How a matrix may be stored. */
+export type Storage = ${union([...new Set(stored.map((kernel) => kernel.stored!.storage))])}
+
+interface Kernel extends KernelSpec {
+  readonly algorithm: Algorithm
+  /** Which tensor is stored how, for a kernel that has a choice. */
+  readonly stored: { readonly tensor: string; readonly storage: Storage } | null
+}
+
+/** The kernels of each shader that has a stored tensor. */
+export const storedKernels = {
+${storedKernels.join('\n')}
+} as const
+
+export const kernels: Readonly<Record<KernelName, Kernel>> = {
 ${entries.join('\n')}
 }
 `
@@ -185,6 +202,7 @@ function digest(): string {
       a.name < b.name ? -1 : 1,
     )) {
       const path = `${folder}/${entry.name}`
+      if (path === TWINS) continue
       if (entry.isDirectory()) add(path)
       else
         hash
@@ -204,15 +222,19 @@ export async function generate(): Promise<void> {
   const stampFile = join(OUT, 'stamp')
   const complete = OUTPUTS.every((file) => existsSync(join(OUT, file)))
   if (complete && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return
-  mkdirSync(OUT, { recursive: true })
+  for (const folder of ['', 'shaders', `../../${TWINS}`]) mkdirSync(join(OUT, folder), { recursive: true })
   const files = readdirSync(join(ROOT, 'shaders')).filter((file) => file.endsWith('.wgsl'))
-  const kernels = files.sort().map((file) => {
+  const kernels = files.sort().flatMap((file) => {
     const twin = join(ROOT, 'assembly/kernels', file.replace(/\.wgsl$/, '.ts'))
     if (!existsSync(twin))
       throw new Error(`shaders/${file}: has no twin assembly/kernels/${file.replace(/\.wgsl$/, '.ts')}`)
-    return readKernel(`shaders/${file}`, readFileSync(join(ROOT, 'shaders', file), 'utf8'), readFileSync(twin, 'utf8'))
+    return readKernels(`shaders/${file}`, readFileSync(join(ROOT, 'shaders', file), 'utf8'), readFileSync(twin, 'utf8'))
   })
+  for (const { name, text } of kernels) write(`shaders/${name}.wgsl`, text)
+  for (const file of readdirSync(join(OUT, 'shaders')))
+    if (!kernels.some(({ name }) => `${name}.wgsl` === file)) rmSync(join(OUT, 'shaders', file))
   write('kernels.ts', kernelModule(kernels))
+  write(`../../${TWINS}/kernels.ts`, twinsModule(kernels))
   for (const [file, text] of await compileAssembly(ROOT)) write(file, text)
   write('worker.ts', await workerModule())
   write('stamp', stamp)

@@ -3,13 +3,13 @@
 //   y[n, o] = sum over d of x[n, d] * weight[o, d]
 //
 // x       [N, D]
-// weight  [O, D]
+// weight  [O, D]  f32 f16 bf16 q8_0
 // y       [N, O]  output
 //
 // dispatch  ceil(O / OUTPUTS) * ceil(N / ROWS)   one workgroup per four outputs of eight rows
 // split     O by 8
 // flops     2 * N * D * O
-// bytes     4 * (N * D + O * D + N * O)
+// bytes     4 * (N * D + N * O) + STORED * O * D
 // source    definition
 //
 // Reading the weights is the whole cost: each is read once for all rows, and neighbouring threads read neighbours.
@@ -17,17 +17,6 @@
 const OUTPUTS = 4u;
 const ROWS = 8u;
 const WG = 32u;
-
-struct Params {
-  N: u32,
-  D: u32,
-  O: u32,
-}
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(0) @binding(3) var<uniform> params: Params;
 
 // [ROWS, WG]: the sums of every thread, four outputs a vector.
 var<workgroup> partial: array<vec4f, ROWS * WG>;
@@ -57,10 +46,9 @@ fn main(
   let row6 = min(n + 6u, last) * D;
   let row7 = min(n + 7u, last) * D;
   let end = params.O - 1u;
-  let w0 = o * D;
-  let w1 = min(o + 1u, end) * D;
-  let w2 = min(o + 2u, end) * D;
-  let w3 = min(o + 3u, end) * D;
+  let o1 = min(o + 1u, end);
+  let o2 = min(o + 2u, end);
+  let o3 = min(o + 3u, end);
   var sum0 = vec4f();
   var sum1 = vec4f();
   var sum2 = vec4f();
@@ -70,7 +58,7 @@ fn main(
   var sum6 = vec4f();
   var sum7 = vec4f();
   for (var d = lane; d < D; d += WG) {
-    let w = vec4f(weight[w0 + d], weight[w1 + d], weight[w2 + d], weight[w3 + d]);
+    let w = vec4f(stored_at(o, d), stored_at(o1, d), stored_at(o2, d), stored_at(o3, d));
     sum0 += x[row0 + d] * w;
     if (rows > 1u) {
       sum1 += x[row1 + d] * w;

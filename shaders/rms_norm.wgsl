@@ -17,18 +17,6 @@
 
 const WG = 64u;
 
-struct Params {
-  N: u32,
-  D: u32,
-  eps: f32,
-}
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(0) @binding(3) var<storage, read_write> rstd: array<f32>;
-@group(0) @binding(4) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, WG>;
 
 @compute @workgroup_size(WG)

@@ -17,19 +17,6 @@
 
 const WG = 256u;
 
-struct Params {
-  N: u32,
-  H: u32,
-  E: u32,
-  P: u32,
-}
-
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read> cos: array<f32>;
-@group(0) @binding(2) var<storage, read> sin: array<f32>;
-@group(0) @binding(3) var<storage, read> position: array<u32>;
-@group(0) @binding(4) var<uniform> params: Params;
-
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) wg: vec3u,

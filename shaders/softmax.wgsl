@@ -17,17 +17,6 @@
 
 const WG = 64u;
 
-struct Params {
-  N: u32,
-  D: u32,
-  temperature: f32,
-  scale: f32,
-}
-
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
-@group(0) @binding(2) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, WG>;
 
 @compute @workgroup_size(WG)

@@ -16,18 +16,6 @@
 
 const WG = 64u;
 
-struct Params {
-  N: u32,
-  D: u32,
-  temperature: f32,
-  scale: f32,
-}
-
-@group(0) @binding(0) var<storage, read> y: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
-@group(0) @binding(3) var<uniform> params: Params;
-
 var<workgroup> partial: array<f32, WG>;
 
 @compute @workgroup_size(WG)

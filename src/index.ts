@@ -20,8 +20,16 @@ export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig
 export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
-export { type HiddenStates, type Llama, type LoadOptions, loadLlama } from './llama/forward.ts'
+export {
+  type ChosenStates,
+  type HiddenStates,
+  type Llama,
+  type LoadOptions,
+  loadLlama,
+  type StatesOptions,
+} from './llama/forward.ts'
 export { type MergeOptions, type MergeReport, mergeAdapter } from './llama/merge.ts'
+export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
 export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'
 export { conformalOffset } from './reward/conformal.ts'
 export { debias } from './reward/debias.ts'

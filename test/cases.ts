@@ -1,10 +1,13 @@
 // What every kernel is tested and timed on: reference, sizes, special inputs, error growth, benchmark sizes.
+import type { Dimension } from '../src/device/kernel.ts'
 import type { DType, TensorData } from '../src/device/tensor.ts'
-import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
+import { attention, EXP_SLACK } from './attention_case.ts'
 import { gradCases } from './grad_cases.ts'
 import type { Random } from './random.ts'
 import { random } from './random.ts'
 import * as ops from './reference/ops.ts'
+import { storages } from './reference/storage.ts'
 
 type Sizes = ops.Sizes
 
@@ -12,7 +15,7 @@ export interface KernelCase {
   readonly reference: ops.Reference
   /**
    * Values of the shape letters: all 1; one that is a multiple of nothing, on which the special inputs are tried too; below,
-   * at and above the tiles of shader and twin; a realistic one. They may set scalars, and T for attention.
+   * at and above the tiles of shader and twin; a realistic one. They may set scalars.
    */
   readonly sizes: readonly Sizes[]
   /** Number of terms of the longest sum, for the tolerance; 0 where the result is exact. */
@@ -26,15 +29,11 @@ export interface KernelCase {
   readonly extremes?: Readonly<Record<string, readonly number[]>>
   /** Factor of the tolerance where 8 is not enough, with the reason beside it. */
   readonly slack?: number
-  /** Sizes to time, by what they are. */
+  /** Sizes to time, by what they are; attention's are one sequence, of which its flops are. */
   readonly benchmarks: Readonly<Record<string, Sizes>>
+  /** Sizes to time instead on a hardware GPU, where the others would end too soon or stay in a cache. */
+  readonly hardware?: Readonly<Record<string, Sizes>>
 }
-
-/**
- * WGSL promises exp to 3 + 2 |x| units in the last place only, and SwiftShader is off by 16 of them; see also the
- * relative error of an exponential, which is the absolute error of its argument.
- */
-const EXP_SLACK = 4
 
 /** Widths of Llama models: hidden, key and value heads together, feed-forward. */
 const LINEAR_BENCHMARKS = {
@@ -114,45 +113,16 @@ const elementwise = (a: string, b: string): Sizes[] =>
 
 const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 } }
 
-/** By kernel: a kernel without its row is a type error. */
-export const cases: Readonly<Record<KernelName, KernelCase>> = {
+/** By shader: one without its row is a type error. */
+const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   ...gradCases,
+  attention,
   add: {
     reference: ops.add,
     sizes: elementwise('N', 'D'),
     longestSum: () => 2,
     extremes: { x: [1.6e38, -1.6e38, 1e30], y: [1.6e38, -1.6e38, -1e30] },
     benchmarks: RESIDUAL,
-  },
-  attention: {
-    reference: ops.attention,
-    // 16 queries x 64 keys x 32 channels in WGSL, where 64, 128 and 256 channels each mean another division of labour;
-    // 64 queries x 64 keys in WASM. T bounds the length of the sequences; one sequence where it is missing.
-    sizes: [
-      { N: 1, H: 1, C: 1, G: 1 },
-      { N: 37, H: 4, C: 19, G: 2, T: 17 },
-      { N: 15, H: 2, C: 31, G: 1 },
-      { N: 16, H: 3, C: 32, G: 3 },
-      { N: 33, H: 2, C: 65, G: 2, T: 9 },
-      { N: 63, H: 1, C: 64, G: 1, T: 1 },
-      { N: 65, H: 2, C: 127, G: 1, T: 40 },
-      { N: 150, H: 1, C: 100, G: 1 },
-      { N: 129, H: 1, C: 8, G: 1 },
-      { N: 150, H: 1, C: 129, G: 1 },
-      { N: 20, H: 1, C: 256, G: 1 },
-      { N: 144, H: 9, C: 64, G: 3, T: 100 },
-    ],
-    longestSum: ({ N, C }) => N + C,
-    // A power of two, so that the extremes below have exact scores, ties included.
-    scalars: { scale: 0.125 },
-    integers: ({ N, T = 0 }, generator) => ({ first: packSequences(N, T, generator) }),
-    extremes: { q: [30, -30], k: [30, -30] },
-    slack: EXP_SLACK,
-    benchmarks: {
-      'SmolLM2-135M, 512 tokens': { N: 512, H: 9, C: 64, G: 3 },
-      'Llama-3.2-1B, 512 tokens': { N: 512, H: 32, C: 64, G: 8 },
-      'Llama-3-8B, 256 tokens': { N: 256, H: 32, C: 128, G: 8 },
-    },
   },
   batch_norm: {
     reference: ops.batch_norm,
@@ -171,21 +141,26 @@ export const cases: Readonly<Record<KernelName, KernelCase>> = {
   },
   copy: {
     reference: ops.copy,
-    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 100003].map((N) => ({ N })),
+    sizes: [1, 1023, 255, 256, 257, 63, 64, 65, 2, 3, 4, 5, 1025, 100003].map((N) => ({ N })),
     longestSum: () => 0,
     extremes: { x: [3.4028234e38, -3.4028234e38, 1.2e-38] },
     benchmarks: { '64 MiB': { N: 2 ** 24 } },
+    hardware: { '256 MiB': { N: 2 ** 26 } },
   },
   embedding: lookup,
-  embedding_bf16: { ...lookup, reference: ops.embedding_bf16 },
-  embedding_f16: { ...lookup, reference: ops.embedding_f16 },
   fma: {
     reference: ops.fma,
-    sizes: [1, 1023, 511, 512, 513, 47, 48, 49, 4096].map((N) => ({ N })),
+    sizes: [
+      ...[1, 1023, 1024, 1025, 47, 48, 49, 4096].map((N) => ({ N })),
+      ...[1, 9, 31, 32, 33].map((rounds) => ({ N: 1025, rounds })),
+    ],
     // The error halves in every round.
     longestSum: () => 2,
-    scalars: { rounds: 9 },
+    scalars: { rounds: 70 },
+    // Large enough to show after 70 halvings.
+    extremes: { x: [3e38, -3e38, 1e35] },
     benchmarks: { '2048 rounds': { N: 2 ** 20, rounds: 2048 } },
+    hardware: { '32768 rounds': { N: 2 ** 22, rounds: 32768 } },
   },
   gather_rows: {
     reference: ops.gather_rows,
@@ -201,11 +176,7 @@ export const cases: Readonly<Record<KernelName, KernelCase>> = {
     benchmarks: { 'last tokens of 64 rows': { N: 4096, D: 2048, B: 64 } },
   },
   linear: tiled,
-  linear_bf16: { ...tiled, reference: ops.linear_bf16 },
-  linear_f16: { ...tiled, reference: ops.linear_f16 },
-  linear_vec: { ...vec, reference: ops.linear_vec },
-  linear_vec_bf16: { ...vec, reference: ops.linear_vec_bf16 },
-  linear_vec_f16: { ...vec, reference: ops.linear_vec_f16 },
+  linear_vec: vec,
   relu: {
     reference: ops.relu,
     sizes: elementwise('N', 'D'),
@@ -270,19 +241,25 @@ export const cases: Readonly<Record<KernelName, KernelCase>> = {
   },
 }
 
-/** The first row of every row's sequence, for sequences of one to `longest` rows (0: a single one of all). */
-function packSequences(rows: number, longest: number, { next }: Random): Uint32Array<ArrayBuffer> {
-  const first = new Uint32Array(rows)
-  if (longest === 0) return first
-  for (let begin = 0; begin < rows; ) {
-    const end = begin + 1 + Math.floor(next() * longest)
-    first.fill(begin, begin, end)
-    begin = end
-  }
-  return first
+/** By kernel: that of its shader, at sizes that its storage type allows. */
+export const cases = Object.fromEntries(
+  (Object.keys(kernels) as KernelName[]).map((name) => {
+    const row = algorithms[kernels[name].algorithm]
+    const benchmarks = Object.entries(row.benchmarks).map(([what, sizes]) => [what, allowed(name, sizes)])
+    const sizes = row.sizes.map((sizes) => allowed(name, sizes))
+    return [name, { ...row, sizes, benchmarks: Object.fromEntries(benchmarks) }]
+  }),
+) as unknown as Readonly<Record<KernelName, KernelCase>>
+
+/** Rounds the sizes up that the kernel divides. */
+export function allowed(name: KernelName, sizes: Sizes): Sizes {
+  const rounded: Record<string, number> = { ...sizes }
+  for (const { shape } of kernels[name].tensors)
+    for (const d of shape) if (typeof d === 'object') rounded[d.letter] = Math.ceil(sizes[d.letter]! / d.by) * d.by
+  return rounded
 }
 
-/** What the f32, f16 and bf16 inputs of a call hold. */
+/** What the inputs of a call hold that are not u32. */
 export type InputKind = 'noise' | 'outliers' | 'zeros' | 'negative zeros' | 'constant' | 'extremes'
 export const INPUT_KINDS: readonly InputKind[] = [
   'noise',
@@ -296,9 +273,9 @@ export const INPUT_KINDS: readonly InputKind[] = [
 export interface CallTensor {
   readonly dtype: DType
   readonly shape: readonly number[]
-  /** As the device gets it: f16 and bf16 as bits. Outputs are full of NaN. */
+  /** As the device gets it. Outputs are full of NaN. */
   readonly data: TensorData
-  /** The numbers that are stored. */
+  /** The numbers that are stored; those of a stored matrix as a whole. */
   readonly values: ArrayLike<number>
 }
 
@@ -318,21 +295,36 @@ export function makeCall(name: KernelName, given: Sizes, kind: InputKind = 'nois
   const sizes = { ...given, ...scalars }
   const whole = integers?.(sizes, generator) ?? {}
   const tensors: Record<string, CallTensor> = {}
-  for (const { name: tensor, shape: letters, dtype, role } of kernels[name].tensors) {
-    const shape = letters.map((letter) => (typeof letter === 'number' ? letter : sizes[letter]!))
+  const { stored } = kernels[name]
+  const shapes = Object.fromEntries(kernels[name].tensors.map(({ name, shape }) => [name, shapeOf(shape, sizes)]))
+  for (const { name: tensor, dtype, role } of kernels[name].tensors) {
+    const shape = shapes[tensor]!
     const length = shape.reduce((product, n) => product * n, 1)
+    if (tensors[tensor]) continue
     if (dtype === 'u32') {
       tensors[tensor] = { dtype, shape, data: whole[tensor]!, values: whole[tensor]! }
     } else if (role === 'output') {
       const data = new Float32Array(length).fill(NaN)
       tensors[tensor] = { dtype, shape, data, values: data }
     } else {
-      const values = fill(length, kind, extremes[tensor], generator)
-      tensors[tensor] = { dtype, shape, ...store(dtype, positive.includes(tensor) ? values.map(Math.abs) : values) }
+      const drawn = fill(length, kind, extremes[tensor], generator)
+      const data = positive.includes(tensor) ? drawn.map(Math.abs) : drawn
+      if (tensor === stored?.tensor) {
+        const type = storages[stored.storage]
+        const parts = type.encode(data)
+        const values = type.decode(parts)
+        for (const [end, data] of Object.entries(parts)) {
+          const { dtype } = kernels[name].tensors.find((spec) => spec.name === tensor + end)!
+          tensors[tensor + end] = { dtype, shape: shapes[tensor + end]!, data, values }
+        }
+      } else tensors[tensor] = { dtype, shape, data, values: data }
     }
   }
   return { tensors, scalars, sizes }
 }
+
+const shapeOf = (shape: readonly Dimension[], sizes: Sizes): number[] =>
+  shape.map((d) => (typeof d === 'number' ? d : typeof d === 'string' ? sizes[d]! : sizes[d.letter]! / d.by))
 
 /** What the call must give, in float64, by the name of the tensor. */
 export function expect(name: KernelName, { tensors, sizes }: Call): Record<string, Float64Array> {
@@ -353,40 +345,4 @@ function fill(
   if (kind === 'extremes' && extremes)
     return Float32Array.from(integers(length, 0, extremes.length), (i) => extremes[i]!)
   return normal(length)
-}
-
-/** Rounds values to the storage type: the data for the device, and the numbers it stands for. */
-function store(dtype: DType, values: Float32Array<ArrayBuffer>): { data: TensorData; values: Float32Array } {
-  if (dtype === 'f16') {
-    const data = Uint16Array.from(values, toF16)
-    return { data, values: Float32Array.from(data, fromF16) }
-  }
-  if (dtype === 'bf16') {
-    const words = new Uint32Array(values.buffer, values.byteOffset, values.length)
-    // Round half to even: add just under half of the last kept bit, and that bit.
-    const data = Uint16Array.from(words, (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16)
-    return { data, values: new Float32Array(Uint32Array.from(data, (half) => half << 16).buffer) }
-  }
-  return { data: values, values }
-}
-
-/** Rounds a finite number to the bits of the nearest float16, half to even; what is too large becomes an infinity. */
-function toF16(value: number): number {
-  const sign = Object.is(value, -0) || value < 0 ? 0x8000 : 0
-  const size = Math.abs(value)
-  if (size >= 65520) return sign | 0x7c00
-  const exponent = size < 2 ** -14 ? -14 : Math.floor(Math.log2(size))
-  const exact = size / 2 ** (exponent - 10)
-  const low = Math.floor(exact)
-  const up = exact - low > 0.5 || (exact - low === 0.5 && low % 2 === 1) ? 1 : 0
-  // A carry into the exponent is the next larger number, as it should be.
-  return sign | (((exponent + 14) << 10) + low + up)
-}
-
-function fromF16(bits: number): number {
-  const field = (bits >> 10) & 31
-  const fraction = bits & 1023
-  if (field === 31) return (bits & 0x8000 ? -1 : 1) * (fraction === 0 ? Infinity : NaN)
-  const size = field === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (field - 25)
-  return bits & 0x8000 ? -size : size
 }

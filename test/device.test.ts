@@ -160,10 +160,10 @@ test('a kernel that traps on a CPU thread is an error of the next wait, and of e
     // 300 channels are more than the attention kernel holds.
     const shape = [1, 1, 300]
     const [q, k, v, y] = [0, 1, 2, 3].map(() => device.tensor(shape, { data: new Float32Array(300) }))
-    const first = device.tensor([1], { dtype: 'u32', data: Uint32Array.of(0) })
+    const plan = device.tensor([1, 6], { dtype: 'u32', data: Uint32Array.of(0, 1, 0, 0, 0, 0) })
     const lse = device.tensor([1, 1])
     const call = async () => {
-      device.run('attention', { q: q!, k: k!, v: v!, first, y: y!, lse }, { scale: 1 })
+      device.run('attention', { q: q!, k: k!, v: v!, plan, y: y!, lse }, { scale: 1 })
       await device.done()
     }
     await fails(call, /^wasm: attention: unreachable$/)

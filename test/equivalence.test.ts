@@ -5,7 +5,7 @@ import type { Device } from '../src/device/device.ts'
 import { widenBF16, widenF16 } from '../src/files/safetensors.ts'
 import type { ModelFiles } from '../src/files/source.ts'
 import { unpad } from '../src/llama/batch.ts'
-import { type Llama, type LoadOptions, loadLlama } from '../src/llama/forward.ts'
+import { type Llama, type LoadOptions, loadLlama, type StatesOptions } from '../src/llama/forward.ts'
 import { close, tolerance } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
 import { changedModel, fixtureModel } from './fixture.ts'
@@ -40,7 +40,7 @@ async function onEvery(
   }
 }
 
-/** Sums may be taken in another order (kernels for few rows, tiles), so equal means equal up to rounding. */
+/** For what is computed in another order: equal up to rounding. */
 function same(actual: readonly Float32Array[], expected: readonly ArrayLike<number>[], name: string): void {
   assert.is(actual.length, expected.length, name)
   actual.forEach((x, i) => {
@@ -61,7 +61,7 @@ test('alone = in a batch', () =>
     const batch = await hiddenOf(llama, sequences)
     const alone: Float32Array[] = []
     for (const sequence of sequences) alone.push((await hiddenOf(llama, [sequence]))[0])
-    same(batch, alone, device.description)
+    identical(batch, alone, device.description)
   }))
 
 test('company does not matter: the same sequence among others, in any place', () =>
@@ -69,7 +69,7 @@ test('company does not matter: the same sequence among others, in any place', ()
     const [probe, ...others] = sequencesOf([21, 50, 2, 33], 2)
     const first = await hiddenOf(llama, [probe, ...others])
     const last = await hiddenOf(llama, [...others.map((tokens) => tokens.map((t) => (t + 1) % VOCABULARY)), probe])
-    same([last[3]], [first[0]], device.description)
+    identical([last[3]], [first[0]], device.description)
   }))
 
 test('permuted batch = permuted result', () =>
@@ -81,7 +81,7 @@ test('permuted batch = permuted result', () =>
       llama,
       order.map((i) => sequences[i]),
     )
-    same(
+    identical(
       permuted,
       order.map((i) => straight[i]),
       device.description,
@@ -118,12 +118,65 @@ test('hidden states of a prefix = prefix of the hidden states', () =>
       llama,
       lengths.map((length) => whole.slice(0, length)),
     )
-    same(
+    identical(
       prefixes,
       lengths.map((length) => all.subarray(0, length * D)),
       device.description,
     )
   }))
+
+/** The states at some positions, and what `hidden` gives there. */
+async function chosenStates(
+  llama: Llama,
+  sequences: readonly Uint32Array[],
+  positions: readonly number[][],
+  options?: StatesOptions,
+): Promise<{ actual: Float32Array[]; expected: Float32Array[] }> {
+  const D = llama.config.hidden
+  const all = await hiddenOf(llama, sequences)
+  const expected = positions.flatMap((own, s) => own.map((t) => all[s].slice(t * D, (t + 1) * D)))
+  const states = await llama.states(sequences, positions, options)
+  const x = await states.x.readF32()
+  const actual = states.rows.flatMap((own) => Array.from(own, (row) => x.slice(row * D, (row + 1) * D)))
+  states.destroy()
+  return { actual, expected }
+}
+
+test('states of some tokens = theirs among all', async () => {
+  for (const path of ['llama/gqa', 'llama/tied', 'llama/sharded']) {
+    await onEvery(path, async (llama, device) => {
+      const sequences = sequencesOf([3, 90, 1, 70, 20], 11)
+      const some = [[2], [89, 17, 63, 64, 65], [0], [], [19, 0, 19]]
+      const { actual, expected } = await chosenStates(llama, sequences, some)
+      identical(actual, expected, `${path}, ${device.description}`)
+      const every = sequences.map((tokens) => Array.from(tokens, (_, t) => t))
+      const whole = await chosenStates(llama, sequences, every)
+      identical(whole.actual, whole.expected, `${path}, all, ${device.description}`)
+    })
+  }
+})
+
+test('beginnings computed once = computed for every sequence', async () => {
+  const [a, b, c] = sequencesOf([70, 130, 200], 12)
+  const ends = sequencesOf([1, 9, 64, 3, 65, 70, 2, 33], 13)
+  const after = (prefix: Uint32Array, end: Uint32Array) => Uint32Array.from([...prefix, ...end])
+  const sequences = [after(a, ends[0]), c, after(b, ends[1]), ...ends.slice(2, 5).map((end) => after(a, end)), ends[5]]
+  sequences.push(after(b, ends[6]), after(b, ends[7]), sequences[2])
+  const groups = [
+    { members: [3, 0, 5, 4], common: 70 },
+    { members: [6], common: 0 },
+    { members: [2, 9, 7, 8], common: 100 },
+    { members: [1], common: 0 },
+  ]
+  // Last tokens, tokens inside of a common beginning and at both of its ends.
+  const positions = sequences.map(({ length }) => [length - 1, 0, ...[69, 70, 99, 100].filter((t) => t < length)])
+  for (const path of ['llama/gqa', 'llama/sharded']) {
+    await onEvery(path, async (llama, device) => {
+      const { actual, expected } = await chosenStates(llama, sequences, positions, { groups })
+      identical(actual, expected, `${path}, ${device.description}`)
+    })
+  }
+})
 
 test('lengths below, at and above tile sizes = the reference', async () => {
   const files = await fixtureModel('llama/gqa')

@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert'
 import { wilson } from '../src/evaluate/intervals.ts'
 import { close } from './assert.ts'
 import { lines, openWorkplace, qrm, root, tensor, WASM, type Workplace } from './command.ts'
+import { random } from './random.ts'
 
 let place: Workplace
 test.before(async () => {
@@ -57,6 +58,21 @@ test('the same evaluation writes the same bytes', async () => {
   }
   assert.is(written[0], written[1])
   assert.is(JSON.parse(written[0]).rows, 2)
+})
+
+test('equal texts tie, whatever rows they are computed with', async () => {
+  const numbers = random(1)
+  const words = ['film', 'dull', 'green', 'and', 'was', 'not', 'a', 'seven', 'maybe', 'delight']
+  const pairs = Array.from({ length: 300 }, (_, i) => {
+    const length = 1 + numbers.integers(1, 0, 40)[0]
+    const text = Array.from(numbers.integers(length, 0, words.length), (word) => words[word]).join(' ')
+    return { prompt: `Q${i}?`, chosen: text, rejected: text }
+  })
+  const data = await place.file('ties.jsonl', lines(...pairs))
+  for (const options of [[], ['--no-share']]) {
+    const { found } = await evaluate('pairs', '--data', data, ...options)
+    assert.equal([found.rows, found.ties, found.accuracy], [300, 300, 0], options.join())
+  }
 })
 
 test('a BOS too many is a BOS, whatever the row begins with', async () => {

@@ -90,6 +90,15 @@ test('impossible batches are refused', async () => {
     () => run([1], new Array<number>(1025).fill(1)),
     'llama: sequence 1 has 1025 tokens, the model takes 1024; shorten it',
   )
+  const states = (positions: number[][], groups?: { members: number[]; common: number }[]) =>
+    llama.states([Uint32Array.of(1, 2), Uint32Array.of(1, 3)], positions, groups && { groups })
+  await fails(() => states([[0], [2]]), 'llama: sequence 1 has 2 tokens, none at position 2')
+  await fails(() => states([[], []]), 'llama: no positions were given')
+  const both = { members: [0, 1], common: 2 }
+  await fails(() => states([[0]], [both]), 'llama: sequence 0 must begin with the 2 tokens of its group and go on')
+  const one = { members: [0], common: 0 }
+  for (const groups of [[one], [one, { members: [0, 1], common: 0 }], [one, { members: [2], common: 0 }]])
+    await fails(() => states([[0]], groups), /^llama: 2 sequences must be in one group each, got 0/)
   assert.is((await run([1]))[0].length, 32) // and the model still works
   llama.destroy()
 })

@@ -3,7 +3,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openDevice } from '../src/device/open.ts'
 import { openDirectory } from '../src/files/disk.ts'
-import { closeTensors, openModelTensors, openSafetensors } from '../src/files/safetensors.ts'
+import { openSafetensors } from '../src/files/safetensors.ts'
 import { loadLlama } from '../src/llama/forward.ts'
 import { readExpectedHidden } from './fixture.ts'
 import { hiddenOf } from './hidden.ts'
@@ -56,8 +56,7 @@ if (folder === undefined) {
       await source.close()
       assert.ok(sequences.length >= 4)
       const device = await openDevice(kind)
-      const tensors = await openModelTensors(files)
-      const llama = await loadLlama(device, files, { tensors })
+      const llama = await loadLlama(device, files)
       const actual = await hiddenOf(llama, sequences)
       sequences.forEach(({ length }, i) => {
         const [euclidean, maximum] = relativeErrors(actual[i], hidden[i], llama.config.hidden)
@@ -66,7 +65,6 @@ if (folder === undefined) {
         assert.ok(euclidean <= PARITY && maximum <= PARITY, found)
       })
       llama.destroy()
-      await closeTensors(tensors)
       await device.destroy()
     })
   }

@@ -27,6 +27,7 @@ export const NAMES = [
   'findDatasets',
   'fitQuantiles',
   'fitRidge',
+  'groupPrefixes',
   'httpSource',
   'loadFeatureModel',
   'loadHeads',

@@ -2,9 +2,9 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { detectRaces } from 'wgsl_reflect/wgsl_reflect.module.js'
-import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
 import { close, tolerance } from './assert.ts'
-import { cases, expect, makeCall } from './cases.ts'
+import { allowed, cases, expect, makeCall } from './cases.ts'
 import type { Sizes } from './reference/ops.ts'
 
 declare module 'wgsl_reflect/wgsl_reflect.module.js' {
@@ -35,13 +35,12 @@ const ROWS: Search = { sizes: { N: 2, D: 5 }, smaller: [['const WG = 64u', 'cons
  * The kernels with barriers: small enough for an interpreter, large enough that every loop with a barrier goes round twice.
  * The others are searched at their smallest size.
  */
-const SEARCHES: Partial<Record<KernelName, Search>> = {
-  // The group of the last query alone: two tiles of keys, two of channels, and two threads that share four queries.
+const SEARCHES: Partial<Record<Algorithm, Search>> = {
+  // The last part of the last block alone: two tiles of keys, two of channels, and two threads that share four queries.
   attention: {
-    sizes: { N: 65, H: 1, C: 5, G: 1 },
+    sizes: { Q: 64, N: 66, H: 1, C: 5, G: 1, B: 1 },
     groups: 1,
     smaller: [
-      ['groups.x - 1u', '4u'],
       ['const DEPTH = 32u', 'const DEPTH = 3u'],
       ['C <= 64u', 'C <= 4u'],
     ],
@@ -51,24 +50,21 @@ const SEARCHES: Partial<Record<KernelName, Search>> = {
   bias_grad: COLUMNS,
   bradley_terry: { sizes: { B: 2, M: 5 }, smaller: [['const WG = 32u', 'const WG = 4u']] },
   linear: TILED,
-  linear_bf16: TILED,
-  linear_f16: TILED,
   linear_grad_input: TILED,
   linear_grad_weight: { ...TILED, sizes: { N: 3, D: 3, O: 2 } },
   linear_vec: VEC,
-  linear_vec_bf16: VEC,
-  linear_vec_f16: VEC,
   rms_norm: ROWS,
   softmax: ROWS,
   softmax_grad: ROWS,
 }
 
 const NAMES = Object.keys(kernels) as KernelName[]
+const searchOf = (name: KernelName): Search | undefined => SEARCHES[kernels[name].algorithm]
 const BARRIER = 'workgroupBarrier();'
 
 function makeSmaller(name: KernelName): string {
   let code = kernels[name].wgsl
-  for (const [text, replacement] of SEARCHES[name]?.smaller ?? []) {
+  for (const [text, replacement] of searchOf(name)?.smaller ?? []) {
     assert.is(code.split(text).length, 2, `${name}: "${text}" must occur once`)
     code = code.replace(text, replacement)
   }
@@ -77,7 +73,8 @@ function makeSmaller(name: KernelName): string {
 
 /**
  * Puts the bodies of helper functions in the place of their calls: in lock step, the interpreter of wgsl_reflect 1.6 gives all
- * threads the arguments of the last one. A helper is one return statement, or statements without a return.
+ * threads the arguments of the last one. A helper is one return statement, maybe behind names for its terms (let), or statements
+ * without a return.
  */
 function inlineFunctions(code: string): string {
   const helper = /^fn (\w+)\(([^)]*)\)(?: -> \w+)? \{\n(.*?)^\}\n/ms
@@ -86,7 +83,7 @@ function inlineFunctions(code: string): string {
     const names = parameters.split(',').map((parameter) => parameter.split(':')[0]!.trim())
     code = code.replace(definition, '')
     for (let call = findCall(code, name); call; call = findCall(code, name)) {
-      const value = /^\s*return (.*);\n$/s.exec(body)?.[1]
+      const value = returned(body)
       const text = value
         ? `(${value.replace(/\b\w+\b/g, (word) => (names.includes(word) ? `(${call!.args[names.indexOf(word)]})` : word))})`
         : `{ ${names.map((word, i) => `let ${word}_ = ${call!.args[i]};`).join(' ')} { ${names.map((word) => `let ${word} = ${word}_;`).join(' ')} ${body} } }`
@@ -94,6 +91,16 @@ function inlineFunctions(code: string): string {
     }
   }
   return code
+}
+
+/** What a helper returns, with each `let` in the place of its name; undefined if it returns nothing. */
+function returned(body: string): string | undefined {
+  const [, lets, value] =
+    /^((?:\s*let \w+ = [^;]*;)*)\s*return ([^;]*);\n$/.exec(body.replace(/^\s*\/\/.*\n/gm, '')) ?? []
+  return [...(lets ?? '').matchAll(/let (\w+) = ([^;]*);/g)].reduceRight(
+    (text, [, name, term]) => text?.replace(new RegExp(`\\b${name}\\b`, 'g'), `(${term})`),
+    value,
+  )
 }
 
 /** The first call of a function: where it stands and its arguments. */
@@ -114,7 +121,7 @@ function findCall(code: string, name: string): { begin: number; end: number; arg
 /** Runs one kernel in the interpreter: what it finds, and the tensors after the call. */
 function search(name: KernelName, code: string) {
   const spec = kernels[name]
-  const call = makeCall(name, SEARCHES[name]?.sizes ?? cases[name].sizes[0]!)
+  const call = makeCall(name, allowed(name, searchOf(name)?.sizes ?? cases[name].sizes[0]!))
   const words = new Uint32Array(Math.ceil((spec.letters.length + spec.scalars.length) / 4) * 4)
   const floats = new Float32Array(words.buffer)
   spec.letters.forEach((letter, i) => {
@@ -134,7 +141,7 @@ function search(name: KernelName, code: string) {
     memory[tensor] = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
     bindings[i] = memory[tensor]
   })
-  const { groups } = SEARCHES[name] ?? {}
+  const { groups } = searchOf(name) ?? {}
   const dispatch = groups === undefined ? spec.dispatch(call.sizes) : [groups]
   return { call, memory, ...detectRaces(code, 'main', dispatch, { 0: bindings }) }
 }
@@ -148,7 +155,7 @@ for (const name of NAMES) {
     // The interpreter computed the right thing; otherwise it had nothing to search.
     const longestSum = 1 + cases[name].longestSum(call.sizes)
     for (const [tensor, all] of Object.entries(expect(name, call))) {
-      const ran = (_: number, i: number) => SEARCHES[name]?.groups === undefined || !Number.isNaN(memory[tensor]![i])
+      const ran = (_: number, i: number) => searchOf(name)?.groups === undefined || !Number.isNaN(memory[tensor]![i])
       const expected = all.filter(ran)
       assert.ok(expected.length > 0)
       close(memory[tensor]!.filter(ran), expected, tolerance(longestSum, expected, 32), tensor)
@@ -166,8 +173,8 @@ for (const name of NAMES) {
 }
 
 test('the kernels with barriers are searched where these matter', () => {
-  const shared = NAMES.filter((name) => kernels[name].wgsl.includes(BARRIER))
-  assert.equal(shared, Object.keys(SEARCHES).sort())
+  const shared = NAMES.filter((name) => kernels[name].wgsl.includes(BARRIER)).map((name) => kernels[name].algorithm)
+  assert.equal([...new Set(shared)], Object.keys(SEARCHES).sort())
 })
 
 test.run()

@@ -188,32 +188,6 @@ function numbers({ score, expectation, utility, quantiles, gate, attributes, tok
   return [score, expectation, utility, ...quantiles, ...Object.values(gate), ...parts, tokens]
 }
 
-test('a row scores the same alone, in a batch, in small batches, in any order, and when calls overlap', async () => {
-  const files = memoryFiles('batches', qrmFiles(60, { layers: 2 }))
-  await onEveryDevice(async (device, name) => {
-    const model = await loadRewardModel(device, files)
-    const small = await loadRewardModel(device, files, { batchTokens: 30 })
-    const all = (await model.score(rows)).map(numbers)
-    const same = (scores: Score[], order: number[], what: string) => {
-      for (const [i, row] of order.entries()) {
-        close(numbers(scores[i]), all[row], 1e-5 * largest(all[row]), `${name}: ${what}, row ${row}`)
-      }
-    }
-    const order = rows.map((_, i) => i)
-    same(await small.score(rows), order, 'small batches')
-    const reversed = order.slice().reverse()
-    same(await model.score(reversed.map((i) => rows[i])), reversed, 'reversed')
-    for (const i of [0, 2, 5]) same(await model.score([rows[i]]), [i], 'alone')
-    const overlapping = await Promise.all(order.map((i) => small.score([rows[i]])))
-    same(overlapping.flat(), order, 'overlapping calls')
-    assert.equal((await model.score(rows)).map(numbers), all, 'the same call gives the same bits')
-    assert.equal(await model.score([]), [])
-    assert.is((await model.features([])).embeddings.length, 0)
-    await model.destroy()
-    await small.destroy()
-  })
-})
-
 test('text is scored by tokenizer, template and bos policy', async () => {
   const device = (await testDevices())[0]
   const ids = (text: string) => [...text].map((character) => ' abcdefghijklmnopqrstuvwxyz\n.?'.indexOf(character))
@@ -369,6 +343,39 @@ test('a backbone without heads gives features, and a state that overflows is sai
   await fails(() => sick.score([rows[2]]), new RegExp(`^row 1: quantile values ${words}`))
   await fails(() => sick.features([rows[2]]), new RegExp(`^row 1: features ${words}`))
   await sick.destroy()
+})
+
+test('a model directory is opened once, and closed when the model is destroyed or cannot be made', async () => {
+  const device = (await testDevices())[0]
+  const watched = (files: Record<string, Uint8Array>) => {
+    const { name, open } = memoryFiles('watched', files)
+    const opened: string[] = []
+    let left = 0
+    const watch = async (file: string) => {
+      const source = await open(file)
+      if (source === null) return null
+      opened.push(file)
+      left++
+      return { ...source, name: source.name, byteLength: source.byteLength, close: async () => void left-- }
+    }
+    return { files: { name, open: watch }, opened, left: () => left }
+  }
+  const whole = qrmFiles(78)
+  for (const load of [loadRewardModel, loadFeatureModel]) {
+    const directory = watched(whole)
+    const model = await load(device, directory.files)
+    assert.equal(directory.opened.sort(), ['config.json', 'model.safetensors', 'pinball.json'])
+    assert.is(directory.left(), 1, 'the weights stay open')
+    await model.destroy()
+    await model.destroy()
+    assert.is(directory.left(), 0)
+  }
+  const config = JSON.parse(new TextDecoder().decode(whole['config.json'])) as Record<string, unknown>
+  for (const change of [{ num_objectives: 17 }, { intermediate_size: 7 }]) {
+    const directory = watched({ ...whole, 'config.json': json({ ...config, ...change }) })
+    await fails(() => loadRewardModel(device, directory.files), /must be \[/)
+    assert.is(directory.left(), 0, 'closed after a failure')
+  }
 })
 
 test('the fingerprint depends on configuration and weights, not on the device', async () => {

@@ -1,9 +1,8 @@
 // Rows: what is accepted, which words refuse the rest, where the gate reads, and how rows go into batches.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { batchRows, encodeRow, encodeRows, lastOccurrence, type RowRules } from '../src/reward/rows.ts'
+import { encodeRow, encodeRows, lastOccurrence, type RowRules } from '../src/reward/rows.ts'
 import { fails } from './assert.ts'
-import { random } from './random.ts'
 
 const rules: RowRules = {
   name: 'm',
@@ -96,25 +95,6 @@ test('rows in a list are named by number, and need a gate where one is asked for
     'row 2: the gate\'s pattern [7,8] does not occur in the row\'s 1 tokens; give "gate_position", or set "gate_pattern" in pinball.json to what the chat template puts before the response',
   )
   await fails(() => encodeRows([rows[0], {}], rules), /^row 2: a row needs/)
-})
-
-test('batches hold every row once, the longest first, within the budget', () => {
-  const lengths = Array.from(random(1).integers(200, 1, 90))
-  for (const budget of [1, 64, 100, 1000, 1e9]) {
-    const batches = batchRows(lengths, budget)
-    assert.equal(
-      batches.flat().sort((a, b) => a - b),
-      lengths.map((_, i) => i),
-    )
-    for (const batch of batches) {
-      const tokens = batch.reduce((sum, i) => sum + lengths[i], 0)
-      assert.ok(batch.length === 1 || tokens <= budget, `${batch.length} rows of ${tokens} tokens at ${budget}`)
-    }
-    const order = batches.flat().map((i) => lengths[i])
-    for (let i = 1; i < order.length; i++) assert.ok(order[i] <= order[i - 1])
-  }
-  assert.is(batchRows(lengths, 1e9).length, 1)
-  assert.equal(batchRows([], 10), [])
 })
 
 test.run()

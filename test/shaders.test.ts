@@ -2,10 +2,10 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { readKernel } from '../shaders/generate.ts'
+import { readKernels } from '../shaders/generate.ts'
 import { compileExpression } from '../shaders/header.ts'
 import { requestNullAdapter } from '../src/device/webgpu/dawn.ts'
-import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
 import { fails } from './assert.ts'
 
 const NAMES = Object.keys(kernels) as KernelName[]
@@ -53,15 +53,17 @@ test('complaints come with file, line and column', async () => {
   device.destroy()
 })
 
-test('every shader has a twin, and the generated module is theirs', () => {
+test('every shader has a twin, and a whole text of each of its kernels', () => {
   const names = (folder: string, ending: string) =>
     readdirSync(new URL(`../${folder}`, import.meta.url))
       .filter((file) => file.endsWith(ending))
       .map((file) => file.slice(0, -ending.length))
       .sort()
-  assert.equal(names('shaders', '.wgsl'), [...NAMES].sort())
-  assert.equal(names('assembly/kernels', '.ts'), [...NAMES].sort())
-  for (const name of NAMES) assert.is(kernels[name].wgsl, read(`shaders/${name}.wgsl`), name)
+  const algorithms = [...new Set(NAMES.map((name) => kernels[name].algorithm))].sort()
+  assert.equal(names('shaders', '.wgsl'), algorithms)
+  assert.equal(names('assembly/kernels', '.ts'), algorithms)
+  assert.equal(names('src/generated/shaders', '.wgsl'), [...NAMES].sort())
+  for (const name of NAMES) assert.is(kernels[name].wgsl, read(`src/generated/shaders/${name}.wgsl`), name)
 })
 
 test('one-dimensional grids may be folded', () => {
@@ -73,23 +75,37 @@ test('one-dimensional grids may be folded', () => {
   }
 })
 
-/** Reads a kernel after an edit of its shader or of its twin. */
-function edited(name: KernelName, from: string, to: string, twinFrom = '', twinTo = ''): () => unknown {
+/** Reads the kernels of a shader after an edit of its text or of its twin. */
+function edited(name: Algorithm, from: string, to: string, twinFrom = '', twinTo = ''): () => unknown {
   const file = `shaders/${name}.wgsl`
   const [code, twin] = [read(file), read(`assembly/kernels/${name}.ts`)]
   assert.ok(code.includes(from) && twin.includes(twinFrom), `${name}: nothing to edit`)
-  return () => readKernel(file, code.replace(from, to), twin.replace(twinFrom, twinTo))
+  return () => readKernels(file, code.replace(from, to), twin.replace(twinFrom, twinTo))
 }
 
 test('a header that disagrees with its shader is refused', async () => {
   assert.not.throws(edited('rms_norm', '', ''))
-  await fails(edited('rms_norm', '// weight  [D]\n', ''), /rms_norm\.wgsl: the header names 3 tensors/)
-  await fails(edited('rms_norm', '// weight  [D]', '// gain    [D]'), /binding 1 is weight, the header says gain/)
-  await fails(edited('rms_norm', 'output, kept', 'kept'), /rstd is input, so its access must be read, found read_write/)
-  await fails(edited('rms_norm', '  D: u32,\n  eps: f32,', '  eps: f32,\n  D: u32,'), /Params must hold N, D, eps/)
-  await fails(edited('rms_norm', '  eps: f32', '  eps: bool'), /Params\.eps must be u32 or i32 or f32/)
+  await fails(edited('rms_norm', '// weight  [D]', '// gain    [D]'), /rms_norm\.wgsl: the text never uses gain/)
+  await fails(edited('rms_norm', '// weight  [D]', '// weight  [D]  f23'), /weight: a type is one of .*, found "f23"/)
+  await fails(
+    edited('rms_norm', 'const WG', '@group(0) @binding(0) var<storage> x: f32;\nconst WG'),
+    /made from the header/,
+  )
   await fails(edited('rms_norm', '// split     N\n', ''), /exactly one split line/)
-  await fails(edited('embedding_bf16', '[V, D]  bf16', '[V, D]'), /must be an array of f32, found array<u32>/)
+  await fails(
+    edited('rms_norm', '// weight  [D]', '// weight  [K / 4]'),
+    /weight: K \/ 4 needs a tensor before it that has K/,
+  )
+  await fails(
+    edited('rms_norm', '// weight  [D]', '// weight  [2D]'),
+    /a dimension is one capital letter, .* found "2D"/,
+  )
+  await fails(edited('linear', ' bf16', ' q9_9'), /linear\.wgsl: there is no shaders\/parts\/widen_q9_9\.wgsl/)
+  await fails(edited('linear', 'uses      tile', 'uses      tales'), /there is no shaders\/parts\/tales\.wgsl/)
+  await fails(
+    edited('linear', '// x       [N, D]', '// x       [N, D]  f32 f16'),
+    /one tensor may list .*, found x, weight/,
+  )
 })
 
 test('expressions of a header know its letters and constants', async () => {
@@ -101,6 +117,10 @@ test('expressions of a header know its letters and constants', async () => {
 test('a twin whose signature disagrees is refused', async () => {
   await fails(edited('rms_norm', '', '', 'x: usize', 'z: usize'), /the header asks for \(x: usize/)
   await fails(edited('rms_norm', '', '', 'eps: f32', 'eps: f64'), /the header asks for/)
+  await fails(
+    edited('linear', '', '', 'weight_scale: usize,', ''),
+    /the header asks for .*weight: usize, weight_scale: usize/,
+  )
 })
 
 test.run()

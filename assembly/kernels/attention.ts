@@ -1,13 +1,15 @@
-// Causal grouped-query attention over packed sequences with an online softmax: scores exist for 4 x 64 pairs at a time.
+// Causal grouped-query attention in planned blocks with an online softmax: scores exist for 4 x 64 pairs at a time.
 // Dao et al. 2022, algorithm 1, with blocks of keys outside and rows of queries inside.
 
 import { exp, loadPart, log, maxLanes, storePart, sumLanes } from '../math'
 import { scratch } from '../scratch'
 import { COLUMNS, ROWS, pack, tile } from '../tile'
 
-// Query rows that share a packed block of keys and values, and keys of a block.
+// Most queries of a block, which share packed tiles of keys and values, and keys of a tile.
 const QUERIES: usize = 64
 const KEYS: usize = 64
+// Bytes of a planned block.
+const BLOCK: usize = 24
 // Largest number of channels per head; the arrays below have room for as many.
 const CHANNELS: usize = 256
 
@@ -20,54 +22,61 @@ const SUM = V + ROW_BYTES // [QUERIES, C rounded up to 8] sums of exp(score - la
 const SCORE = SUM + ROW_BYTES // [4, KEYS]
 const LARGEST = SCORE + ROWS * KEYS * 4 // [QUERIES] largest score of each row so far
 const TOTAL = LARGEST + QUERIES * 4 // [QUERIES] sum of exp(score - largest)
-const NEXT = TOTAL + QUERIES * 4 // [4] largest scores after the block in work
+const NEXT = TOTAL + QUERIES * 4 // [4] largest scores after the tile in work
+const EDGE = NEXT + ROWS * 4 // [COLUMNS, C] keys on both sides of a prefix's end
 
 export function attention(
   q: usize,
   k: usize,
   v: usize,
-  first: usize,
+  plan: usize,
   y: usize,
   lse: usize,
-  N: u32,
+  Q: u32,
   H: u32,
   C: u32,
+  N: u32,
   G: u32,
+  B: u32,
   scale: f32,
   start: u32,
   end: u32,
 ): void {
   // The scratch arrays are sized for CHANNELS; a trap is better than writing past them.
   if (C > <u32>CHANNELS) unreachable()
-  let i = start
-  while (i < end) {
-    const h = i / N
-    const n = i - h * N
-    // A block of rows lies in one head and one sequence, so that blocks of keys start where the sequence does and a
-    // row's result depends neither on the rows beside it nor on the sequences before it.
-    const origin = min(load<u32>(first + <usize>n * 4), n)
-    const most = min(min(<u32>QUERIES, end - i), N - n)
-    let rows: u32 = 1
-    while (rows < most && load<u32>(first + <usize>(n + rows) * 4) == load<u32>(first + <usize>n * 4)) rows++
+  for (let i = start; i < end; i++) {
+    const h = i / B
     const g = (h * G) / H
+    const block = plan + <usize>(i - h * B) * BLOCK
+    const n = load<u32>(block)
+    const count = load<u32>(block, 4)
+    const ahead = load<u32>(block, 12)
+    const position = load<u32>(block, 20)
+    const own = load<u32>(block, 16)
+    if (count > <u32>QUERIES || n + count > Q || load<u32>(block, 8) + ahead > N || own + position + count > N) {
+      unreachable()
+    }
     attend(
       q + (<usize>n * H + h) * C * 4,
-      k + (<usize>origin * G + g) * C * 4,
-      v + (<usize>origin * G + g) * C * 4,
+      k + <usize>g * C * 4,
+      v + <usize>g * C * 4,
       y + (<usize>n * H + h) * C * 4,
       lse + (<usize>n * H + h) * 4,
       H,
       C,
       G,
       scale,
-      n - origin,
-      rows,
+      ahead + position,
+      count,
+      load<u32>(block, 8),
+      ahead,
+      own,
     )
-    i += rows
   }
 }
 
-// One block of rows of one head. Keys and values start at the sequence, in which the first row is number `before`.
+// One block of one head: key number j is row prefix + j of k where j < ahead, else row own + j - ahead; the first query
+// stands at key number `before`.
 function attend(
   q: usize,
   k: usize,
@@ -80,6 +89,9 @@ function attend(
   scale: f32,
   before: usize,
   rows: usize,
+  prefix: usize,
+  ahead: usize,
+  own: usize,
 ): void {
   const width = (C + COLUMNS - 1) & ~(COLUMNS - 1)
   // Rows up to the next multiple of four repeat the last one.
@@ -94,9 +106,16 @@ function attend(
     store<f32>(scratch + TOTAL + r * 4, 0)
   }
   const last = before + rows - 1
+  const stride = G * C * 4
   for (let key: usize = 0; key <= last; key += KEYS) {
     const keys = min(KEYS, last - key + 1)
-    packBlock(k + key * G * C * 4, v + key * G * C * 4, G * C * 4, keys, C)
+    // Keys of this tile that lie in the prefix; the others begin where the difference of rows may wrap around and back.
+    const within = key < ahead ? min(keys, ahead - key) : 0
+    const first = (prefix + key) * stride
+    const second = (own + key - ahead) * stride
+    packKeys(k + first, k + second, stride, within, keys, C)
+    packValues(v + first, stride, 0, within, C)
+    packValues(v + second, stride, within, keys, C)
     for (let r: usize = 0; r < padded; r += ROWS) {
       const lowest = before + r
       const highest = min(lowest + ROWS - 1, last)
@@ -114,22 +133,35 @@ function attend(
   }
 }
 
-// Packs a block of keys by eight keys, and its values by eight channels.
-function packBlock(k: usize, v: usize, stride: usize, keys: usize, C: usize): void {
+// Packs a tile of keys by eight: number j lies in `first` where j < within, else in `second`.
+function packKeys(first: usize, second: usize, stride: usize, within: usize, keys: usize, C: usize): void {
   for (let j: usize = 0; j < keys; j += COLUMNS) {
-    pack<f32>(k + j * stride, stride, min(COLUMNS, keys - j), C, scratch + K + j * C * 4)
+    const count = min(COLUMNS, keys - j)
+    const to = scratch + K + j * C * 4
+    if (j + count <= within) pack<f32>(first + j * stride, stride, count, C, to)
+    else if (j >= within) pack<f32>(second + j * stride, stride, count, C, to)
+    else {
+      for (let i: usize = 0; i < count; i++) {
+        memory.copy(scratch + EDGE + i * C * 4, (j + i < within ? first : second) + (j + i) * stride, C * 4)
+      }
+      pack<f32>(scratch + EDGE, C * 4, count, C, to)
+    }
   }
+}
+
+// Packs the values of keys begin to end - 1 of a tile by eight channels.
+function packValues(v: usize, stride: usize, begin: usize, end: usize, C: usize): void {
   for (let c: usize = 0; c < C; c += 4) {
     // Half of a panel of eight channels.
-    let to = scratch + V + (c & ~7) * KEYS * 4 + (c & 4) * 4
-    for (let j: usize = 0; j < keys; j++, to += COLUMNS * 4) {
+    let to = scratch + V + (c & ~7) * KEYS * 4 + (c & 4) * 4 + begin * COLUMNS * 4
+    for (let j = begin; j < end; j++, to += COLUMNS * 4) {
       v128.store(to, loadPart(v + j * stride + c * 4, <u32>(C - c)))
     }
   }
 }
 
-// Adds a block of keys to four rows: scores, softmax so far, sums of values. Row i of the four sees the keys up to
-// number min(lowest + i, last); `keys` is what the last of them sees of this block.
+// Adds a tile of keys to four rows: scores, softmax so far, sums of values. Row i of the four sees the keys up to
+// number min(lowest + i, last); `keys` is what the last of them sees of this tile.
 function addKeys(r: usize, lowest: usize, last: usize, key: usize, keys: usize, C: usize, width: usize): void {
   const score = scratch + SCORE
   const stride = KEYS * 4
@@ -151,7 +183,7 @@ function addKeys(r: usize, lowest: usize, last: usize, key: usize, keys: usize, 
   const state = scratch + r * 4
   const before = v128.load(state, LARGEST)
   const after = f32x4.max(before, v128.load(scratch, NEXT))
-  // What the sums so far are worth relative to the new largest score; 0 in the first block.
+  // What the sums so far are worth relative to the new largest score; 0 in the first tile.
   const worth = exp(f32x4.sub(before, after))
   v128.store(state, after, LARGEST)
   v128.store(state, f32x4.mul(v128.load(state, TOTAL), worth), TOTAL)

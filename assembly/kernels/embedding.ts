@@ -1,16 +1,17 @@
-// Copies one row of the table for each token, the table stored in f32.
+// Copies one row of the table for each token.
 
 import { gather } from '../rows'
 
-export function embedding(
+export function embedding<T>(
   table: usize,
+  table_scale: usize,
   tokens: usize,
   y: usize,
-  V: u32,
-  D: u32,
-  N: u32,
-  start: u32,
-  end: u32,
+  V: usize,
+  D: usize,
+  N: usize,
+  start: usize,
+  end: usize,
 ): void {
-  gather<f32>(table, tokens, y, V, D, start, end)
+  gather<T>(table, table_scale, tokens, y, V, D, start, end)
 }

@@ -90,7 +90,7 @@ export function rearrange(values: usize, count: i32): void {
 }
 
 // mean over k of q[k]; where the plain sum overflows, the values are divided before they are added
-export function expectation(values: usize, count: i32): f64 {
+function expectation(values: usize, count: i32): f64 {
   let sum = 0.0
   for (let i = 0; i < count; i++) sum += get(values, i)
   if (isFinite(sum)) return sum / count

@@ -10,7 +10,7 @@ import { calibrationSuite } from './eval_calibration.ts'
 import { pairSuite } from './eval_pairs.ts'
 import { sectionTable } from './eval_report.ts'
 import type { DoubleBos, ScoringOptions } from './eval_scores.ts'
-import { deviceOptions, headOptions, parseFeatures, parseLambda, parseOut, usageError } from './options.ts'
+import { deviceOptions, headOptions, parseFeatures, parseLambda, parseOut, shareOption, usageError } from './options.ts'
 import { note, print, printJson } from './output.ts'
 
 const SUITES = ['rewardbench', 'rewardbench2', 'pairs', 'calibration'] as const
@@ -60,7 +60,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addEval(program: Command): void {
-  headOptions(deviceOptions(program.command('eval')))
+  shareOption(headOptions(deviceOptions(program.command('eval'))))
     .description('evaluate a reward model: RewardBench, pairs, calibration')
     .addOption(new Option('--suite <suite>', 'what to evaluate').choices([...SUITES]).makeOptionMandatory())
     .option(

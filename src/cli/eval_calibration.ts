@@ -167,7 +167,7 @@ async function predictRated(options: EvalCommand): Promise<Predicted> {
     const encoded = encodeAll(model, rows, true)
     const progress = startRows()
     try {
-      const scores = await compute(() => model.score(encoded, { onProgress: progress.update }))
+      const scores = await compute(() => model.score(encoded, { share: options.share, onProgress: progress.update }))
       const attributes = model.attributes.flatMap((name) => {
         const rated = ratings.get(name)!
         if (rated.ratings.length === 0) return []

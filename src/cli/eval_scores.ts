@@ -11,7 +11,7 @@ import { pointScore, type ScoreKind } from '../reward/scoring.ts'
 import { withModel } from './engine.ts'
 import type { Question } from './eval_rows.ts'
 import { listFeatureFiles, openFiles } from './feature_files.ts'
-import { type DeviceChoice, EMBEDDED, embeddedModel, type HeadChoice } from './options.ts'
+import { type DeviceChoice, EMBEDDED, embeddedModel, type HeadChoice, headSettings } from './options.ts'
 import { startProgress, startRows } from './progress.ts'
 
 export type DoubleBos = 'off' | 'masked' | 'attended'
@@ -21,6 +21,7 @@ export interface ScoringOptions extends DeviceChoice, HeadChoice {
   readonly lambda?: number
   readonly doubleBos: DoubleBos
   readonly skipInvalid?: boolean
+  readonly share: boolean
 }
 
 /** A scored question: the scores of its answers in order. */
@@ -47,7 +48,8 @@ export function scoreQuestions(all: readonly Question[], options: ScoringOptions
     const { questions, rows, skipped } = encodeQuestions(model, all, options)
     const progress = startRows()
     try {
-      const found = await compute(() => model.score(rows, { lambda: options.lambda, onProgress: progress.update }))
+      const { lambda, share } = options
+      const found = await compute(() => model.score(rows, { lambda, share, onProgress: progress.update }))
       const points = found.map((score) => point(score, model, options))
       let at = 0
       const scored = questions.map(({ where, subset, id, right, rows: own }) => {
@@ -63,7 +65,7 @@ export function scoreQuestions(all: readonly Question[], options: ScoringOptions
 }
 
 export const loader = (options: HeadChoice) => (device: Device, files: ModelFiles) =>
-  loadRewardModel(device, files, options)
+  loadRewardModel(device, files, headSettings(options))
 
 function point(
   score: HeadScore,
@@ -126,7 +128,7 @@ export async function scorePairFeatures(
     const device = await openDevice(options.device, { threads: options.threads })
     const progress = startProgress('pairs')
     try {
-      const heads = await loadHeads(device, files, options)
+      const heads = await loadHeads(device, files, headSettings(options))
       const { columns } = pairs
       if (heads.hidden !== columns) {
         throw new Error(

@@ -62,6 +62,7 @@ export async function computeChunks(
   chunks: readonly Chunk[],
   partial: PartialFeatures,
   layout: FeatureLayout,
+  share: boolean,
 ): Promise<Computed> {
   const of = (which: readonly Chunk[], key: 'count' | 'tokens') => which.reduce((sum, chunk) => sum + chunk[key], 0)
   const missing = chunks.filter((_, i) => !partial.has(i))
@@ -79,6 +80,7 @@ export async function computeChunks(
           taken.flatMap((row) => row.sides),
           {
             gate: layout.prompts > 0,
+            share,
             nameRow: (row) => taken[Math.floor(row / perRow)].where,
             onProgress: ({ done, tokens }) =>
               progress.update({ done: here.done + Math.floor(done / perRow), tokens: here.tokens + tokens, ...totals }),

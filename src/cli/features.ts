@@ -30,6 +30,7 @@ import {
   parseInput,
   parseNames,
   parseOut,
+  shareOption,
   usageError,
   wholeNumber,
 } from './options.ts'
@@ -48,6 +49,7 @@ interface FeaturesOptions extends DeviceChoice {
   readonly maxLength?: number
   readonly skipInvalid?: boolean
   readonly restart?: boolean
+  readonly share: boolean
   readonly json?: boolean
 }
 
@@ -82,7 +84,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFeatures(program: Command): void {
-  deviceOptions(program.command('features'))
+  shareOption(deviceOptions(program.command('features')))
     .description('compute the features of rows or pairs and keep them in a file')
     .requiredOption(
       '--input <file>',
@@ -195,7 +197,7 @@ async function make({ model, device, compute, taken, wanted, out }: Job, options
     const count = there.reduce((sum, chunk) => sum + chunk.count, 0)
     note(`note: features of ${count} of ${rows.length} rows were there already, in ${printable(folder)}`)
   }
-  const computed = await computeChunks(model, compute, rows, chunks, partial, layout)
+  const computed = await computeChunks(model, compute, rows, chunks, partial, layout, options.share)
   const metadata = { model: model.name, fingerprint: wanted.fingerprint }
   const written = await writeFeatures(out, rows, hidden, partial, layout, metadata)
   const manifest = await writeManifest(manifestName(out), {

@@ -5,6 +5,7 @@ import { type Command, CommanderError, InvalidArgumentError, Option } from 'comm
 import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
 import { show } from '../files/json.ts'
 import { evenLevels, type Mixture } from '../reward/distribution.ts'
+import type { HeadOptions } from '../reward/heads.ts'
 import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
 
 /** What `deviceOptions` add to a command. */
@@ -63,6 +64,16 @@ export function headOptions(command: Command): Command {
       'fixed weights instead of the gate: mean, or NAME=NUMBER with commas',
       parseFixedWeights,
     )
+}
+
+/** The choice by the names of the library. */
+export function headSettings({ mixture, rewards, debias, calibration, weights }: HeadChoice): HeadOptions {
+  return { mixture, rewards, debias, calibration, weights }
+}
+
+/** Adds --no-share. */
+export function shareOption(command: Command): Command {
+  return command.option('--no-share', 'compute beginnings that rows have in common again for every row')
 }
 
 /** Parses --weights of attributes. */

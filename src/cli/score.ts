@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { Device } from '../device/device.ts'
 import { printable } from '../files/json.ts'
 import type { ModelFiles } from '../files/source.ts'
-import { loadRewardModel, type RewardModel, type Score } from '../reward/model.ts'
+import { loadRewardModel, type RewardModel, type Score, type ScoreOptions as ScoreSettings } from '../reward/model.ts'
 import { axis, commonScale, figure, nearest, sketch, snippet, table } from './draw.ts'
 import { type Compute, withModel } from './engine.ts'
 import {
@@ -11,8 +11,10 @@ import {
   deviceOptions,
   type HeadChoice,
   headOptions,
+  headSettings,
   parseInput,
   parseLambda,
+  shareOption,
   usageError,
 } from './options.ts'
 import { print, printJson } from './output.ts'
@@ -25,6 +27,7 @@ interface ScoreOptions extends DeviceChoice, HeadChoice {
   readonly input?: string
   readonly lambda?: number
   readonly rearrange?: boolean
+  readonly share: boolean
   readonly json?: boolean
 }
 
@@ -45,7 +48,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addScore(program: Command): void {
-  headOptions(deviceOptions(program.command('score')))
+  shareOption(headOptions(deviceOptions(program.command('score'))))
     .description('score responses: reward distribution, expectation and risk-aware utility')
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
@@ -69,9 +72,10 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, options)
+  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, headSettings(options))
   await withModel(options, load, async (model, device, compute) => {
-    const results = await scoreRows(model, compute, rows, options.lambda, options.rearrange)
+    const { lambda, rearrange, share } = options
+    const results = await scoreRows(model, compute, rows, { lambda, rearrange, share })
     if (options.json) return printJson(document(model, device, results, options.rearrange))
     await print(`${heading(model, device, rows.length, options.lambda)}\n${summary(model, rows, results)}`)
     if (results.length === 1) await print(`\n${attributes(model, results[0])}`)
@@ -105,13 +109,12 @@ export async function scoreRows(
   model: RewardModel,
   compute: Compute,
   rows: readonly InputRow[],
-  lambda?: number,
-  rearrange?: boolean,
+  options: Pick<ScoreSettings, 'lambda' | 'rearrange' | 'share'>,
 ): Promise<Score[]> {
   const encoded = encodeAll(model, rows, true)
   const progress = startRows()
   try {
-    return await compute(() => model.score(encoded, { lambda, rearrange, onProgress: progress.update }))
+    return await compute(() => model.score(encoded, { ...options, onProgress: progress.update }))
   } finally {
     progress.end()
   }

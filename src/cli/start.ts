@@ -39,7 +39,7 @@ async function start(options: StartOptions): Promise<void> {
   const began = performance.now()
   await withModel(options, loadRewardModel, async (model, device, compute) => {
     const rows = examples.flatMap(({ prompt, responses }) => ownRows(prompt, responses))
-    const results = await scoreRows(model, compute, rows, options.lambda)
+    const results = await scoreRows(model, compute, rows, { lambda: options.lambda })
     const lambda = options.lambda ?? model.lambda
     const scale = commonScale(
       results.map((result) => result.quantiles),

@@ -1,10 +1,12 @@
 // What a kernel is to the host, and the check of one call: names, dtypes, and shape letters unified as in einsum.
 import type { DType, Tensor } from './tensor.ts'
 
+/** A letter, a literal size, or a letter divided by a number that divides it. */
+export type Dimension = string | number | { readonly letter: string; readonly by: number }
+
 export interface TensorSpec {
   readonly name: string
-  /** Letters, or literal sizes. */
-  readonly shape: readonly (string | number)[]
+  readonly shape: readonly Dimension[]
   readonly dtype: DType
   readonly role: 'input' | 'output' | 'in place'
 }
@@ -20,6 +22,8 @@ export interface KernelSpec {
   readonly scalars: readonly { readonly name: string; readonly type: string }[]
   /** Workgroups in x, y, z. */
   readonly dispatch: (sizes: Sizes) => readonly number[]
+  /** Threads of a workgroup. */
+  readonly threads: number
   /** Length of the range that CPU threads divide, in pieces of `splitBy`. */
   readonly split: (sizes: Sizes) => number
   readonly splitBy: number
@@ -30,8 +34,16 @@ export interface KernelSpec {
   readonly wgsl: string
 }
 
-const form = (spec: TensorSpec, sizes: Record<string, number>): string =>
-  `[${spec.shape.map((d) => (typeof d === 'string' && sizes[d] !== undefined ? `${d} = ${sizes[d]}` : d)).join(', ')}]`
+const form = (spec: TensorSpec, sizes: Record<string, number>): string => {
+  const known = (d: string): string => (sizes[d] === undefined ? d : `${d} = ${sizes[d]}`)
+  const word = (d: Dimension): string | number =>
+    typeof d === 'object' ? `${known(d.letter)} / ${d.by}` : typeof d === 'string' ? known(d) : d
+  return `[${spec.shape.map(word).join(', ')}]`
+}
+
+/** What a dimension must be, or undefined for a letter that no tensor before has had. */
+const sizeOf = (d: Dimension, sizes: Record<string, number>): number | undefined =>
+  typeof d === 'number' ? d : typeof d === 'string' ? sizes[d] : sizes[d.letter]! / d.by
 
 /**
  * Checks the tensors and scalars of one call and returns the value of every letter and scalar. Throws with the kernel's and
@@ -50,9 +62,13 @@ export function unify(
     if (tensor.dtype !== wanted.dtype)
       throw new Error(`${spec.name}: ${wanted.name} must be ${wanted.dtype}, got ${tensor.dtype}`)
     const { shape } = tensor
+    for (const d of wanted.shape)
+      if (typeof d === 'object' && sizes[d.letter]! % d.by !== 0)
+        throw new Error(
+          `${spec.name}: ${d.letter} must be a multiple of ${d.by} (${wanted.name} is ${form(wanted, {})}), got ${sizes[d.letter]}`,
+        )
     const matches =
-      shape.length === wanted.shape.length &&
-      wanted.shape.every((d, i) => (typeof d === 'number' ? d : (sizes[d] ?? shape[i])) === shape[i])
+      shape.length === wanted.shape.length && wanted.shape.every((d, i) => (sizeOf(d, sizes) ?? shape[i]) === shape[i])
     if (!matches)
       throw new Error(`${spec.name}: ${wanted.name} must be ${form(wanted, sizes)}, got [${shape.join(', ')}]`)
     wanted.shape.forEach((d, i) => {

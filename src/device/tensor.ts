@@ -1,23 +1,18 @@
 // A typed, shaped block of device memory, owned by whoever asked for it.
 import type { Device } from './device.ts'
 
-export type DType = 'f32' | 'f16' | 'bf16' | 'u32'
-/** f32 as Float32Array, u32 as Uint32Array, f16 and bf16 as their raw bits in Uint16Array. */
-export type TensorData = Float32Array | Uint32Array | Uint16Array
+export type DType = 'f32' | 'f16' | 'bf16' | 'i8' | 'u32'
+/** f32, u32 and i8 as the array of that type, f16 and bf16 as their raw bits in Uint16Array. */
+export type TensorData = Float32Array | Uint32Array | Uint16Array | Int8Array
 
-export const BYTES: Readonly<Record<DType, number>> = { f32: 4, u32: 4, f16: 2, bf16: 2 }
+export const BYTES: Readonly<Record<DType, number>> = { f32: 4, u32: 4, f16: 2, bf16: 2, i8: 1 }
 
 /** Memory of a back end: an address in WASM memory, or a GPU buffer. */
 export interface Memory {
   readonly byteLength: number
 }
 
-const matchesType = (dtype: DType, data: TensorData): boolean =>
-  dtype === 'f32'
-    ? data instanceof Float32Array
-    : dtype === 'u32'
-      ? data instanceof Uint32Array
-      : data instanceof Uint16Array
+const ARRAYS = { f32: Float32Array, u32: Uint32Array, f16: Uint16Array, bf16: Uint16Array, i8: Int8Array } as const
 
 /** Row-major tensor. `destroy()` gives the memory back; views share it and own nothing. */
 export class Tensor {
@@ -56,11 +51,11 @@ export class Tensor {
 
   /**
    * Copies `data` into the tensor from element `offset` on; ordered after everything recorded before. The bytes written must
-   * begin at a multiple of 4; a tail of 2 bytes is allowed only at the end of the tensor.
+   * begin at a multiple of 4; a tail of fewer than 4 is allowed only at the end of the tensor.
    */
   write(data: TensorData, offset = 0): void {
     this.#check('write')
-    if (!matchesType(this.dtype, data))
+    if (!(data instanceof ARRAYS[this.dtype]))
       throw new TypeError(`${this.label}: ${this.dtype} data must not come as ${data.constructor.name}`)
     if (!Number.isInteger(offset) || offset < 0 || offset + data.length > this.size)
       throw new RangeError(`${this.label}: must write within ${this.size} elements, got ${data.length} at ${offset}`)
@@ -76,8 +71,7 @@ export class Tensor {
   async read(): Promise<TensorData> {
     this.#check('read')
     const bytes = await this.device.backend.read(this.memory, this.size * BYTES[this.dtype])
-    if (this.dtype === 'f32') return new Float32Array(bytes)
-    return this.dtype === 'u32' ? new Uint32Array(bytes) : new Uint16Array(bytes)
+    return new ARRAYS[this.dtype](bytes)
   }
 
   /** As `read`, for f32 tensors. */

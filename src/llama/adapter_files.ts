@@ -23,7 +23,7 @@ import {
 } from './adapter_config.ts'
 import { type LayerPlan, type LowRank, type PathPrefix, PROJECTIONS, planAdapter } from './adapter_plan.ts'
 import type { LlamaConfig } from './config.ts'
-import { type LinearName, moduleOf, shapesOf } from './weights.ts'
+import { moduleOf, type ProjectionName, shapesOf } from './weights.ts'
 
 export const ADAPTER_FILE = 'adapter_model.safetensors'
 
@@ -36,7 +36,7 @@ export interface LoraWeights extends LowRank {
 }
 
 /** Absent: the projection is as the base has it. */
-export type LayerLora = Readonly<Partial<Record<LinearName, LoraWeights>>>
+export type LayerLora = Readonly<Partial<Record<ProjectionName, LoraWeights>>>
 
 /** A head that was trained whole. */
 export interface ScoreHead {
@@ -82,7 +82,7 @@ export async function readAdapter(files: ModelFiles, base: LlamaConfig): Promise
     const shapes = shapesOf(base)
     const layers: LayerLora[] = []
     for (const [layer, projections] of plan.layers.entries()) {
-      const own: Partial<Record<LinearName, LoraWeights>> = {}
+      const own: Partial<Record<ProjectionName, LoraWeights>> = {}
       for (const [projection, { rank, scaling }] of entriesOf(projections)) {
         const [O, I] = shapes[projection]
         const of = (part: 'A' | 'B') => tensors.get(tensorName(prefix, layer, projection, part))!
@@ -97,10 +97,10 @@ export async function readAdapter(files: ModelFiles, base: LlamaConfig): Promise
   }
 }
 
-const entriesOf = <T>(layer: Readonly<Partial<Record<LinearName, T>>>): [LinearName, T][] =>
-  PROJECTIONS.flatMap((name) => (layer[name] === undefined ? [] : [[name, layer[name]] as [LinearName, T]]))
+const entriesOf = <T>(layer: Readonly<Partial<Record<ProjectionName, T>>>): [ProjectionName, T][] =>
+  PROJECTIONS.flatMap((name) => (layer[name] === undefined ? [] : [[name, layer[name]] as [ProjectionName, T]]))
 
-function tensorName(prefix: PathPrefix, layer: number, projection: LinearName, part: 'A' | 'B'): string {
+function tensorName(prefix: PathPrefix, layer: number, projection: ProjectionName, part: 'A' | 'B'): string {
   return `${ROOT}${prefix}layers.${layer}.${moduleOf(projection)}.lora_${part}.weight`
 }
 

@@ -5,7 +5,7 @@ import { show } from '../files/json.ts'
 import type { AdapterConfig } from './adapter_config.ts'
 import type { LlamaConfig } from './config.ts'
 import { type Budget, parsePythonRegex } from './python_regex.ts'
-import { type LinearName, moduleOf } from './weights.ts'
+import { moduleOf, type ProjectionName } from './weights.ts'
 
 /** The linear maps of a layer, in the order of the forward pass. */
 export const PROJECTIONS = [
@@ -16,7 +16,7 @@ export const PROJECTIONS = [
   'gate_proj',
   'up_proj',
   'down_proj',
-] as const satisfies LinearName[]
+] as const satisfies ProjectionName[]
 
 /** Rank r and scaling of the product B A. */
 export interface LowRank {
@@ -25,7 +25,7 @@ export interface LowRank {
 }
 
 /** What becomes of each projection of a layer; absent: nothing. */
-export type LayerPlan = Readonly<Partial<Record<LinearName, LowRank>>>
+export type LayerPlan = Readonly<Partial<Record<ProjectionName, LowRank>>>
 
 export interface AdapterPlan {
   /** [L] */
@@ -56,7 +56,7 @@ export function planAdapter(
   checkOthers(config, L, prefix, targeted)
   let found = 0
   const layers = Array.from({ length: L }, (_, layer) => {
-    const plan: Partial<Record<LinearName, LowRank>> = {}
+    const plan: Partial<Record<ProjectionName, LowRank>> = {}
     for (const projection of PROJECTIONS) {
       const path = `${prefix}layers.${layer}.${moduleOf(projection)}`
       if (!targeted(path, layer)) continue

@@ -2,14 +2,13 @@
 import type { Device } from '../device/device.ts'
 import type { DType, Tensor, TensorData } from '../device/tensor.ts'
 import type { TensorInfo } from '../files/safetensors.ts'
+import { storedKernels } from '../generated/kernels.ts'
 import { checkFinite, elements, loadLinear, readPieces, storageOf } from './weights.ts'
 
 /** Tables up to this size stay on the device; a larger one (501 MiB in a 1B Llama) would cost more than all its reads. */
 const RESIDENT_BYTES = 2 ** 25
 /** Rows read from the file at a time. */
 const READS = 64
-
-const KERNELS = { f32: 'embedding', f16: 'embedding_f16', bf16: 'embedding_bf16' } as const
 
 export interface Embedding {
   /** y[n] = table[tokens[n]]; y [N, D]. Tokens must be below the vocabulary's size. */
@@ -22,7 +21,7 @@ export async function openEmbedding(device: Device, info: TensorInfo): Promise<E
   const dtype = storageOf(info)
   const run = (table: Tensor, tokens: Uint32Array, y: Tensor): void => {
     const index = device.tensor([tokens.length], { dtype: 'u32', label: 'tokens', data: tokens })
-    device.run(KERNELS[dtype as keyof typeof KERNELS], { table, tokens: index, y })
+    device.run(storedKernels.embedding[dtype as 'f32' | 'f16' | 'bf16'], { table, tokens: index, y })
     index.destroy()
   }
   if (info.end - info.begin <= RESIDENT_BYTES) {

@@ -5,9 +5,11 @@ import type { Tensor } from '../device/tensor.ts'
 import { parseJsonObject } from '../files/json.ts'
 import { closeTensors, openModelTensors, type TensorInfo } from '../files/safetensors.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
+import { type BlockRows, block, chooseBuffers, makeBuffers, projection } from './block.ts'
 import { inverseFrequencies, type LlamaConfig, parseLlamaConfig } from './config.ts'
 import { type Embedding, openEmbedding } from './embedding.ts'
-import { linear } from './linear.ts'
+import { checkGroups, checkSequences, type Packed, pack, planBlocks } from './pack.ts'
+import type { PrefixGroup } from './prefix.ts'
 import { findTensors, type LayerWeights, type LlamaTensors, loadLayer, loadVector } from './weights.ts'
 
 /** Layers above this size in all are read from the file at every pass: 32-bit WebAssembly memory ends at 4 GiB. */
@@ -22,9 +24,31 @@ export interface HiddenStates {
   destroy(): void
 }
 
+/** Hidden states of chosen tokens. */
+export interface ChosenStates {
+  /** [R, D] f32 after the final norm; a token that several sequences share is one row. */
+  readonly x: Tensor
+  /** Of each sequence, the row of x of each of its positions. */
+  readonly rows: readonly Uint32Array[]
+  destroy(): void
+}
+
+export interface StatesOptions {
+  /** Which sequences share a beginning, as `groupPrefixes` finds them; by default none. Each sequence is in one group. */
+  readonly groups?: readonly PrefixGroup[]
+  /** Sequences and groups are known to be right: tokens below `config.vocab`, at most `config.maxPosition` of them. */
+  readonly checked?: boolean
+}
+
+/** A model directory that has been opened; whoever opened it closes it, after `destroy`. */
+export interface OpenedModel {
+  readonly name: string
+  /** The object of config.json. */
+  readonly config: unknown
+  readonly tensors: ReadonlyMap<string, TensorInfo>
+}
+
 export interface LoadOptions {
-  /** Tensors of the checkpoint if they have been opened already; whoever opened them closes them, after `destroy`. */
-  readonly tensors?: ReadonlyMap<string, TensorInfo>
   /** Read the layers from the file at every pass instead of keeping them; decided by the device's memory if not given. */
   readonly stream?: boolean
 }
@@ -32,19 +56,47 @@ export interface LoadOptions {
 export interface Llama {
   readonly config: LlamaConfig
   /**
-   * Runs the model on sequences of token ids (each at least one token, at most `config.maxPosition`). Sequences do not see each
-   * other: the result of one does not depend on its company.
+   * Runs the model on sequences of token ids (each at least one token, at most `config.maxPosition`) and gives the states of all
+   * tokens. Sequences do not see each other: the result of one does not depend on its company, to the bit.
    */
   hidden(sequences: readonly Uint32Array[]): Promise<HiddenStates>
+  /**
+   * The states at some positions of each sequence, counted from 0: the same as `hidden` gives there, for less work. The last
+   * layer computes these rows only, and beginnings that a group shares are computed once. Throws where there are none.
+   */
+  states(
+    sequences: readonly Uint32Array[],
+    positions: readonly ArrayLike<number>[],
+    options?: StatesOptions,
+  ): Promise<ChosenStates>
   destroy(): void
 }
 
 /** Loads config.json and the weights of a model directory; throws on whatever is missing, damaged or not a Llama. */
 export async function loadLlama(device: Device, files: ModelFiles, options: LoadOptions = {}): Promise<Llama> {
+  const { name } = files
   const text = await readText(files, 'config.json')
-  if (text === null) throw new Error(`${files.name}: config.json is missing; give the folder of a Llama checkpoint`)
-  const config = parseLlamaConfig(parseJsonObject(text, `${files.name}/config.json`), `${files.name}/config.json`)
-  const opened = options.tensors ?? (await openModelTensors(files))
+  if (text === null) throw new Error(`${name}: config.json is missing; give the folder of a Llama checkpoint`)
+  const config = parseJsonObject(text, `${name}/config.json`)
+  const tensors = await openModelTensors(files)
+  try {
+    const llama = await createLlama(device, { name, config, tensors }, options)
+    return {
+      ...llama,
+      destroy() {
+        llama.destroy()
+        void closeTensors(tensors)
+      },
+    }
+  } catch (error) {
+    await closeTensors(tensors)
+    throw error
+  }
+}
+
+/** As `loadLlama`, from a directory that is open. */
+export async function createLlama(device: Device, opened: OpenedModel, options: LoadOptions = {}): Promise<Llama> {
+  const config = parseLlamaConfig(opened.config, `${opened.name}/config.json`)
   const owned: { destroy(): void }[] = []
   const own = <T extends { destroy(): void }>(thing: T): T => {
     owned.push(thing)
@@ -53,16 +105,40 @@ export async function loadLlama(device: Device, files: ModelFiles, options: Load
   const destroy = (): void => {
     for (const thing of owned.splice(0)) thing.destroy()
   }
-  if (!options.tensors) own({ destroy: () => void closeTensors(opened) })
   try {
-    const tensors = findTensors(opened, config, files.name)
+    const tensors = findTensors(opened.tensors, config, opened.name)
     const stream = options.stream ?? (device.kind === 'wasm' && tensors.layerBytes > WASM_RESIDENT_BYTES)
     const embedding = own(await openEmbedding(device, tensors.embedding))
     const norm = own(await loadVector(device, tensors.norm))
     const layers = await openLayers(device, tensors, stream, own)
+    const parts = { embedding, norm, layers }
     return {
       config,
-      hidden: (sequences) => hidden(device, config, { embedding, norm, layers }, sequences),
+      async hidden(sequences) {
+        checkSequences(config, sequences)
+        const packed = pack(sequences, alone(sequences))
+        const x = await forward(device, config, parts, packed, null)
+        const first = Uint32Array.from(sequences, (_, s) => packed.rowOf(s, 0))
+        return { x, first, destroy: () => x.destroy() }
+      },
+      async states(sequences, positions, { groups = alone(sequences), checked = false } = {}) {
+        if (!checked) {
+          checkSequences(config, sequences)
+          checkGroups(sequences, groups)
+        }
+        const packed = pack(sequences, groups)
+        const rows = sequences.map(({ length }, s) =>
+          Uint32Array.from(positions[s] ?? [], (t) => {
+            if (Number.isInteger(t) && t >= 0 && t < length) return packed.rowOf(s, t)
+            throw new RangeError(`llama: sequence ${s} has ${length} tokens, none at position ${t}`)
+          }),
+        )
+        const chosen = Uint32Array.from(new Set(rows.flatMap((own) => [...own]))).sort()
+        if (chosen.length === 0) throw new RangeError('llama: no positions were given')
+        const place = new Map(Array.from(chosen, (row, i) => [row, i]))
+        const x = await forward(device, config, parts, packed, chosen)
+        return { x, rows: rows.map((own) => own.map((row) => place.get(row)!)), destroy: () => x.destroy() }
+      },
       destroy,
     }
   } catch (error) {
@@ -70,6 +146,9 @@ export async function loadLlama(device: Device, files: ModelFiles, options: Load
     throw error
   }
 }
+
+/** Every sequence by itself. */
+const alone = (sequences: readonly unknown[]): PrefixGroup[] => sequences.map((_, s) => ({ members: [s], common: 0 }))
 
 /** Gives the weights of layer `l`; asked for in order, l + 1 right after layer l has been recorded. */
 type Layers = (layer: number) => Promise<LayerWeights>
@@ -107,37 +186,6 @@ interface Parts {
   readonly layers: Layers
 }
 
-/** Packs the sequences and checks them; throws with the sequence's number. */
-function pack(config: LlamaConfig, sequences: readonly Uint32Array[]) {
-  const rows = sequences.reduce((sum, sequence) => sum + sequence.length, 0)
-  const tokens = new Uint32Array(rows)
-  const position = new Uint32Array(rows)
-  const start = new Uint32Array(rows)
-  const first = new Uint32Array(sequences.length)
-  let row = 0
-  let longest = 0
-  sequences.forEach((sequence, s) => {
-    if (sequence.length === 0) throw new RangeError(`llama: sequence ${s} has no tokens`)
-    if (sequence.length > config.maxPosition)
-      throw new RangeError(
-        `llama: sequence ${s} has ${sequence.length} tokens, the model takes ${config.maxPosition}; shorten it`,
-      )
-    first[s] = row
-    longest = Math.max(longest, sequence.length)
-    sequence.forEach((token, t) => {
-      if (token >= config.vocab)
-        throw new RangeError(
-          `llama: sequence ${s} has token ${token} at ${t}, the vocabulary ends at ${config.vocab - 1}`,
-        )
-      tokens[row] = token
-      position[row] = t
-      start[row] = first[s]!
-      row++
-    })
-  })
-  return { rows, tokens, position, start, first, longest }
-}
-
 /** RoPE's tables [P, C / 2] for positions 0 to P - 1, made in f64: a software GPU's own sine is good to 2e-4 only. */
 function ropeTables(config: LlamaConfig, positions: number): { cos: Float32Array; sin: Float32Array } {
   const frequencies = inverseFrequencies(config)
@@ -154,83 +202,70 @@ function ropeTables(config: LlamaConfig, positions: number): { cos: Float32Array
   return { cos, sin }
 }
 
-async function hidden(
+/** States [Q, D] after the final norm of the rows `chosen`, in ascending order, or of all. */
+async function forward(
   device: Device,
   config: LlamaConfig,
   { embedding, norm, layers }: Parts,
-  sequences: readonly Uint32Array[],
-): Promise<HiddenStates> {
-  const { hidden: D, heads: H, kvHeads: G, headDim: C, intermediate: F, rmsNormEps: eps } = config
-  const { rows: N, tokens, position, start, first, longest } = pack(config, sequences)
-  if (N === 0) throw new RangeError('llama: no sequences were given')
+  packed: Packed,
+  chosen: Uint32Array<ArrayBuffer> | null,
+): Promise<Tensor> {
+  const { rows: N, tokens, position, longest } = packed
+  const Q = chosen?.length ?? N
   const arena: Tensor[] = []
-  const make = (label: string, ...shape: number[]): Tensor => {
-    const tensor = device.tensor(shape, { label })
+  const own = (tensor: Tensor): Tensor => {
     arena.push(tensor)
     return tensor
   }
-  const index = (label: string, data: Uint32Array): Tensor => {
-    const tensor = device.tensor([N], { label, dtype: 'u32', data })
-    arena.push(tensor)
-    return tensor
+  const make = (label: string, ...shape: number[]): Tensor => own(device.tensor(shape, { label }))
+  const index = (label: string, data: Uint32Array<ArrayBuffer>, ...shape: number[]): Tensor =>
+    own(device.tensor(shape, { label, dtype: 'u32', data }))
+  const plan = (rows: Uint32Array): Tensor => {
+    const blocks = planBlocks(packed, rows, config.heads)
+    return index('plan', blocks, blocks.length / 6, 6)
   }
-  const out = device.tensor([N, D], { label: 'hidden states' })
+  const out = device.tensor([Q, config.hidden], { label: 'hidden states' })
   try {
-    const E = C / 2
     const tables = ropeTables(config, longest)
-    const cos = make('cos', longest, E)
-    const sin = make('sin', longest, E)
+    const cos = make('cos', longest, config.headDim / 2)
+    const sin = make('sin', longest, config.headDim / 2)
     cos.write(tables.cos)
     sin.write(tables.sin)
-    const [where, from] = [index('position', position), index('first', start)]
-
-    const x = make('x', N, D)
-    const h = make('normed', N, D)
-    const rstd = make('rstd', N)
-    const q = make('q', N, H * C)
-    const k = make('k', N, G * C)
-    const v = make('v', N, G * C)
-    const mixed = make('mixed', N, H * C)
-    const lse = make('lse', N, H)
-    const delta = make('delta', N, D)
-    const gate = make('gate', N, F)
-    const up = make('up', N, F)
-    const act = make('act', N, F)
-
-    await embedding.rows(tokens, x)
-    let weights = await layers(0)
-    for (let layer = 0; layer < config.layers; layer++) {
-      device.run('rms_norm', { x, weight: weights.input_layernorm, y: h, rstd }, { eps })
-      linear(device, h, weights.q_proj, q)
-      linear(device, h, weights.k_proj, k)
-      linear(device, h, weights.v_proj, v)
-      device.run('rope', { x: q.view([N, H, 2, E]), cos, sin, position: where })
-      device.run('rope', { x: k.view([N, G, 2, E]), cos, sin, position: where })
-      device.run(
-        'attention',
-        {
-          q: q.view([N, H, C]),
-          k: k.view([N, G, C]),
-          v: v.view([N, G, C]),
-          first: from,
-          y: mixed.view([N, H, C]),
-          lse,
-        },
-        { scale: 1 / Math.sqrt(C) },
-      )
-      linear(device, mixed, weights.o_proj, delta)
-      device.run('add', { x, y: delta })
-
-      device.run('rms_norm', { x, weight: weights.post_attention_layernorm, y: h, rstd }, { eps })
-      linear(device, h, weights.gate_proj, gate)
-      linear(device, h, weights.up_proj, up)
-      device.run('swiglu', { gate, up, y: act })
-      linear(device, act, weights.down_proj, delta)
-      device.run('add', { x, y: delta })
-      if (layer + 1 < config.layers) weights = await layers(layer + 1)
+    const where = index('position', position, N)
+    const all: BlockRows = {
+      cos,
+      sin,
+      position: where,
+      chosenPosition: where,
+      chosen: null,
+      plan: plan(position.map((_, row) => row)),
     }
-    device.run('rms_norm', { x, weight: norm, y: out, rstd }, { eps })
-    return { x: out, first, destroy: () => out.destroy() }
+    const buffers = makeBuffers(config, N, make)
+    await embedding.rows(tokens, buffers.x)
+    const last = config.layers - 1
+    let weights = await layers(0)
+    for (let layer = 0; layer < last; layer++) {
+      block(device, config, weights, projection(device, weights), all, buffers)
+      weights = await layers(layer + 1)
+    }
+    // Of the last layer only the rows that are asked for go on behind keys and values.
+    const few = chosen !== null && Q < N
+    const ends = few ? chooseBuffers(buffers, Q, make) : buffers
+    const rows = few
+      ? {
+          ...all,
+          chosenPosition: index(
+            'chosen position',
+            chosen.map((row) => position[row]!),
+            Q,
+          ),
+          chosen: index('chosen', chosen, Q),
+          plan: plan(chosen),
+        }
+      : all
+    block(device, config, weights, projection(device, weights), rows, ends)
+    device.run('rms_norm', { x: ends.y, weight: norm, y: out, rstd: ends.middleRstd }, { eps: config.rmsNormEps })
+    return out
   } catch (error) {
     out.destroy()
     throw error

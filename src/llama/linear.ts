@@ -1,16 +1,48 @@
-// Which kernel computes a linear map: chosen by the storage of the weight and the number of rows.
+// Which kernel computes a linear map or its gradient: chosen by the weight's storage, and on a CPU by the number of rows.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
+import { type KernelName, type Storage, storedKernels } from '../generated/kernels.ts'
 
-/** Up to this many rows the weights are read once for all rows; above, tiles of rows and outputs pay off. */
-const VEC_ROWS = 8
+/**
+ * Up to this many rows a CPU sums without packing the weights; the bits are the same, so the result of a row does not depend on the
+ * rows beside it. The GPU's kernel for few rows sums in another order than its tiles: there tiles compute any number of rows.
+ */
+const VEC_ROWS = 2
 
-const TILED = { f32: 'linear', f16: 'linear_f16', bf16: 'linear_bf16' } as const
-const VEC = { f32: 'linear_vec', f16: 'linear_vec_f16', bf16: 'linear_vec_bf16' } as const
+/** A matrix of which one tensor does not say all: its values, and the scales of a quantised one. */
+export interface StoredMatrix {
+  readonly storage: Storage
+  readonly values: Tensor
+  readonly scales?: Tensor
+}
 
-/** y[n, o] = sum over d of x[n, d] * weight[o, d]; x [N, D] and y [N, O] f32, weight [O, D] f32, f16 or bf16. */
-export function linear(device: Device, x: Tensor, weight: Tensor, y: Tensor): void {
-  const { dtype } = weight
-  if (dtype === 'u32') throw new TypeError(`linear: ${weight.label} must be f32, f16 or bf16, got u32`)
-  device.run(x.shape[0]! <= VEC_ROWS ? VEC[dtype] : TILED[dtype], { x, weight, y })
+/** A matrix [O, D] in any storage type that the kernels read; a tensor alone is stored as its dtype says. */
+export type Weight = Tensor | StoredMatrix
+
+/** y[n, o] = sum over d of x[n, d] * weight[o, d]; x [N, D] and y [N, O] f32. */
+export function linear(device: Device, x: Tensor, weight: Weight, y: Tensor): void {
+  const few = device.kind === 'wasm' && x.shape[0]! <= VEC_ROWS
+  run(device, few ? storedKernels.linear_vec : storedKernels.linear, weight, { x, y })
+}
+
+/** dx[n, d] = sum over o of dy[n, o] * weight[o, d]; dy [N, O] and dx [N, D] f32, dx is overwritten. */
+export function linearGradInput(device: Device, dy: Tensor, weight: Weight, dx: Tensor): void {
+  run(device, storedKernels.linear_grad_input, weight, { dy, dx })
+}
+
+function run(
+  device: Device,
+  names: Readonly<Record<string, KernelName>>,
+  weight: Weight,
+  others: Readonly<Record<string, Tensor>>,
+): void {
+  const { storage, values, scales } = 'values' in weight ? weight : { storage: weight.dtype, values: weight }
+  const name = names[storage]
+  if (!name)
+    throw new TypeError(
+      `linear: ${values.label} must be stored as ${Object.keys(names).join(', ')}, got ${storage}; a quantised matrix is { storage, values, scales }`,
+    )
+  const tensors = { ...others, weight: values, ...(scales && { weight_scale: scales }) }
+  const call = device.run.bind(device) as (name: KernelName, tensors: Readonly<Record<string, Tensor>>) => void
+  call(name, tensors)
 }

@@ -6,9 +6,9 @@ import { readTensorF32, type TensorInfo } from '../files/safetensors.ts'
 import type { LlamaConfig } from './config.ts'
 
 /** The linear maps of a layer, [O, D] each, in the storage type of the file. */
-export type LinearName = 'q_proj' | 'k_proj' | 'v_proj' | 'o_proj' | 'gate_proj' | 'up_proj' | 'down_proj'
+export type ProjectionName = 'q_proj' | 'k_proj' | 'v_proj' | 'o_proj' | 'gate_proj' | 'up_proj' | 'down_proj'
 
-export type LayerWeights = Record<LinearName | 'input_layernorm' | 'post_attention_layernorm', Tensor>
+export type LayerWeights = Record<ProjectionName | 'input_layernorm' | 'post_attention_layernorm', Tensor>
 
 const STORAGE: Readonly<Record<string, DType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' }
 /** Bytes read from the file at a time: large enough for full disk speed, small beside any model. */

@@ -1,11 +1,11 @@
 // A reward model's checkpoint: reads and checks the heads of a model directory, with a backbone or without, as plain arrays.
-import { parseJsonObject, show } from '../files/json.ts'
-import { closeTensors, openModelTensors } from '../files/safetensors.ts'
-import { type ModelFiles, readText } from '../files/source.ts'
+import { show } from '../files/json.ts'
+import type { ModelFiles } from '../files/source.ts'
 import { type Calibration, readCalibration } from './conformal.ts'
+import { type ModelDirectory, openModelDirectory } from './directory.ts'
 import { evenLevels } from './distribution.ts'
 import { findLayout, type Layout, readHeads, readSizes } from './layouts.ts'
-import { attributeNames, MANIFEST_FILE, type Manifest, readManifest } from './manifest.ts'
+import { attributeNames, MANIFEST_FILE, type Manifest } from './manifest.ts'
 
 /** One hidden layer of the gate: linear, ReLU, and in a QRM batch norm with running statistics. */
 export interface GateLayer {
@@ -59,38 +59,39 @@ const HIDDEN_LIMIT = 2 ** 20
  * Throws on missing, unexpected and mis-shaped tensors, other dtypes than floats, NaN and infinity, and impossible counts.
  */
 export async function readCheckpoint(files: ModelFiles): Promise<Checkpoint> {
+  const directory = await openModelDirectory(files)
+  try {
+    return await checkpointOf(directory)
+  } finally {
+    await directory.close()
+  }
+}
+
+/** As `readCheckpoint`, of a directory that is open. */
+export async function checkpointOf({ files, config, manifest, tensors }: ModelDirectory): Promise<Checkpoint> {
   const where = `${files.name}/config.json`
-  const text = await readText(files, 'config.json')
-  if (text === null) throw new Error(`${where}: is missing; a model directory needs it`)
-  const json = parseJsonObject(text, where)
-  const hidden = json.hidden_size
+  const hidden = config.hidden_size
   if (!Number.isSafeInteger(hidden) || (hidden as number) < 1 || (hidden as number) > HIDDEN_LIMIT) {
     throw new Error(`${where}: hidden_size must be a whole number from 1 to ${HIDDEN_LIMIT}, got ${show(hidden)}`)
   }
-  const manifest = await readManifest(files)
-  const tensors = await openModelTensors(files)
-  try {
-    const layout = findLayout(json, tensors)
-    const sizes = readSizes(layout, json, where)
-    const { objectives, quantiles } = sizes
-    checkCount(manifest.attributes, objectives, 'attributes', 'num_objectives', files)
-    checkCount(manifest.levels, quantiles, 'levels', 'num_quantiles', files)
-    const needsGate = manifest.weights === null
-    const heads = await readHeads(layout, tensors, sizes, hidden as number, { name: files.name, needsGate })
-    const names = layout === 'classifier' ? ['reward'] : attributeNames(objectives)
-    return {
-      layout,
-      config: json,
-      manifest: {
-        ...manifest,
-        attributes: manifest.attributes ?? names,
-        levels: manifest.levels ?? evenLevels(quantiles),
-      },
-      ...heads,
-      calibration: await readCalibration(files, heads.regression, objectives * quantiles),
-    }
-  } finally {
-    await closeTensors(tensors)
+  const layout = findLayout(config, tensors)
+  const sizes = readSizes(layout, config, where)
+  const { objectives, quantiles } = sizes
+  checkCount(manifest.attributes, objectives, 'attributes', 'num_objectives', files)
+  checkCount(manifest.levels, quantiles, 'levels', 'num_quantiles', files)
+  const needsGate = manifest.weights === null
+  const heads = await readHeads(layout, tensors, sizes, hidden as number, { name: files.name, needsGate })
+  const names = layout === 'classifier' ? ['reward'] : attributeNames(objectives)
+  return {
+    layout,
+    config,
+    manifest: {
+      ...manifest,
+      attributes: manifest.attributes ?? names,
+      levels: manifest.levels ?? evenLevels(quantiles),
+    },
+    ...heads,
+    calibration: await readCalibration(files, heads.regression, objectives * quantiles),
   }
 }
 

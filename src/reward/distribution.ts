@@ -134,7 +134,14 @@ export function rearrange(values: ArrayLike<number>): Float64Array {
 /** mean over k of q[k] (masses): the paper's expectation. */
 export function expectation(values: ArrayLike<number>): number {
   checkFinite(values, 'expectation: quantile values')
-  return quantileModule().expectation(place(values).at[0], values.length)
+  const count = values.length
+  let sum = 0
+  for (let k = 0; k < count; k++) sum += values[k]
+  if (Number.isFinite(sum)) return sum / count
+  // Where the plain sum overflows, the values are divided before they are added.
+  sum = 0
+  for (let k = 0; k < count; k++) sum += values[k] / count
+  return sum
 }
 
 /** mean over k of (q[k] - expectation)^2 (masses). */

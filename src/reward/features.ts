@@ -1,17 +1,20 @@
 // Features: the backbone's states that heads and gate read, for any model directory with a Llama backbone, heads or not.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
-import { closeTensors, openModelTensors, type TensorInfo } from '../files/safetensors.ts'
 import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
-import { type Llama, loadLlama } from '../llama/forward.ts'
+import { createLlama, type Llama } from '../llama/forward.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
+import { type Batch, planBatches } from './batches.ts'
+import { type ModelDirectory, openFor } from './directory.ts'
 import { fingerprint } from './fingerprint.ts'
-import { type Manifest, readManifest } from './manifest.ts'
-import { batchRows, type EncodedRow, encodeRow, encodeRows, type Row, type RowRules } from './rows.ts'
+import { type EncodedRow, encodeRow, encodeRows, type Row, type RowRules } from './rows.ts'
 
 export interface ModelOptions {
-  /** Tokens computed at once; 512 on the CPU and 2048 on a GPU by default. A longer row is a batch of its own. */
+  /**
+   * Tokens computed at once; 512 on the CPU and 2048 on a GPU by default. A longer row is a batch of its own, and so are rows that
+   * share a beginning and have more in all, up to twice as many (or twice those of the longest row).
+   */
   readonly batchTokens?: number
 }
 
@@ -29,6 +32,8 @@ export interface RunOptions {
   readonly onProgress?: (progress: Progress) => void
   /** Stops before the next batch and throws the signal's reason. */
   readonly signal?: AbortSignal
+  /** Whether beginnings that rows have in common are computed once; default true. On a CPU the results are the same bits. */
+  readonly share?: boolean
 }
 
 export interface FeatureOptions extends RunOptions {
@@ -62,10 +67,7 @@ export interface Backbone {
   readonly name: string
   readonly device: Device
   readonly config: LlamaConfig
-  readonly manifest: Manifest
   readonly tokenizer: Tokenizer | null
-  /** All tensors of the directory; their sources are open until `destroy`. */
-  readonly tensors: ReadonlyMap<string, TensorInfo>
   readonly rules: RowRules
   /** Runs encoded rows batch by batch, one batch at a time even where calls overlap. With `gate`, all have gate positions. */
   run(
@@ -96,16 +98,18 @@ export async function loadFeatureModel(
   files: ModelFiles,
   options: ModelOptions = {},
 ): Promise<FeatureModel> {
-  const backbone = await loadBackbone(device, files, options)
-  return {
-    name: backbone.name,
-    config: backbone.config,
-    tokenizer: backbone.tokenizer,
-    encode: (row, settings) => encodeRow(row, backbone.rules, settings?.gate),
-    features: (rows, settings) => extractFeatures(backbone, rows, settings),
-    fingerprint: backbone.fingerprint,
-    destroy: backbone.destroy,
-  }
+  return openFor(files, async (directory) => {
+    const backbone = await loadBackbone(device, directory, options)
+    return {
+      name: backbone.name,
+      config: backbone.config,
+      tokenizer: backbone.tokenizer,
+      encode: (row, settings) => encodeRow(row, backbone.rules, settings?.gate),
+      features: (rows, settings) => extractFeatures(backbone, rows, settings),
+      fingerprint: backbone.fingerprint,
+      destroy: backbone.destroy,
+    }
+  })
 }
 
 /** A directory of heads looks like a model, and is not one that can read text or tokens. */
@@ -117,23 +121,20 @@ function checkBackbone(tensors: ReadonlyMap<string, unknown>, name: string): voi
   )
 }
 
-/** Loads backbone, manifest and tokenizer of a model directory. */
-export async function loadBackbone(device: Device, files: ModelFiles, options: ModelOptions = {}): Promise<Backbone> {
+/** Loads backbone and tokenizer of a model directory, which stays open until the backbone has been destroyed. */
+export async function loadBackbone(
+  device: Device,
+  directory: ModelDirectory,
+  options: ModelOptions = {},
+): Promise<Backbone> {
   const batchTokens = options.batchTokens ?? (device.kind === 'wasm' ? 512 : 2048)
   if (!Number.isSafeInteger(batchTokens) || batchTokens < 1) {
     throw new Error(`batchTokens must be a whole number of at least 1, got ${batchTokens}`)
   }
-  const manifest = await readManifest(files)
+  const { files, manifest, tensors } = directory
   const tokenizer = await loadTokenizer(files)
-  const tensors = await openModelTensors(files)
-  let llama: Llama
-  try {
-    checkBackbone(tensors, files.name)
-    llama = await loadLlama(device, files, { tensors })
-  } catch (error) {
-    await closeTensors(tensors)
-    throw error
-  }
+  checkBackbone(tensors, files.name)
+  const llama = await createLlama(device, directory)
   const { vocab, maxPosition } = llama.config
   const { bos, gatePattern } = manifest
   let destroyed = false
@@ -148,22 +149,20 @@ export async function loadBackbone(device: Device, files: ModelFiles, options: M
     name: files.name,
     device,
     config: llama.config,
-    manifest,
     tokenizer,
-    tensors,
     rules: { name: files.name, tokenizer, bos, gatePattern, vocab, maxPosition },
-    async run(rows, { gate, onProgress, signal }, consume) {
-      const gates = gate ? rows.map((row) => row.gate_position!) : null
-      const lengths = rows.map((row) => row.input_ids.length)
-      const progress = { done: 0, rows: rows.length, tokens: 0, totalTokens: lengths.reduce((a, b) => a + b, 0) }
-      for (const indices of batchRows(lengths, batchTokens)) {
+    async run(rows, { gate, onProgress, signal, share = true }, consume) {
+      const sequences = rows.map((row) => row.input_ids)
+      const totalTokens = sequences.reduce((sum, { length }) => sum + length, 0)
+      const progress = { done: 0, rows: rows.length, tokens: 0, totalTokens }
+      for (const batch of planBatches(sequences, batchTokens, share)) {
         await takeTurn(async () => {
           signal?.throwIfAborted()
           if (destroyed) throw new Error(`${files.name}: the model has been destroyed`)
-          await runBatch(device, llama, rows, gates, indices, consume)
+          await runBatch(device, llama, rows, gate, batch, consume)
         })
-        progress.done += indices.length
-        for (const i of indices) progress.tokens += lengths[i]
+        progress.done += batch.indices.length
+        for (const i of batch.indices) progress.tokens += sequences[i].length
         onProgress?.({ ...progress })
       }
     },
@@ -173,7 +172,6 @@ export async function loadBackbone(device: Device, files: ModelFiles, options: M
         if (destroyed) return
         destroyed = true
         llama.destroy()
-        await closeTensors(tensors)
       }),
   }
 }
@@ -182,27 +180,28 @@ async function runBatch(
   device: Device,
   llama: Llama,
   rows: readonly EncodedRow[],
-  gates: readonly number[] | null,
-  indices: readonly number[],
+  gate: boolean,
+  { indices, groups }: Batch,
   consume: (states: BatchStates) => Promise<void>,
 ): Promise<void> {
-  const states = await llama.hidden(indices.map((i) => rows[i].input_ids))
+  const own = indices.map((i) => rows[i])
+  const positions = own.map(({ input_ids: ids, gate_position: at }) => [ids.length - 1, ...(gate ? [at!] : [])])
+  const sequences = own.map((row) => row.input_ids)
+  const states = await llama.states(sequences, positions, { groups, checked: true })
   const made: { destroy(): void }[] = [states]
-  const own = (tensor: Tensor): Tensor => {
+  const keep = (tensor: Tensor): Tensor => {
     made.push(tensor)
     return tensor
   }
-  const gather = (label: string, at: (row: number) => number): Tensor => {
-    const wanted = Uint32Array.from(indices, (row, b) => states.first[b] + at(row))
-    const index = own(device.tensor([indices.length], { dtype: 'u32', label: `${label} positions`, data: wanted }))
-    const y = own(device.tensor([indices.length, llama.config.hidden], { label: `${label} states` }))
+  const gather = (label: string, which: number): Tensor => {
+    const wanted = Uint32Array.from(states.rows, (of) => of[which])
+    const index = keep(device.tensor([own.length], { dtype: 'u32', label: `${label} positions`, data: wanted }))
+    const y = keep(device.tensor([own.length, llama.config.hidden], { label: `${label} states` }))
     device.run('gather_rows', { x: states.x, rows: index, y })
     return y
   }
   try {
-    const last = gather('last token', (row) => rows[row].input_ids.length - 1)
-    const prompt = gates && gather('gate', (row) => gates[row])
-    await consume({ indices, last, prompt })
+    await consume({ indices, last: gather('last token', 0), prompt: gate ? gather('gate', 1) : null })
   } finally {
     for (const thing of made) thing.destroy()
   }
@@ -219,8 +218,9 @@ export async function extractFeatures(
   const embeddings = new Float32Array(rows.length * width)
   const promptEmbeddings = gate ? new Float32Array(rows.length * width) : undefined
   await backbone.run(encoded, { gate, ...options }, async ({ indices, last, prompt }) => {
-    scatter(await last.readF32(), indices, embeddings, nameRow)
-    if (prompt && promptEmbeddings) scatter(await prompt.readF32(), indices, promptEmbeddings, nameRow)
+    const [states, promptStates] = await Promise.all([last.readF32(), prompt?.readF32()])
+    scatter(states, indices, embeddings, nameRow)
+    if (promptStates && promptEmbeddings) scatter(promptStates, indices, promptEmbeddings, nameRow)
   })
   const tokens = Uint32Array.from(encoded, (row) => row.input_ids.length)
   return { embeddings, ...(promptEmbeddings && { promptEmbeddings }), tokens }

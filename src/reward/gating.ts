@@ -8,9 +8,7 @@ import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
 import type { GateWeights } from './checkpoint.ts'
-
-/** Of torch.nn.BatchNorm1d; no checkpoint stores another. */
-const BATCH_NORM_EPS = 1e-5
+import { BATCH_NORM_EPS } from './layouts.ts'
 
 interface Layer {
   readonly weight: Tensor
@@ -64,8 +62,8 @@ export class Gate {
     return tensor
   }
 
-  /** Weights of the attributes [N, M] for prompt states x [N, D]. */
-  async forward(x: Tensor): Promise<Float32Array> {
+  /** Weights of the attributes [N, M] for prompt states x [N, D]; recorded, and set aside to be read. */
+  forward(x: Tensor): Promise<Float32Array> {
     const device = this.#device
     const rows = x.shape[0]
     const made: Tensor[] = []
@@ -92,7 +90,7 @@ export class Gate {
       device.run('bias_add', { x: logits, bias: this.#bias })
       const g = make(this.#bias.size, 'gate') // [N, M]
       device.run('softmax', { x: logits, y: g }, { temperature: this.#temperature, scale: this.#scale })
-      return await g.readF32()
+      return g.readF32()
     } finally {
       for (const tensor of made) tensor.destroy()
     }

@@ -132,11 +132,15 @@ export function openHeads(device: Device, checkpoint: Checkpoint, name: string, 
         checkLambda(lambda)
         const rows = last.shape[0]
         if (gate && prompt === null) throw new Error(`${name}: states at the end of the prompts are needed, got none`)
-        const shares = gate
-          ? await gate.forward(prompt!)
-          : Float32Array.from({ length: rows * attributes.length }, (_, i) => weights![i % attributes.length])
+        // Both are recorded before either is waited for.
+        const [all, shares] = await Promise.all([
+          values(last),
+          gate
+            ? gate.forward(prompt!)
+            : Float32Array.from({ length: rows * attributes.length }, (_, i) => weights![i % attributes.length]),
+        ])
         const places = indices ?? Array.from({ length: rows }, (_, i) => i)
-        return describe(await values(last), shares, places, settings, { lambda, sorted })
+        return describe(all, shares, places, settings, { lambda, sorted })
       },
       destroy() {
         for (const part of owned.splice(0)) part.destroy()

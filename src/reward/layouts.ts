@@ -75,7 +75,11 @@ export function readSizes(
   }
 }
 
+/** Of torch.nn.BatchNorm1d; no checkpoint stores another. */
+export const BATCH_NORM_EPS = 1e-5
+
 /** Names of the gate's maps and of the norms after them: one for each hidden layer, and one for the last map. */
+// As nn.Sequential numbers them in a QRM: linear, ReLU, norm; ArmoRM keeps a list of the linear maps alone.
 export function layerNames(layout: Layout, depth: number): { readonly linear: string; readonly norm: string }[] {
   const step = layout === 'armorm' ? 1 : 3
   return Array.from({ length: depth + 1 }, (_, i) => ({

@@ -5,9 +5,17 @@ import type { Device } from '../device/device.ts'
 import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
-import { readCheckpoint } from './checkpoint.ts'
-import { extractFeatures, type FeatureModel, loadBackbone, type ModelOptions, type RunOptions } from './features.ts'
-import { type HeadOptions, type HeadScore, type HeadScoreOptions, openHeads } from './heads.ts'
+import { checkpointOf } from './checkpoint.ts'
+import { openFor } from './directory.ts'
+import {
+  type Backbone,
+  extractFeatures,
+  type FeatureModel,
+  loadBackbone,
+  type ModelOptions,
+  type RunOptions,
+} from './features.ts'
+import { type HeadOptions, type HeadScore, type HeadScoreOptions, type Heads, openHeads } from './heads.ts'
 import { checkLambda } from './risk.ts'
 import { encodeRow, encodeRows, type Row } from './rows.ts'
 
@@ -39,42 +47,47 @@ export async function loadRewardModel(
   files: ModelFiles,
   options: ModelOptions & HeadOptions = {},
 ): Promise<RewardModel> {
-  const checkpoint = await readCheckpoint(files)
-  const backbone = await loadBackbone(device, files, options)
-  const { config, rules, name, tokenizer } = backbone
-  try {
-    const heads = openHeads(device, checkpoint, name, options)
-    const { levels, attributes, lambda: usual, needsPrompt, calibrated } = heads
-    return {
-      name,
-      config,
-      tokenizer,
-      levels,
-      attributes,
-      lambda: usual,
-      calibrated,
-      encode: (row, settings) => encodeRow(row, rules, settings?.gate && needsPrompt),
-      features: (rows, settings) => extractFeatures(backbone, rows, settings),
-      async score(rows, { lambda = usual, rearrange = false, ...settings } = {}) {
-        checkLambda(lambda)
-        const encoded = encodeRows(rows, rules, needsPrompt)
-        const results = new Array<Score>(rows.length)
-        await backbone.run(encoded, { gate: needsPrompt, ...settings }, async ({ indices, last, prompt }) => {
-          const scores = await heads.score(last, prompt, { lambda, rearrange, indices })
-          for (const [b, score] of scores.entries()) {
-            results[indices[b]] = { ...score, tokens: encoded[indices[b]].input_ids.length }
-          }
-        })
-        return results
-      },
-      fingerprint: backbone.fingerprint,
-      async destroy() {
-        await backbone.destroy()
-        heads.destroy()
-      },
+  return openFor(files, async (directory) => {
+    const checkpoint = await checkpointOf(directory)
+    const backbone = await loadBackbone(device, directory, options)
+    try {
+      return rewardModel(backbone, openHeads(device, checkpoint, directory.name, options))
+    } catch (error) {
+      await backbone.destroy()
+      throw error
     }
-  } catch (error) {
-    await backbone.destroy()
-    throw error
+  })
+}
+
+function rewardModel(backbone: Backbone, heads: Heads): RewardModel {
+  const { config, rules, name, tokenizer } = backbone
+  const { levels, attributes, lambda: usual, needsPrompt, calibrated } = heads
+  return {
+    name,
+    config,
+    tokenizer,
+    levels,
+    attributes,
+    lambda: usual,
+    calibrated,
+    encode: (row, settings) => encodeRow(row, rules, settings?.gate && needsPrompt),
+    features: (rows, settings) => extractFeatures(backbone, rows, settings),
+    async score(rows, { lambda = usual, rearrange = false, ...settings } = {}) {
+      checkLambda(lambda)
+      const encoded = encodeRows(rows, rules, needsPrompt)
+      const results = new Array<Score>(rows.length)
+      await backbone.run(encoded, { gate: needsPrompt, ...settings }, async ({ indices, last, prompt }) => {
+        const scores = await heads.score(last, prompt, { lambda, rearrange, indices })
+        for (const [b, score] of scores.entries()) {
+          results[indices[b]] = { ...score, tokens: encoded[indices[b]].input_ids.length }
+        }
+      })
+      return results
+    },
+    fingerprint: backbone.fingerprint,
+    async destroy() {
+      await backbone.destroy()
+      heads.destroy()
+    },
   }
 }

@@ -22,7 +22,6 @@ interface QuantileModule {
     mean: number,
   ): void
   rearrange(values: Address, count: number): void
-  readonly expectation: OfVector
   readonly variance: OfVector
   readonly utility: OfVectorAnd
   readonly entropic: OfVectorAnd

@@ -18,13 +18,13 @@ export class Regression {
     this.#bias = bias && device.tensor([bias.length], { label: 'regression_layer.bias', data: bias })
   }
 
-  /** Quantile values [N, M K], attribute by attribute, for states x [N, D]. */
-  async forward(x: Tensor): Promise<Float32Array> {
+  /** Quantile values [N, M K], attribute by attribute, for states x [N, D]; recorded, and set aside to be read. */
+  forward(x: Tensor): Promise<Float32Array> {
     const values = this.#device.tensor([x.shape[0], this.#weight.shape[0]], { label: 'quantile values' })
     try {
       linear(this.#device, x, this.#weight, values)
       if (this.#bias) this.#device.run('bias_add', { x: values, bias: this.#bias })
-      return await values.readF32()
+      return values.readF32()
     } finally {
       values.destroy()
     }

@@ -13,7 +13,7 @@ export type Row =
   /** Tokens as they are, nothing added; `gate_position` counts from 0 and is searched where absent. */
   | { readonly input_ids: ArrayLike<number>; readonly gate_position?: number }
 
-/** A row as tokens; it is a `Row` itself. */
+/** A row as tokens; it is a `Row` itself. What has been encoded is not checked again, so its tokens must not be changed. */
 export interface EncodedRow {
   readonly input_ids: Uint32Array<ArrayBuffer>
   /** Absent where the pattern does not occur and no position was given. */
@@ -48,7 +48,17 @@ export function encodeRow(row: unknown, rules: RowRules, gate = false): EncodedR
   return encoded
 }
 
+/** By what rules a row has been encoded. */
+const encodedBy = new WeakMap<object, RowRules>()
+
 function encode(row: unknown, rules: RowRules): EncodedRow {
+  if (isObject(row) && encodedBy.get(row) === rules) return row as unknown as EncodedRow
+  const encoded = encodeFields(row, rules)
+  encodedBy.set(encoded, rules)
+  return encoded
+}
+
+function encodeFields(row: unknown, rules: RowRules): EncodedRow {
   if (!isObject(row)) throw new Error(`a row must be an object, got ${show(row)}`)
   if ('input_ids' in row) {
     checkFields(row, ['input_ids', 'gate_position'])
@@ -169,23 +179,4 @@ export function encodeRows(rows: readonly unknown[], rules: RowRules, gate = fal
       throw new Error(`row ${i + 1}: ${(error as Error).message}`)
     }
   })
-}
-
-/**
- * Indices of rows in batches: longest rows first, as many as fit `budget` tokens, at least one. Rows of a batch are packed, not
- * padded, so lengths are free to differ.
- */
-export function batchRows(lengths: readonly number[], budget: number): number[][] {
-  const order = lengths.map((_, i) => i).sort((a, b) => lengths[b] - lengths[a] || a - b)
-  const batches: number[][] = []
-  let tokens = 0
-  for (const i of order) {
-    if (batches.length === 0 || tokens + lengths[i] > budget) {
-      batches.push([])
-      tokens = 0
-    }
-    batches[batches.length - 1].push(i)
-    tokens += lengths[i]
-  }
-  return batches
 }

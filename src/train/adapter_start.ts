@@ -4,7 +4,7 @@ import type { AdapterConfig } from '../llama/adapter_config.ts'
 import type { Adapter, LayerLora, LoraWeights } from '../llama/adapter_files.ts'
 import { PROJECTIONS, planAdapter } from '../llama/adapter_plan.ts'
 import type { LlamaConfig } from '../llama/config.ts'
-import { type LinearName, shapesOf } from '../llama/weights.ts'
+import { type ProjectionName, shapesOf } from '../llama/weights.ts'
 import { randomBits, uniform } from './random.ts'
 
 // Streams of random numbers for adapters: the first is the head's, then one for each projection of each layer. Epochs have those from
@@ -20,7 +20,7 @@ const PROJECTION = HEAD + 1
 export function startAdapter(config: AdapterConfig, base: LlamaConfig, seed: number): Adapter {
   const shapes = shapesOf(base)
   const layers = planAdapter(config, base).layers.map((projections, layer): LayerLora => {
-    const own: Partial<Record<LinearName, LoraWeights>> = {}
+    const own: Partial<Record<ProjectionName, LoraWeights>> = {}
     for (const [i, name] of PROJECTIONS.entries()) {
       const planned = projections[name]
       if (planned === undefined) continue

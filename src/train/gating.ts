@@ -8,12 +8,12 @@ import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
 import type { GateLayer, GateWeights } from '../reward/checkpoint.ts'
+import { BATCH_NORM_EPS as EPS, layerNames } from '../reward/layouts.ts'
 import { destroyParameter, makeParameter, type Parameter } from './adamw.ts'
 import type { PairModel } from './pair_training.ts'
 import { uniform } from './random.ts'
 
 /** Of torch.nn.BatchNorm1d. */
-const EPS = 1e-5
 const MOMENTUM = 0.1
 
 export interface GateSettings {
@@ -76,18 +76,17 @@ export class GateModel implements PairModel {
     this.#settings = settings
     const { hidden, layers, norm } = settings
     let inputs = width
-    for (let i = 0; i < layers; i++) {
-      // As nn.Sequential numbers them: linear, ReLU, norm; ArmoRM keeps a list of the linear maps alone.
-      const at = `gating.layers.${norm === 'batch' ? 3 * i : i}`
+    const names = layerNames(norm === 'batch' ? 'qrm' : 'armorm', layers)
+    for (const { linear: at, norm: after } of names.slice(0, -1)) {
       this.#layers.push({
         weight: this.#map(`${at}.weight`, [hidden, inputs], inputs),
         bias: norm === 'none' ? this.#map(`${at}.bias`, [hidden], inputs) : null,
         z: this.#keep([rows, hidden], 'gate activations'),
-        norm: norm === 'batch' ? this.#norm(`gating.layers.${3 * i + 2}`, hidden, rows) : null,
+        norm: norm === 'batch' ? this.#norm(after, hidden, rows) : null,
       })
       inputs = hidden
     }
-    const last = `gating.layers.${norm === 'batch' ? 3 * layers : layers}`
+    const { linear: last } = names[layers]
     this.#weight = this.#map(`${last}.weight`, [outputs, inputs], inputs)
     this.#bias = this.#map(`${last}.bias`, [outputs], inputs)
     this.#logits = this.#keep([rows, outputs], 'gate logits')

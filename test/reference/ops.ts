@@ -13,7 +13,6 @@ export const embedding: Reference = ({ table, tokens }, { N, D }) => {
   for (let n = 0; n < N; n++) for (let d = 0; d < D; d++) y[n * D + d] = table[tokens[n] * D + d]
   return { y }
 }
-export { embedding as embedding_bf16, embedding as embedding_f16 }
 
 /** rstd[n] = 1 / sqrt(mean over d of x[n, d]^2 + eps);  y[n, d] = x[n, d] * rstd[n] * weight[d] */
 export const rms_norm: Reference = ({ x, weight }, { N, D, eps }) => {
@@ -40,13 +39,6 @@ export const linear: Reference = ({ x, weight }, { N, D, O }) => {
   }
   return { y }
 }
-export {
-  linear as linear_bf16,
-  linear as linear_f16,
-  linear as linear_vec,
-  linear as linear_vec_bf16,
-  linear as linear_vec_f16,
-}
 
 /** Turns (x[n, h, 0, e], x[n, h, 1, e]) by the angle of position[n], whose cosine and sine are in the tables. */
 export const rope: Reference = (tensors, { N, H, E }) => {
@@ -67,25 +59,30 @@ export const rope: Reference = (tensors, { N, H, E }) => {
   return { x }
 }
 
-/** y[n, h] = sum over m in first[n]..n of softmax(scale * q[n, h] . k[m, g]) * v[m, g] with g = floor(h * G / H), and lse */
-export const attention: Reference = ({ q, k, v, first }, { N, H, C, G, scale }) => {
-  const y = new Float64Array(N * H * C)
-  const lse = new Float64Array(N * H)
-  for (let n = 0; n < N; n++) {
-    for (let h = 0; h < H; h++) {
-      const g = Math.floor((h * G) / H)
-      const scores: number[] = []
-      for (let m = first[n]; m <= n; m++) {
-        let score = 0
-        for (let c = 0; c < C; c++) score += q[(n * H + h) * C + c] * k[(m * G + g) * C + c]
-        scores.push(score * scale)
-      }
-      const top = Math.max(...scores)
-      const sum = scores.reduce((total, score) => total + Math.exp(score - top), 0)
-      lse[n * H + h] = top + Math.log(sum)
-      for (let m = first[n]; m <= n; m++) {
-        const p = Math.exp(scores[m - first[n]] - top) / sum
-        for (let c = 0; c < C; c++) y[(n * H + h) * C + c] += p * v[(m * G + g) * C + c]
+/** For each block of `plan` and its queries n: y[n, h] = sum over keys of softmax(scale * q[n, h] . k[g]) * v[g] with g = floor(h * G / H), and lse */
+export const attention: Reference = ({ q, k, v, plan }, { Q, H, C, G, B, scale }) => {
+  const y = new Float64Array(Q * H * C)
+  const lse = new Float64Array(Q * H)
+  for (let b = 0; b < B; b++) {
+    const [first, count, prefix, ahead, own, position] = Array.from({ length: 6 }, (_, i) => plan[b * 6 + i])
+    const row = (j: number) => (j < ahead ? prefix + j : own + j - ahead)
+    for (let i = 0; i < count; i++) {
+      const n = first + i
+      for (let h = 0; h < H; h++) {
+        const g = Math.floor((h * G) / H)
+        const scores: number[] = []
+        for (let j = 0; j <= ahead + position + i; j++) {
+          let score = 0
+          for (let c = 0; c < C; c++) score += q[(n * H + h) * C + c] * k[(row(j) * G + g) * C + c]
+          scores.push(score * scale)
+        }
+        const top = Math.max(...scores)
+        const sum = scores.reduce((total, score) => total + Math.exp(score - top), 0)
+        lse[n * H + h] = top + Math.log(sum)
+        for (const [j, score] of scores.entries()) {
+          const p = Math.exp(score - top) / sum
+          for (let c = 0; c < C; c++) y[(n * H + h) * C + c] += p * v[(row(j) * G + g) * C + c]
+        }
       }
     }
   }
@@ -157,6 +154,13 @@ export const copy: Reference = ({ x }) => ({ y: Float64Array.from(x) })
 /** rounds times: x[n] = x[n] * 0.5 + 0.25 */
 export const fma: Reference = (tensors, { N, rounds }) => {
   const x = Float64Array.from(tensors.x)
-  for (let n = 0; n < N; n++) for (let round = 0; round < rounds; round++) x[n] = x[n] * 0.5 + 0.25
+  for (let n = 0; n < N; n++) {
+    for (let round = 0; round < rounds; round++) {
+      const next = x[n] * 0.5 + 0.25
+      // 0.5 stays what it is in all rounds to come.
+      if (next === x[n]) break
+      x[n] = next
+    }
+  }
   return { x }
 }

@@ -7,6 +7,8 @@ export type AdapterKind = 'hardware' | 'software'
 export interface AdapterOptions {
   /** Timestamps in nanoseconds instead of multiples of 65 536 ns. */
   readonly exactTimestamps?: boolean
+  /** False leaves out what Dawn adds to shaders: guards of loops and of indices. For measurements of our own kernels only. */
+  readonly robustness?: boolean
 }
 
 /** An adapter that was found. `limits` are those of the adapter; a device gets the defaults unless it asks for more. */

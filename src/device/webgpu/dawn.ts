@@ -57,7 +57,9 @@ async function openInstance(name: string, options: AdapterOptions): Promise<GPU>
   const flags: string[] = []
   if (name === 'null') flags.push('backend=null')
   // SwiftShader unrolls the clearing of workgroup memory in every group. Our kernels write what they read; Chromium tests the default.
-  if (name === 'software') flags.push('enable-dawn-features=disable_workgroup_init')
+  const enabled = name === 'software' ? ['disable_workgroup_init'] : []
+  if (options.robustness === false) enabled.push('disable_robustness')
+  if (enabled.length > 0) flags.push(`enable-dawn-features=${enabled.join(',')}`)
   if (options.exactTimestamps) flags.push('disable-dawn-features=timestamp_quantization')
   const key = [name, ...flags].join(' ')
   const { create, globals } = await importDawn()

@@ -147,7 +147,8 @@ export async function openWebgpu(open: FoundAdapter): Promise<Backend> {
       device.pushErrorScope('out-of-memory')
       const buffer = device.createBuffer({
         label,
-        size: byteLength,
+        // Whole vectors of four words, as which the copy kernel binds it.
+        size: Math.ceil(byteLength / 16) * 16,
         usage: GPU_USAGE.STORAGE | GPU_USAGE.COPY_SRC | GPU_USAGE.COPY_DST,
       })
       checks.push(
