@@ -128,8 +128,9 @@ function documentOf({ tensors, largest, outputs, files, leftOut }: MergeReport, 
 function textOf({ tensors, largest, files }: MergeReport, out: string): string {
   const worst = tensors.reduce((a, b) => (b.lossShare > a.lossShare ? b : a))
   const share = `${Number((100 * worst.lossShare).toPrecision(3))} %`
-  return `${printable(out)}: ${tensors.length} maps merged, ${files.length} files, read back and compared
-largest loss by rounding: ${largest.loss.toPrecision(3)} (${printable(largest.name)})
+  const about = `${printable(out)}: ${tensors.length} maps merged, ${files.length} files, read back and compared\n`
+  if (largest.loss === 0) return `${about}nothing is lost by rounding\n`
+  return `${about}largest loss by rounding: ${largest.loss.toPrecision(3)} (${printable(largest.name)})
 largest share of a change lost: ${share} (${printable(worst.name)}, root mean square)
 `
 }
