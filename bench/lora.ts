@@ -5,6 +5,7 @@
 // layer for the learned tokens) and back through the same without gradients of frozen weights: as many again for the linear maps and
 // the output layer, twice as many for attention. What the branches of LoRA add, and what checkpointing computes again, is counted
 // apart: the first never, the second with --checkpointing only.
+import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { CallTimes } from '../src/device/backend.ts'
 import type { Device } from '../src/device/device.ts'
@@ -23,6 +24,7 @@ import { startAdapter } from '../src/train/adapter_start.ts'
 import { Optimiser } from '../src/train/optimiser.ts'
 import { random } from '../test/random.ts'
 import { lossBlock } from './lora/loss_block.ts'
+import { startPeft } from './lora/peft.ts'
 import { table } from './measure.ts'
 import { modelFlops } from './model.ts'
 
@@ -38,6 +40,7 @@ const HELP = `usage: npm run bench -- lora --model DIR [options]
   --rounds N         steps that are measured, after one that is not (5)
   --steps N          steps whose tensors are counted (0)
   --profile          one more step with the time of every kernel
+  --peft PYTHON      the same step by PyTorch and PEFT in turn with ours; a Python that has them
   --loss             the loss block alone: 1,020 tokens, a vocabulary of 128,256, states of 576`
 
 interface Flops {
@@ -54,22 +57,23 @@ export function stepFlops(config: LlamaConfig, B: number, T: number, rank: numbe
   const { hidden: D, layers, heads, headDim, vocab } = config
   const attention = B * layers * T * 2 * heads * headDim * (T + 1)
   const all = B * modelFlops(config, T)
-  const sides = Object.values(shapesOf(config)).reduce((sum, [O, I]) => sum + O + I, 0)
+  const shapes = Object.values(shapesOf(config)).filter(({ length }) => length === 2) as [number, number][]
+  const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)
+  const each = 2 * B * T * layers
+  const [O, I] = shapesOf(config).down_proj as [number, number]
   // Forward: x A^T and its product with B. Back: x A^T again, dB, dy B, dA and dx.
-  const branch = 2 * B * T * layers * rank * sides
+  const branch = each * rank * sum(shapes.flat())
   return {
     forward: all,
     output: 2 * 2 * B * (T - 1) * D * vocab,
     backward: all + attention,
-    recomputed: checkpointing ? all : 0,
-    lora: branch * (checkpointing ? 2 : 1) + branch * 2 + branchAgain(config, B * T, rank),
+    // The last linear map of a block is not needed again.
+    recomputed: checkpointing ? all - each * O * I : 0,
+    lora:
+      3 * branch +
+      each * rank * sum(shapes.map((own) => own[1])) +
+      (checkpointing ? branch - each * rank * (O + I) : 0),
   }
-}
-
-/** x A^T of all branches. */
-function branchAgain(config: LlamaConfig, rows: number, rank: number): number {
-  const inputs = Object.values(shapesOf(config)).reduce((sum, [, I]) => sum + I, 0)
-  return 2 * rows * config.layers * rank * inputs
 }
 
 /** One of the bounds: 512 x 2048 x 2048 with bf16 weights, in milliseconds. */
@@ -134,6 +138,7 @@ export async function main(args: string[]): Promise<void> {
       rounds: { type: 'string', default: '5' },
       steps: { type: 'string', default: '0' },
       profile: { type: 'boolean', default: false },
+      peft: { type: 'string' },
       loss: { type: 'boolean', default: false },
       help: { type: 'boolean' },
     },
@@ -148,8 +153,16 @@ export async function main(args: string[]): Promise<void> {
   const device = await openDevice(values.device as DeviceKind, { threads, profile: values.profile })
   if (values.loss) await lossBlock(device)
   if (values.model) {
-    const [B, T, rank, rounds, steps] = [values.rows, values.tokens, values.rank, values.rounds, values.steps].map(Number)
-    const options = { checkpointing: values.checkpointing, profile: values.profile, dropout: Number(values.dropout) }
+    const [B, T, rank, rounds, steps] = [values.rows, values.tokens, values.rank, values.rounds, values.steps].map(
+      Number,
+    )
+    const options = {
+      checkpointing: values.checkpointing,
+      profile: values.profile,
+      dropout: Number(values.dropout),
+      peft: values.peft,
+      threads,
+    }
     await step(device, values.model, { B: B!, T: T!, rank: rank!, rounds: rounds!, steps: steps!, ...options })
   }
   await device.destroy()
@@ -164,6 +177,8 @@ interface StepOptions {
   readonly dropout: number
   readonly checkpointing: boolean
   readonly profile: boolean
+  readonly peft: string | undefined
+  readonly threads: number | undefined
 }
 
 const PHASES = ['forward', 'output', 'backward', 'optimiser'] as const
@@ -174,7 +189,11 @@ async function step(device: Device, path: string, options: StepOptions): Promise
   const directory = await openModelDirectory(files)
   const model = await openBackbone(device, directory)
   const { config } = model
-  const output = await openOutputLayer(device, config, directory.tensors.get('lm_head.weight') ?? model.tensors.embedding)
+  const output = await openOutputLayer(
+    device,
+    config,
+    directory.tensors.get('lm_head.weight') ?? model.tensors.embedding,
+  )
   const weights = device.statistics().bytes
   const start = startAdapter(
     newAdapterConfig({ task: 'CAUSAL_LM', rank, alpha: 2 * rank, targets: 'all-linear', dropout }),
@@ -220,11 +239,21 @@ async function step(device: Device, path: string, options: StepOptions): Promise
   }
 
   await once()
+  const threads = options.threads ?? availableParallelism()
+  const peft = options.peft && (await startPeft(options.peft, [path, B, T, rank, threads, Number(checkpointing)]))
+  if (peft) await peft.step()
+  const ratios: number[][] = [[], [], []]
   const bound = linearMap(device)
   await bound.rate()
   const flops = stepFlops(config, B, T, rank, checkpointing)
   const counted = flops.forward + flops.output + flops.backward + flops.recomputed
-  const [phases, rates, shares, wholes, cpu]: [number[][], number[], number[], number[], number[]] = [[], [], [], [], []]
+  const [phases, rates, shares, wholes, cpu]: [number[][], number[], number[], number[], number[]] = [
+    [],
+    [],
+    [],
+    [],
+    [],
+  ]
   for (let round = 0; round < options.rounds; round++) {
     const before = await bound.rate()
     const used = process.cpuUsage()
@@ -237,14 +266,27 @@ async function step(device: Device, path: string, options: StepOptions): Promise
     shares.push(counted / ms / 1e6 / rate)
     wholes.push(ms)
     cpu.push((user + system) / 1000)
+    if (!peft) continue
+    const theirs = await peft.step()
+    for (const [i, value] of [theirs.ms, theirs.ms / ms, theirs.cpuMs / cpu.at(-1)!].entries()) ratios[i]!.push(value)
+  }
+  if (peft) {
+    peft.end()
+    const [ms, wall, processor] = ratios.map((values) => median(values))
+    console.log(
+      `PEFT (${peft.description}, f32, sdpa): ${ms!.toFixed(0)} ms a step; its time / ours: ${wall!.toFixed(3)} by the clock, ` +
+        `${processor!.toFixed(3)} of processor time`,
+    )
   }
   if (options.profile) {
     const calls: CallTimes[] = []
     device.profile({ call: (times) => calls.push(times) })
+    const begin = performance.now()
     await once()
-    await device.done()
+    const ms = performance.now() - begin
     device.profile(null)
-    console.log(kernelTable(calls))
+    const busy = calls.reduce((sum, { begin, end }) => sum + end - begin, 0)
+    console.log(`${kernelTable(calls)}\nkernels ${busy.toFixed(0)} of ${ms.toFixed(0)} ms`)
   }
   bound.destroy()
   const before = device.statistics()

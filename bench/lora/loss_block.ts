@@ -29,7 +29,13 @@ function randomWeights(bytes: number): Source {
 export async function lossBlock(device: Device): Promise<void> {
   const config = parseLlamaConfig(
     {
-      ...{ model_type: 'llama', architectures: ['LlamaForCausalLM'], vocab_size: V, hidden_size: D, hidden_act: 'silu' },
+      ...{
+        model_type: 'llama',
+        architectures: ['LlamaForCausalLM'],
+        vocab_size: V,
+        hidden_size: D,
+        hidden_act: 'silu',
+      },
       ...{ intermediate_size: 1536, num_hidden_layers: 1, num_attention_heads: 9, num_key_value_heads: 3 },
       ...{ rms_norm_eps: 1e-5, rope_theta: 1e5, max_position_embeddings: 2048 },
     },
