@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 model_path, out = sys.argv[1:3]
 torch.set_num_threads(int(sys.argv[3]) if len(sys.argv) > 3 else 2)
 data = json.load(open(f'{out}/rows.json'))
-ours = json.load(open(f'{out}/curve.json'))
 base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, attn_implementation='sdpa')
 model = PeftModel.from_pretrained(base, f'{out}/start', is_trainable=True)
 
@@ -40,12 +39,12 @@ def held_out():
 before = held_out()
 trained = [p for p in model.parameters() if p.requires_grad]
 optimiser = torch.optim.AdamW(trained, lr=data['lr'], weight_decay=0)
-steps = len(ours['losses'])
+rows, batch = data['rows'], data['batch']
+per_epoch = -(-len(rows) // batch)
+steps = min(data['steps'], per_epoch * data.get('epochs', 1))
 schedule = torch.optim.lr_scheduler.LambdaLR(
     optimiser, lambda s: 0.5 * (1 + torch.cos(torch.tensor(torch.pi * s / steps, dtype=torch.float64)).item()))
 losses, began = [], time.perf_counter()
-rows, batch = data['rows'], data['batch']
-per_epoch = -(-len(rows) // batch)
 for step in range(steps):
     at = step % per_epoch * batch
     loss, count = token_loss(rows[at:at + batch])
@@ -57,9 +56,11 @@ for step in range(steps):
     losses.append(loss.item() / count)
 seconds = time.perf_counter() - began
 after = held_out()
+json.dump({'before': before, 'after': after, 'seconds': seconds, 'losses': losses}, open(f'{out}/peft.json', 'w'))
+ours = json.load(open(f'{out}/curve.json'))
+assert len(ours['losses']) == steps
 relative = [abs(a / b - 1) for a, b in zip(ours['losses'], losses)]
 result = {'steps': steps, 'mean_difference': sum(relative) / steps, 'largest_difference': max(relative),
           'mean_of_last_20': sum(relative[-20:]) / len(relative[-20:]), 'seconds': seconds, 'ours_seconds': ours['seconds'],
           'before': before, 'after': after, 'ours_before': ours['before']['loss'], 'ours_after': ours['after']['loss']}
-json.dump({**result, 'losses': losses, 'ours': ours['losses']}, open(f'{out}/peft.json', 'w'))
 print(json.dumps(result))
