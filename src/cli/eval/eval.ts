@@ -9,6 +9,7 @@ import { claimOutputs } from '../claims.ts'
 import {
   type DeviceChoice,
   deviceOptions,
+  embeddedModel,
   type HeadChoice,
   headOptions,
   parseFeatures,
@@ -21,6 +22,7 @@ import { note, print, printJson } from '../output.ts'
 import { calibrationSuite } from './calibration.ts'
 import { pairSuite } from './pairs.ts'
 import { sectionTable, writeDocument } from './report.ts'
+import { HUB } from './rows.ts'
 
 const SUITES = ['rewardbench', 'rewardbench2', 'pairs', 'calibration'] as const
 export type Suite = (typeof SUITES)[number]
@@ -146,11 +148,11 @@ async function evaluate(options: EvalCommand): Promise<void> {
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   await claimOutputs({
     inputs: {
-      '--data': data,
+      '--data': data?.filter((file) => file !== HUB),
       '--features': features,
       '--reference': reference,
       '--from-results': fromResults,
-      '--model': options.model,
+      '--model': fromResults === undefined ? (options.model ?? embeddedModel()) : undefined,
       '--compare': compare,
     },
     files: { '--out': out, '--outputs': outputs },

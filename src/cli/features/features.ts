@@ -13,6 +13,7 @@ import { fingerprintModel, withModel } from '../engine.ts'
 import {
   type DeviceChoice,
   deviceOptions,
+  embeddedModel,
   parseInput,
   parseNames,
   parseOut,
@@ -105,7 +106,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const out = shardName(options.out, shard)
   const partial = `${out}.partial`
   await claimOutputs({
-    inputs: { '--input': input, '--model': options.model },
+    inputs: { '--input': input, '--model': options.model ?? embeddedModel() },
     files: { '--out': [out, manifestName(out)] },
     folders: { '--out': partial },
   })
