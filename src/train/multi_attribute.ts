@@ -82,8 +82,7 @@ interface RowSums {
  * features three times a group. Throws where an attribute has no label to fit or none to choose by.
  */
 export async function fitRidge(
-  features: FeatureBlocks,
-  ratings: Ratings & Partial<Pick<Problem, 'metadata'>>,
+  { features, ...ratings }: Ratings & Pick<Problem, 'features'> & Partial<Pick<Problem, 'metadata'>>,
   options: RidgeOptions = {},
 ): Promise<RidgeFit> {
   const { alphas = RIDGE_ALPHAS, validation = 0.2, refit = 'train', seed = 0, threads } = options

@@ -93,7 +93,7 @@ async function run(problem: Problem, options: RidgeCommand, interrupt: Interrupt
   const { alphas, validation, refit, seed, threads } = options
   const onProgress = (progress: RidgeProgress) => status.show(() => ridgeProgress(progress))
   try {
-    return await fitRidge(problem.features, problem, { alphas, validation, refit, seed, threads, onProgress, signal })
+    return await fitRidge(problem, { alphas, validation, refit, seed, threads, onProgress, signal })
   } catch (error) {
     if (!signal.aborted) throw error
     note('ridge: interrupted; nothing is kept')
