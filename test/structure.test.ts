@@ -285,6 +285,13 @@ test('the public names are those that were decided', () => {
   assert.equal(Object.keys(inNode).sort(), [...NAMES, ...NODE_NAMES].sort())
 })
 
+test('the test of the recipe needs public names only', () => {
+  const found = importsOf('test/public_recipe.test.ts').filter(
+    (name) => name.startsWith('/src/') || name.startsWith('node:'),
+  )
+  assert.equal(found, ['/src/index.ts'])
+})
+
 test('pages name commands, options, scripts and files that exist', () => {
   const cli = files
     .filter((file) => file.startsWith('src/cli/'))
