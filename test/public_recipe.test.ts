@@ -263,7 +263,7 @@ async function checkAssembled(device: Device, heads: ModelFiles, pairs: PairFile
     const texts = PREFERENCES.slice(0, 4).map(({ prompt, chosen }) => ({ prompt, response: chosen }))
     const scores = await model.score(texts)
     close(
-      scores.map((score) => score.expectation),
+      scores.map((score) => score.score),
       found.questions.slice(0, 4).map((question) => question.scores[0]),
       0,
       'scores of rows, and of pairs',
