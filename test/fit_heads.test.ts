@@ -69,7 +69,7 @@ test('heads of a problem in memory are those of each attribute, and go through t
   assert.equal(Object.keys(heads.metadata), [
     ...['attributes', 'levels', 'alpha', 'intercept', 'tolerance', 'columns', 'model', 'fingerprint'],
   ])
-  const points = await fitRidge(problem.features, problem, { threads: 1 })
+  const points = await fitRidge(problem, { threads: 1 })
   assert.equal([points.attributes, points.columns, points.levels, points.fingerprint], [TWO, columns, null, 'f'])
   const one = makeProblem({ data, rows, columns }, ratings, { select: ['two'] })
   assert.equal((await fitHeads(one, options)).weight, heads.weight.slice(2 * columns))
@@ -124,7 +124,7 @@ test('what does not fit together is refused when the problem is made', async () 
   const hole = makeProblem({ ...matrix, data }, good)
   const finite = 'features: features must be finite, row 1, column 1 is NaN'
   await fails(() => fitHeads(hole, { levels: [0.5] }), finite)
-  await fails(() => fitRidge(hole.features, hole, { threads: 1, validation: 0.5 }), finite)
+  await fails(() => fitRidge(hole, { threads: 1, validation: 0.5 }), finite)
   await fails(() => fitHeads(makeProblem(matrix, good), { levels: [0.5, 0.25] }), /levels: must increase/)
 })
 
