@@ -1,49 +1,48 @@
-// Opens the device and the model that a command asks for, and closes both however it ends.
+// Opens the device, the model and the features that a command asks for, and closes them however it ends.
 import { cores } from '#threads'
 import type { Device } from '../device/device.ts'
 import { openDevice } from '../device/open.ts'
 import { openDirectory } from '../files/disk.ts'
-import { closeTensors, openModelTensors } from '../files/safetensors.ts'
-import type { ModelFiles } from '../files/source.ts'
-import { fingerprint } from '../reward/fingerprint.ts'
+import { listFeatureFiles, withFiles } from '../files/file_list.ts'
+import type { ModelFiles, Source } from '../files/source.ts'
 import { type DeviceChoice, EMBEDDED, embeddedModel } from './options.ts'
 import { withoutInterruptHandler } from './signals.ts'
 
 /** Runs long computations on the device so that they can be interrupted. */
 export type Compute = <T>(work: () => Promise<T>) => Promise<T>
 
-/** The fingerprint of the model, which is not loaded. */
-export async function fingerprintModel({ model: folder }: DeviceChoice): Promise<string> {
-  const files = await openDirectory(folder ?? embeddedModel())
-  const tensors = await openModelTensors(files)
-  try {
-    return await fingerprint(files, tensors)
-  } finally {
-    await closeTensors(tensors)
-  }
+/** The directory of the model that is chosen. Throws where there is none. */
+export function openModel({ model: folder }: Pick<DeviceChoice, 'model'>): Promise<ModelFiles> {
+  return openDirectory(folder ?? embeddedModel())
+}
+
+/** Opens files of features, or of folders of them, runs `work` with them, and closes them. */
+export async function withFeatures<T>(
+  paths: readonly string[],
+  work: (sources: readonly Source[]) => Promise<T>,
+): Promise<T> {
+  return withFiles(await listFeatureFiles(paths), work)
 }
 
 /** Loads a model by `load` and runs `work` with it. */
 export async function withModel<M extends { destroy(): Promise<void> }, T>(
-  { model: folder, device: kind, threads }: DeviceChoice,
+  choice: DeviceChoice,
   load: (device: Device, files: ModelFiles) => Promise<M>,
   work: (model: M, device: Device, compute: Compute) => Promise<T>,
 ): Promise<T> {
-  const files = await openDirectory(folder ?? embeddedModel())
-  const device = await openDevice(kind, { threads })
-  // One thread alone is this one: it computes without a pause, in which a handler could be called.
-  const compute: Compute =
-    device.kind === 'wasm' && (threads ?? cores()) === 1 ? withoutInterruptHandler : (inner) => inner()
-  try {
+  const { model: folder, threads } = choice
+  const files = await openModel(choice)
+  return withDevice(choice, async (device) => {
+    // One thread alone is this one: it computes without a pause, in which a handler could be called.
+    const compute: Compute =
+      device.kind === 'wasm' && (threads ?? cores()) === 1 ? withoutInterruptHandler : (inner) => inner()
     const model = await load(device, folder === undefined ? { ...files, name: EMBEDDED } : files)
     try {
       return await work(model, device, compute)
     } finally {
       await model.destroy()
     }
-  } finally {
-    await device.destroy()
-  }
+  })
 }
 
 /** Opens a device, runs `work` with it, and closes it. */

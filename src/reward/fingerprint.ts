@@ -1,6 +1,6 @@
 // The fingerprint of a model directory: one SHA-256 over everything that its scores depend on.
 import { BLOCK_BYTES, digest } from '../files/hash.ts'
-import type { TensorInfo } from '../files/safetensors.ts'
+import { closeTensors, openModelTensors, type TensorInfo } from '../files/safetensors.ts'
 import type { ModelFiles } from '../files/source.ts'
 
 const FILES = ['config.json', 'pinball.json', 'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']
@@ -31,4 +31,14 @@ export async function fingerprint(files: ModelFiles, tensors: ReadonlyMap<string
     lines.push(`tensor ${JSON.stringify(name)} ${dtype} ${JSON.stringify(shape)} ${blocks.join(' ')}`)
   }
   return digest(new TextEncoder().encode(`${lines.join('\n')}\n`))
+}
+
+/** The fingerprint of a model directory that is not opened otherwise. */
+export async function fingerprintFiles(files: ModelFiles): Promise<string> {
+  const tensors = await openModelTensors(files)
+  try {
+    return await fingerprint(files, tensors)
+  } finally {
+    await closeTensors(tensors)
+  }
 }
