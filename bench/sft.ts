@@ -124,7 +124,11 @@ export async function main(args: string[]): Promise<void> {
   const lr = Number(values.lr)
   await writeFile(
     `${out}/rows.json`,
-    JSON.stringify({ ...{ batch, lr, steps: maxSteps, epochs: Number(values.epochs) }, rows: training.map(plain), held: held.map(plain) }),
+    JSON.stringify({
+      ...{ batch, lr, steps: maxSteps, epochs: Number(values.epochs) },
+      rows: training.map(plain),
+      held: held.map(plain),
+    }),
   )
   const before = await lossOf(device, directory, adapter, held)
   console.error(`${training.length} rows, ${held.length} held out: loss ${before.loss.toFixed(4)} before`)
