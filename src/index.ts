@@ -44,7 +44,8 @@ export { type FileRecord, type RecordOptions, readRecords, recordsOf } from './f
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
 export { memoryStore, memoryTree, type Store, type StoreTree } from './files/store.ts'
-export type { Adapter } from './llama/adapter_files.ts'
+export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig } from './llama/adapter_config.ts'
+export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export {
@@ -115,6 +116,7 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export { startAdapter } from './train/adapter_start.ts'
 export type { AdapterProgress, AdapterSettings, AdapterTraining, KeepOptions } from './train/adapter_training.ts'
 export { type FittedHeads, fitHeads, type HeadsOptions, type HeadsProgress } from './train/heads.ts'
 export type { AttributeFit } from './train/heads_keeper.ts'
@@ -124,8 +126,10 @@ export {
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
+export { packBestFit } from './train/packing.ts'
 export type { EpochResult, PairEntry } from './train/pair_log.ts'
 export type { PairSettings } from './train/pair_task.ts'
+export { encodePreferenceRow, type PreferenceRow } from './train/preference_rows.ts'
 export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
 export {
   type GateOptions,
@@ -138,6 +142,13 @@ export {
 } from './train/recipes.ts'
 export { openTextRules, type TextRules } from './train/row_text.ts'
 export { holdOut, type SftResult, type SftSettings, type Tuned, trainSft } from './train/sft.ts'
-export { encodeSftRows, type SftLoss, type SftRow, type SftRows, type SftRules } from './train/sft_rows.ts'
+export {
+  encodeSftRow,
+  encodeSftRows,
+  type SftLoss,
+  type SftRow,
+  type SftRows,
+  type SftRules,
+} from './train/sft_rows.ts'
 export type { SftEntry, SftEvaluation } from './train/sft_task.ts'
 export type { SaveEvery } from './train/training_folder.ts'
