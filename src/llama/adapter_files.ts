@@ -5,6 +5,7 @@
 //   base_model.model.score.weight                                    [n, D]   the head of a classifier
 //
 // Either kind is an adapter of the same Llama. Every tensor that the configuration asks for must be there, and no other.
+import { digest } from '../files/hash.ts'
 import { show } from '../files/json.ts'
 import {
   encodeSafetensors,
@@ -240,6 +241,22 @@ export function encodeAdapter({ name, config, layers, score }: Adapter, base: Ll
     { file: ADAPTER_CONFIG_FILE, chunks: [new TextEncoder().encode(text)] },
     { file: ADAPTER_FILE, chunks: encodeSafetensors(tensors, { format: 'pt' }) },
   ]
+}
+
+/** SHA-256 of an adapter, 64 hexadecimal digits: of its configuration and its values, however they are stored. */
+export async function hashAdapter({ config, layers, score }: Adapter): Promise<string> {
+  const lines = ['pinball adapter 1', JSON.stringify(config.json)]
+  const add = async (name: string, values: Float32Array) =>
+    lines.push(`${name} ${await digest(new Uint8Array(Float32Array.from(values).buffer))}`)
+  for (const [layer, projections] of layers.entries()) {
+    for (const [projection, { rank, scaling, a, b }] of entriesOf(projections)) {
+      lines.push(`${layer} ${projection} ${rank} ${scaling}`)
+      await add('A', a)
+      await add('B', b)
+    }
+  }
+  if (score) await add(`score ${score.labels}`, score.weight)
+  return digest(new TextEncoder().encode(lines.join('\n')))
 }
 
 const describe = (found: LowRank | undefined): string =>

@@ -9,13 +9,13 @@ import { manifestName } from '../../reward/feature_files/manifest.ts'
 import { readFeatureRows, reservedName } from '../../reward/feature_files/rows.ts'
 import { type Shard, shardName } from '../../reward/feature_files/shards.ts'
 import { loadFeatureModel } from '../../reward/features.ts'
-import { fingerprintFiles } from '../../reward/fingerprint.ts'
 import { claimOutputs } from '../claims.ts'
-import { openModel, withModel } from '../engine.ts'
+import { fingerprintModel, withModel } from '../engine.ts'
 import {
-  type DeviceChoice,
+  adapterOption,
   deviceOptions,
   embeddedModel,
+  type ModelChoice,
   parseInput,
   parseNames,
   parseOut,
@@ -28,7 +28,7 @@ import { startRows } from '../progress.ts'
 import { eachRow } from '../rows.ts'
 import { parseShard } from './shard_option.ts'
 
-interface FeaturesOptions extends DeviceChoice {
+interface FeaturesOptions extends ModelChoice {
   readonly input: string
   readonly out: string
   readonly labels?: string[]
@@ -74,7 +74,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFeatures(program: Command): void {
-  shareOption(deviceOptions(program.command('features')))
+  shareOption(adapterOption(deviceOptions(program.command('features'))))
     .description('compute the features of rows or pairs and keep them in a file')
     .requiredOption(
       '--input <file>',
@@ -108,7 +108,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const out = shardName(options.out, shard)
   const partial = `${out}.partial`
   await claimOutputs({
-    inputs: { '--input': input, '--model': options.model ?? embeddedModel() },
+    inputs: { '--input': input, '--model': options.model ?? embeddedModel(), '--adapter': options.adapter },
     files: { '--out': [out, manifestName(out)] },
     folders: { '--out': partial },
   })
@@ -121,7 +121,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const start = performance.now()
   let known: string | null = null
   const there = await findFeatures(rows, target, async () => {
-    known = await fingerprintFiles(await openModel(options))
+    known = await fingerprintModel(options)
     return known
   })
   if (there !== null) {
