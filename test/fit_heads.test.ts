@@ -9,7 +9,7 @@ import { encodeHeads, readHeadsFile } from '../src/reward/heads_file.ts'
 import { openRatings } from '../src/reward/rating_file.ts'
 import { fitQuantiles } from '../src/solver/fit.ts'
 import { type FittedHeads, fitHeads, type HeadsOptions } from '../src/train/heads.ts'
-import { keepFinished } from '../src/train/heads_keeper.ts'
+import { keepFinished, PART_NAMES } from '../src/train/heads_keeper.ts'
 import { fitRidge } from '../src/train/multi_attribute.ts'
 import { makeProblem, type Problem, ratingsProblem } from '../src/train/problem.ts'
 import { fails } from './assert.ts'
@@ -302,7 +302,8 @@ test('a store that cannot be written is reported once, and the fit goes on', asy
   assert.equal(notes, ['kept: no space left on the disk; what is finished now is not kept'])
   assert.equal(heads.weight, (await fitHeads(problem, { levels: [0.5] })).weight)
   await heads.end()
-  const work = await openWork({ ...store, write }, { command: 'fit', settings: { '--levels': [0.5] } })
+  const settings = { '--levels': [0.5] }
+  const work = await openWork({ ...store, write }, { command: 'fit', settings, partNames: PART_NAMES })
   const finished = { weight: heads.weight, bias: null, fits: [...heads.fits], alphas: [null, null] }
   const keeper = keepFinished(work, finished, (line) => notes.push(line))
   for (const output of [0, 1]) {

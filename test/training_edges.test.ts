@@ -15,7 +15,6 @@ import { largestBatch, listBatches, splitPairs } from '../src/train/pair_batches
 import { addBatch, means, NO_PAIRS, type PairEntry } from '../src/train/pair_log.ts'
 import { scoreStates } from '../src/train/pair_rewards.ts'
 import { PAIR_DEFAULTS, trainPairs } from '../src/train/pair_task.ts'
-import { makeProblem } from '../src/train/problem.ts'
 import { randomBits, shuffled, uniform } from '../src/train/random.ts'
 import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
 import { learningRate, planSteps } from '../src/train/schedule.ts'
@@ -229,8 +228,8 @@ test('ratings of weight 0 are not there for ridge regression', async () => {
   const weights = Float32Array.from({ length: rows }, (_, i) => (i % 3 === 0 ? 0 : 2))
   const missing = labels.map((value, i) => (weights[i] === 0 ? Number.NaN : value))
   const ratings = { attributes: ['a'], labels, weights }
-  const found = await fitRidge(makeProblem(features, ratings), { threads: 1 })
-  const expected = await fitRidge(makeProblem(features, { ...ratings, labels: missing }), { threads: 1 })
+  const found = await fitRidge({ features, ...ratings }, { threads: 1 })
+  const expected = await fitRidge({ features, ...ratings, labels: missing }, { threads: 1 })
   assert.equal(found, expected)
   assert.is(found.fits[0].training + found.fits[0].validation, weights.filter((value) => value > 0).length)
 })

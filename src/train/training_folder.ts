@@ -26,6 +26,7 @@ const OUTPUTS = /^(config|pinball|training)\.json$|^model.*\.safetensors(\.index
 /** The part that says which files of a finished training are to go, by their hashes. */
 const OLD = 'replaced'
 const STATE = /^state-(\d+)(\.part)?$/
+const PART_NAMES = /^(state-\d+|replaced)$/
 /** States that are kept: the last one, and one in case it is damaged. */
 const KEPT = 2
 /** Lines of the log wait this long, or for the next state. */
@@ -83,6 +84,7 @@ export async function openTrainingFolder(store: Store, options: FolderOptions): 
     openWork(store, {
       command,
       settings,
+      partNames: PART_NAMES,
       restart: anew,
       allowed: done ? names : [],
       onDamage(line) {
@@ -99,7 +101,7 @@ export async function openTrainingFolder(store: Store, options: FolderOptions): 
     }
   }
   // Before the first state there is nothing to lose, whatever the settings were.
-  const work = await open(restart || !names.some((name) => /\.part(\.damaged)?$/.test(name)))
+  const work = await open(restart || !names.some((name) => /^(state-\d+|replaced)\.part(\.damaged)?$/.test(name)))
   if (done && !work.resumed) {
     const old: Record<string, string | null> = {}
     for (const name of names.filter((other) => OUTPUTS.test(other))) old[name] = await fileDigest(store, name)

@@ -11,6 +11,7 @@ import { claimOutputs } from '../claims.ts'
 import {
   type DeviceChoice,
   deviceOptions,
+  embeddedModel,
   type HeadChoice,
   headOptions,
   parseFeatures,
@@ -22,6 +23,7 @@ import {
 import { note, print, printJson, writeDocument } from '../output.ts'
 import { calibrationSuite } from './calibration.ts'
 import { pairSuite } from './pairs.ts'
+import { HUB } from './rows.ts'
 
 const SUITES = ['rewardbench', 'rewardbench2', 'pairs', 'calibration'] as const
 export type Suite = (typeof SUITES)[number]
@@ -147,11 +149,11 @@ async function evaluate(options: EvalCommand): Promise<void> {
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   await claimOutputs({
     inputs: {
-      '--data': data,
+      '--data': data?.filter((file) => file !== HUB),
       '--features': features,
       '--reference': reference,
       '--from-results': fromResults,
-      '--model': options.model,
+      '--model': fromResults === undefined ? (options.model ?? embeddedModel()) : undefined,
       '--compare': compare,
     },
     files: { '--out': out, '--outputs': outputs },

@@ -8,15 +8,18 @@ import { startFetches } from '../progress.ts'
 import { readRows } from '../rows.ts'
 import type { EvalCommand } from './eval.ts'
 
-/** What `--data hub` means, by suite. */
-const HUB: Partial<Record<EvalCommand['suite'], string>> = {
+/** The --data that stands for the suite's own. */
+export const HUB = 'hub'
+
+/** What it means, by suite. */
+const OWN_DATA: Partial<Record<EvalCommand['suite'], string>> = {
   rewardbench: 'reward-bench',
   rewardbench2: 'reward-bench-2',
 }
 
 /** Reads all rows of --data. */
 export async function readEvalRows({ data = [], suite }: EvalCommand): Promise<FileRecord[]> {
-  if (data.includes('hub')) {
+  if (data.includes(HUB)) {
     if (data.length > 1) usageError('--data: hub stands for all of the data; give it alone')
     return readHub(suite)
   }
@@ -24,7 +27,7 @@ export async function readEvalRows({ data = [], suite }: EvalCommand): Promise<F
 }
 
 async function readHub(suite: EvalCommand['suite']): Promise<FileRecord[]> {
-  const name = HUB[suite]
+  const name = OWN_DATA[suite]
   if (name === undefined) usageError(`--data: the suite ${suite} has no data of its own on the hub; give files`)
   const [dataset] = findDatasets([name]) as RankedSet[]
   const progress = startFetches()

@@ -15,6 +15,7 @@ import { openModel, withModel } from '../engine.ts'
 import {
   type DeviceChoice,
   deviceOptions,
+  embeddedModel,
   parseInput,
   parseNames,
   parseOut,
@@ -107,7 +108,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const out = shardName(options.out, shard)
   const partial = `${out}.partial`
   await claimOutputs({
-    inputs: { '--input': input, '--model': options.model },
+    inputs: { '--input': input, '--model': options.model ?? embeddedModel() },
     files: { '--out': [out, manifestName(out)] },
     folders: { '--out': partial },
   })
