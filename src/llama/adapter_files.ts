@@ -5,6 +5,7 @@
 //   base_model.model.score.weight                                    [n, D]   the head of a classifier
 //
 // Either kind is an adapter of the same Llama. Every tensor that the configuration asks for must be there, and no other.
+import { digest } from '../files/hash.ts'
 import { show } from '../files/json.ts'
 import {
   encodeSafetensors,
@@ -240,6 +241,14 @@ export function encodeAdapter({ name, config, layers, score }: Adapter, base: Ll
     { file: ADAPTER_CONFIG_FILE, chunks: [new TextEncoder().encode(text)] },
     { file: ADAPTER_FILE, chunks: encodeSafetensors(tensors, { format: 'pt' }) },
   ]
+}
+
+/** SHA-256 of an adapter, 64 hexadecimal digits: of its configuration and its values, however they are stored. */
+export async function hashAdapter(adapter: Adapter, base: LlamaConfig): Promise<string> {
+  const hashes: string[] = []
+  for (const { chunks } of encodeAdapter(adapter, base))
+    for (const chunk of chunks) hashes.push(await digest(new Uint8Array(chunk)))
+  return digest(new TextEncoder().encode(hashes.join(' ')))
 }
 
 const describe = (found: LowRank | undefined): string =>

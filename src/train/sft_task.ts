@@ -8,14 +8,15 @@ import type { Backbone } from '../llama/forward.ts'
 import type { OutputLayer, TokenMeasures } from '../llama/output_layer.ts'
 import { openPass, type PassOptions } from '../llama/training_pass.ts'
 import type { AdapterParameters } from './adapter_parameters.ts'
+import type { TokenBatch, TokenTally } from './adapter_training.ts'
 import { microBatches, orderRows, type StepRows } from './data_order.ts'
 import { randomBits } from './random.ts'
 import type { Plan } from './schedule.ts'
 import { IGNORED, type SftRow } from './sft_rows.ts'
-import type { MicroBatch, Task } from './trainer.ts'
+import type { Task } from './trainer.ts'
 
 /** Sequences that are computed at once: each one row, or with packing the rows of one bin. */
-export interface SftBatch extends MicroBatch {
+export interface SftBatch extends TokenBatch {
   /** Numbers of rows. */
   readonly rows: readonly number[]
 }
@@ -32,9 +33,7 @@ export interface TokenSums {
   readonly hits: number
 }
 
-export interface SftTally {
-  /** Tokens that went through the model, prompts included. */
-  readonly tokens: number
+export interface SftTally extends TokenTally {
   /** Of the last step, and of the last evaluation. */
   readonly loss: number | null
   readonly evalLoss: number | null
@@ -105,7 +104,11 @@ export function sftTask(
       return [
         pieces.map((piece): SftBatch => {
           const own = piece.flatMap((sequence) => sequences[sequence])
-          return { rows: own, weight: own.reduce((sum, row) => sum + learnedTokens(rows[row]), 0) }
+          return {
+            rows: own,
+            weight: own.reduce((sum, row) => sum + learnedTokens(rows[row]), 0),
+            tokens: own.reduce((sum, row) => sum + rows[row].tokens.length, 0),
+          }
         }),
       ]
     },

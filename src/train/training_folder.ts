@@ -45,6 +45,8 @@ export interface FolderOptions {
   readonly command: string
   /** Everything that the bits of the training depend on, by what an error calls it: an option, or what was read. Values are JSON. */
   readonly settings: WorkSettings
+  /** What else the result is to say; nothing depends on it, and it may change when the training goes on. */
+  readonly record?: WorkSettings
   readonly saveEvery?: SaveEvery
   /** Begins anew, whatever the folder holds of an earlier training. */
   readonly restart?: boolean
@@ -236,7 +238,9 @@ class Folder implements TrainingFolder {
   async finish(files: AsyncIterable<CheckpointFile>, result: Record<string, unknown>): Promise<void> {
     await this.#log.sync()
     for await (const { file, chunks } of files) await this.#put(file, chunks)
-    const text = `${JSON.stringify({ settings: versioned(this.#options.settings), result }, null, 2)}\n`
+    const { settings, record } = this.#options
+    const content = { settings: versioned(settings), ...(record && { record }), result }
+    const text = `${JSON.stringify(content, null, 2)}\n`
     await this.#put(RESULT, [new TextEncoder().encode(text)])
     await this.#work.end()
   }
