@@ -1,4 +1,5 @@
 // Rows of training to tokens: plain texts and conversations, and where in a conversation the assistant speaks.
+import { digest } from '../files/hash.ts'
 import { parseJsonObject, show } from '../files/json.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
@@ -130,4 +131,11 @@ export function chatTurns(messages: readonly Message[], rules: TextRules) {
     if (role === 'assistant') spans.push([border(i, true), border(i + 1, false)])
   }
   return { tokens, spans }
+}
+
+/** SHA-256 over rows as words of 32 bits. */
+export async function hashWords(rows: readonly (Int32Array | Uint32Array)[]): Promise<string> {
+  const hashes: string[] = []
+  for (const row of rows) hashes.push(await digest(new Uint8Array(row.slice().buffer)))
+  return digest(new TextEncoder().encode(hashes.join(' ')))
 }
