@@ -244,11 +244,19 @@ export function encodeAdapter({ name, config, layers, score }: Adapter, base: Ll
 }
 
 /** SHA-256 of an adapter, 64 hexadecimal digits: of its configuration and its values, however they are stored. */
-export async function hashAdapter(adapter: Adapter, base: LlamaConfig): Promise<string> {
-  const hashes: string[] = []
-  for (const { chunks } of encodeAdapter(adapter, base))
-    for (const chunk of chunks) hashes.push(await digest(new Uint8Array(chunk)))
-  return digest(new TextEncoder().encode(hashes.join(' ')))
+export async function hashAdapter({ config, layers, score }: Adapter): Promise<string> {
+  const lines = ['pinball adapter 1', JSON.stringify(config.json)]
+  const add = async (name: string, values: Float32Array) =>
+    lines.push(`${name} ${await digest(new Uint8Array(Float32Array.from(values).buffer))}`)
+  for (const [layer, projections] of layers.entries()) {
+    for (const [projection, { rank, scaling, a, b }] of entriesOf(projections)) {
+      lines.push(`${layer} ${projection} ${rank} ${scaling}`)
+      await add('A', a)
+      await add('B', b)
+    }
+  }
+  if (score) await add(`score ${score.labels}`, score.weight)
+  return digest(new TextEncoder().encode(lines.join('\n')))
 }
 
 const describe = (found: LowRank | undefined): string =>

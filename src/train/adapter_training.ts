@@ -197,7 +197,7 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
             // Devices round in their own ways.
             '--device': device.name,
             'a model with the fingerprint': await fingerprint(files, directory.tensors),
-            'an adapter with the SHA-256': settings.adapter && (await hashAdapter(start, config)),
+            'an adapter with the SHA-256': settings.adapter && (await hashAdapter(start)),
           },
           record: {
             ...settings.record,

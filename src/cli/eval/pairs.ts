@@ -29,14 +29,16 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   const questions = features ? null : readQuestions(await readEvalRows(options), suite)
   const score = (choice: EvalCommand) => (questions ? scoreRows(questions, choice) : scoreFeatures(features!, choice))
   const scores = await score(options)
-  const other = compare === undefined ? null : await score({ ...options, model: compare })
+  const other = compare === undefined ? null : await score({ ...options, model: compare, adapter: undefined })
   if (outputs !== undefined) await writeFileAtomic(outputs, [new TextEncoder().encode(outputLines(scores))])
   const found = measurePairs(scores, suite, options)
   const compared = other && comparePairs(scores, other)
   const { kind, ...level } = options.score
   const { model, device, skipped } = scores
   const document = {
-    ...{ suite, model, device, score_kind: kind, ...level, ...describe(found) },
+    ...{ suite, model },
+    ...(options.adapter !== undefined && { adapter: options.adapter }),
+    ...{ device, score_kind: kind, ...level, ...describe(found) },
     ...(compared && { comparison: { model: other.model, ...snake(compared) } }),
     skipped: skipped.length,
   }
@@ -58,7 +60,7 @@ function scoreRows(questions: readonly Question[], options: EvalCommand): Promis
   const { score, lambda, doubleBos, skipInvalid, share } = options
   return withModel(
     options,
-    (device, files) => loadRewardModel(device, files, chosenHeads(options)),
+    (device, files, own) => loadRewardModel(device, files, { ...chosenHeads(options), ...own }),
     async (model, device, compute) => {
       const progress = startRows()
       const choice = { score, lambda, doubleBos, skipInvalid, share, onProgress: progress.update }

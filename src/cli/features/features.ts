@@ -11,8 +11,9 @@ import { loadFeatureModel } from '../../reward/features.ts'
 import { claimOutputs } from '../claims.ts'
 import { fingerprintModel, withModel } from '../engine.ts'
 import {
-  type DeviceChoice,
+  adapterOption,
   deviceOptions,
+  type ModelChoice,
   parseInput,
   parseNames,
   parseOut,
@@ -25,7 +26,7 @@ import { duration, startRows } from '../progress.ts'
 import { eachRow } from '../rows.ts'
 import { parseShard } from './shard_option.ts'
 
-interface FeaturesOptions extends DeviceChoice {
+interface FeaturesOptions extends ModelChoice {
   readonly input: string
   readonly out: string
   readonly labels?: string[]
@@ -71,7 +72,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFeatures(program: Command): void {
-  shareOption(deviceOptions(program.command('features')))
+  shareOption(adapterOption(deviceOptions(program.command('features'))))
     .description('compute the features of rows or pairs and keep them in a file')
     .requiredOption(
       '--input <file>',
@@ -105,7 +106,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const out = shardName(options.out, shard)
   const partial = `${out}.partial`
   await claimOutputs({
-    inputs: { '--input': input, '--model': options.model },
+    inputs: { '--input': input, '--model': options.model, '--adapter': options.adapter },
     files: { '--out': [out, manifestName(out)] },
     folders: { '--out': partial },
   })

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import type { Device } from '../../device/device.ts'
 import { printable } from '../../files/json.ts'
 import type { ModelFiles } from '../../files/source.ts'
+import type { ModelOptions } from '../../reward/features.ts'
 import {
   loadRewardModel,
   type RewardModel,
@@ -12,11 +13,12 @@ import {
 import { axis, commonScale, figure, nearest, sketch, snippet, table } from '../draw.ts'
 import { type Compute, withModel } from '../engine.ts'
 import {
+  adapterOption,
   chosenHeads,
-  type DeviceChoice,
   deviceOptions,
   type HeadChoice,
   headOptions,
+  type ModelChoice,
   parseInput,
   parseLambda,
   shareOption,
@@ -26,7 +28,7 @@ import { print, printJson } from '../output.ts'
 import { startRows } from '../progress.ts'
 import { encodeAll, type InputRow, readRows } from '../rows.ts'
 
-interface ScoreOptions extends DeviceChoice, HeadChoice {
+interface ScoreOptions extends ModelChoice, HeadChoice {
   readonly prompt?: string
   readonly response?: string[]
   readonly input?: string
@@ -48,12 +50,13 @@ Tables and drawings show quantiles that cross in ascending order; --json prints 
 Examples:
   $ pinball score --prompt "How was the film?" --response "A delight." --response "Dull."
   $ pinball score --input rows.jsonl --json > scores.json
+  $ pinball score --model ./Llama-3-8B --adapter reward-lora --input rows.jsonl
   $ generate | pinball score --model ./QRM-Llama3.1-8B --device webgpu -
 `
 
 /** Adds the command to the program. */
 export function addScore(program: Command): void {
-  shareOption(headOptions(deviceOptions(program.command('score'))))
+  shareOption(headOptions(adapterOption(deviceOptions(program.command('score')))))
     .description('score responses: reward distribution, expectation and risk-aware utility')
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
@@ -77,11 +80,12 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, chosenHeads(options))
+  const load = (device: Device, files: ModelFiles, own: ModelOptions) =>
+    loadRewardModel(device, files, { ...chosenHeads(options), ...own })
   await withModel(options, load, async (model, device, compute) => {
     const { lambda, rearrange, share } = options
     const results = await scoreRows(model, compute, rows, { lambda, rearrange, share })
-    if (options.json) return printJson(document(model, device, results, options.rearrange))
+    if (options.json) return printJson(document(model, device, results, options))
     await print(`${heading(model, device, rows.length, options.lambda)}\n${summary(model, rows, results)}`)
     if (results.length === 1) await print(`\n${attributes(model, results[0])}`)
   })
@@ -126,13 +130,19 @@ export async function scoreRows(
 }
 
 /** The document of `score --json`. */
-function document(model: RewardModel, device: Device, results: readonly Score[], rearranged = false): unknown {
+function document(
+  model: RewardModel,
+  device: Device,
+  results: readonly Score[],
+  { adapter, rearrange }: ScoreOptions,
+): unknown {
   return {
     model: model.name,
+    ...(adapter !== undefined && { adapter }),
     device: device.name,
     levels: [...model.levels],
     attributes: [...model.attributes],
-    ...(rearranged && { rearranged }),
+    ...(rearrange && { rearranged: true }),
     results: results.map((result) => ({
       score: result.score,
       expectation: result.expectation,

@@ -4,11 +4,13 @@ import type { Device } from '../../device/device.ts'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryTree, openDirectory } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
+import type { FileRecord } from '../../files/records.ts'
 import type { ModelFiles } from '../../files/source.ts'
 import { PROJECTIONS } from '../../llama/adapter_plan.ts'
 import type { ProjectionName } from '../../llama/weights.ts'
 import type { AdapterProgress, AdapterTraining, KeepOptions } from '../../train/adapter_training.ts'
 import { openTextRules, type TextRules } from '../../train/row_text.ts'
+import { holdOut } from '../../train/sft.ts'
 import { claimOutputs } from '../claims.ts'
 import { withDevice } from '../engine.ts'
 import { interruptible } from '../interrupt.ts'
@@ -114,36 +116,36 @@ function parseEval(text: string): string | number {
   return realNumber((share) => share > 0 && share < 1, 'above 0 and below 1, or a file name')(text)
 }
 
-/** What a training is made from: the base, the device, rules for rows, and what the library's call takes. */
-export interface AdapterRun {
-  readonly device: Device
-  readonly files: ModelFiles
-  readonly rules: TextRules
-  readonly settings: Partial<AdapterTraining> & KeepOptions
-  /** Rows of a file; `where` says which, for errors. */
-  readonly rows: typeof eachRow
-  /** Rows of --eval, or a share of the others. */
-  readonly held: string | number | null
+/** What differs between one training of adapters and another. */
+export interface AdapterRecipe<Row> {
+  /** Encodes the rows of a file; those that are too long are counted. */
+  encode(
+    records: AsyncIterable<FileRecord>,
+    rules: TextRules,
+  ): Promise<{ readonly rows: readonly Row[]; readonly dropped: number }>
+  train(
+    base: { readonly device: Device; readonly files: ModelFiles },
+    rows: { readonly training: readonly Row[]; readonly held: readonly Row[] },
+    settings: Partial<AdapterTraining> & KeepOptions,
+  ): Promise<AdapterReport>
 }
 
-/** What was trained, as the document shows it. */
+/** What was trained, as the command shows it. */
 export interface AdapterReport {
-  /** Of the library's result; numbers by name. */
-  readonly result: Readonly<Record<string, unknown>>
+  /** Of the library's call: fields of the document. */
+  readonly result: object
   readonly finished: boolean
-  /** Rows that were too long. */
-  readonly dropped: number
-  /** One line for people. */
+  /** For people. */
   readonly line: string
 }
 
 /** Runs a training of an adapter from where its folder is to its end, or to an interrupt, and reports. */
-export async function runAdapterTraining(
+export async function runAdapterTraining<Row>(
   name: string,
   options: AdapterCommand,
-  train: (run: AdapterRun) => Promise<AdapterReport>,
+  recipe: AdapterRecipe<Row>,
 ): Promise<void> {
-  const { model, data, adapter, out, json } = options
+  const { model, data, adapter, out, lr } = options
   const given = (['rank', 'alpha', 'targets', 'dropout'] as const).find((key) => options[key] !== undefined)
   if (adapter !== undefined && given !== undefined) {
     usageError(`--${given}: is for a new adapter; that of --adapter has its own`)
@@ -155,51 +157,51 @@ export async function runAdapterTraining(
     inputs: { '--model': model, '--adapter': adapter, '--data': data, '--eval': evalFile },
     folders: { '--out': out },
   })
-  if (options.lr < LORA_LR) {
-    note(`${name}: note: --lr ${options.lr} is that of full fine-tuning; LoRA mostly needs ten times as much or more`)
-  }
-  const files = await openDirectory(model)
-  const rules = await openTextRules(files, options.maxLength)
   const start = performance.now()
+  const files = await openDirectory(model)
+  const own = adapter === undefined ? null : await openDirectory(adapter)
+  const rules = await openTextRules(files, options.maxLength)
+  const { dropped, ...rows } = await readAll(options, rules, recipe)
+  if (lr < LORA_LR) note(`${name}: note: --lr ${lr} is small for LoRA, which mostly needs 1e-4 and more`)
+  if (dropped > 0) note(`${name}: note: rows of more than ${rules.maxLength} tokens are left out: ${dropped}`)
   await withDevice(options, (device) =>
     interruptible(name, async ({ signal, code }) => {
       const progress = startTraining(device)
-      let saved: number | undefined
-      const settings: AdapterRun['settings'] = {
+      let saved = 0
+      const settings: Partial<AdapterTraining> & KeepOptions = {
         ...pickSettings(options),
-        adapter: adapter === undefined ? null : await openDirectory(adapter),
-        ...{ store: directoryTree(out), restart: options.restart, signal, onNote: note, onProgress: progress.update },
+        ...{ adapter: own, store: directoryTree(out), restart: options.restart, signal, onNote: note },
         record: { '--model': model, '--data': data, '--adapter': adapter ?? null, '--eval': options.eval ?? null },
+        onProgress: progress.update,
         onSave(step) {
           saved = step
         },
       }
       try {
-        const { result, finished, dropped, line } = await train({
-          device,
-          files,
-          rules,
-          settings,
-          rows: eachRow,
-          held: options.eval ?? null,
-        })
+        const { result, finished, line } = await recipe.train({ device, files }, rows, settings)
         progress.end()
-        if (dropped > 0)
-          note(`${name}: note: ${dropped} rows have more than ${rules.maxLength} tokens and are left out`)
         if (finished) note(`${name}: ${printable(out)} holds this training, finished; --restart begins it anew`)
         const ms = performance.now() - start
-        const rate = { ms, tokens_per_second: progress.rate() }
-        if (json) return await printJson({ ...result, dropped, out, ...rate })
-        await print(`${printable(out)}: ${line}\n`)
+        if (options.json) await printJson({ ...result, dropped, out, ms, tokens_per_second: progress.rate() })
+        else await print(`${printable(out)}: ${line}\n`)
       } catch (error) {
         progress.end()
         if (!signal.aborted) throw error
-        const kept = saved === undefined ? 'no step was made' : `step ${saved} is saved in ${printable(out)}`
+        const kept = saved === 0 ? 'no step was made' : `step ${saved} is saved in ${printable(out)}`
         note(`${name}: interrupted; ${kept}; the same command goes on from there`)
         process.exitCode = code()
       }
     }),
   )
+}
+
+/** Reads and encodes the rows of --data and of --eval, or holds a share back. */
+async function readAll<Row>({ data, eval: held, seed }: AdapterCommand, rules: TextRules, recipe: AdapterRecipe<Row>) {
+  const { rows, dropped } = await recipe.encode(eachRow(data), rules)
+  if (typeof held === 'number') return { ...holdOut(rows, held, seed), dropped }
+  if (held === undefined) return { training: rows, held: [], dropped }
+  const others = await recipe.encode(eachRow(held), rules)
+  return { training: rows, held: others.rows, dropped: dropped + others.dropped }
 }
 
 /** Below this a note is printed. */

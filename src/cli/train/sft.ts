@@ -1,12 +1,11 @@
 // pinball sft: supervised fine-tuning of a causal model with LoRA.
 import { type Command, Option } from 'commander'
-import { holdOut, SFT_DEFAULTS, trainSft } from '../../train/sft.ts'
-import { encodeSftRows, type SftLoss, type SftRow, type SftRules } from '../../train/sft_rows.ts'
+import { SFT_DEFAULTS, trainSft } from '../../train/sft.ts'
+import { encodeSftRows, type SftLoss, type SftRow } from '../../train/sft_rows.ts'
 import {
   ADAPTER_HELP,
   type AdapterCommand,
-  type AdapterReport,
-  type AdapterRun,
+  type AdapterRecipe,
   adapterOptions,
   runAdapterTraining,
 } from './adapter_options.ts'
@@ -43,29 +42,20 @@ export function addSft(program: Command): void {
     .addOption(new Option('--loss <loss>', 'what is learned').choices(['completion', 'all']).default('completion'))
     .option('--packing', 'put rows together into sequences of up to --max-length tokens')
     .addHelpText('after', EXAMPLES)
-    .action((options: SftCommand) => runAdapterTraining('sft', options, (run) => sft(options, run)))
+    .action((options: SftCommand) => runAdapterTraining('sft', options, recipe(options)))
 }
 
-async function sft({ data, loss, packing = false, maxLength }: SftCommand, run: AdapterRun): Promise<AdapterReport> {
-  const { device, files, settings, held: choice } = run
-  const rules: SftRules = { ...run.rules, loss }
-  const { rows, dropped } = await encodeSftRows(run.rows(data), rules)
-  let held: readonly SftRow[] = []
-  let training = rows
-  let heldDropped = 0
-  if (typeof choice === 'string') {
-    const found = await encodeSftRows(run.rows(choice), rules)
-    ;[held, heldDropped] = [found.rows, found.dropped]
-  } else if (choice !== null) ({ training, held } = holdOut(rows, choice, settings.seed ?? SFT_DEFAULTS.seed))
-  const {
-    adapter: _,
-    finished,
-    ...result
-  } = await trainSft(device, files, training, held, {
-    ...settings,
-    ...{ packing, maxLength, record: { ...settings.record, '--loss': loss } },
-  })
-  const evaluated = result.eval_loss === null ? '' : `, ${result.eval_loss.toFixed(4)} on ${result.held} held-out rows`
-  const line = `${result.parameters} parameters, ${result.steps} steps on ${result.rows} rows, loss ${result.loss?.toFixed(4)}${evaluated}`
-  return { result, finished, dropped: dropped + heldDropped, line }
+function recipe({ loss, packing = false, maxLength }: SftCommand): AdapterRecipe<SftRow> {
+  return {
+    encode: (records, rules) => encodeSftRows(records, { ...rules, loss }),
+    async train({ device, files }, { training, held }, settings) {
+      const record = { ...settings.record, '--loss': loss }
+      const choice = { ...settings, packing, maxLength, record }
+      const { adapter: _, finished, ...result } = await trainSft(device, files, training, held, choice)
+      const { parameters, steps, rows, loss: last, eval_loss: evaluated } = result
+      const told = [`${parameters} parameters`, `${steps} steps on ${rows} rows`, `loss ${last?.toFixed(4)}`]
+      if (evaluated !== null) told.push(`${evaluated.toFixed(4)} on ${result.held} held-out rows`)
+      return { result, finished, line: told.join(', ') }
+    },
+  }
 }
