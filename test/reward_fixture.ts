@@ -10,7 +10,8 @@ export const { center, training } = loraIndex()
 /** The settings of the fixtures: one batch of all pairs, ten times. */
 export const SETTINGS = {
   ...{ lr: training.lr, weightDecay: training.weight_decay, maxGradNorm: training.max_grad_norm },
-  ...{ warmup: training.warmup, schedule: 'cosine', batch: 100, epochs: 10, shuffle: false, center },
+  ...{ warmup: training.warmup, batch: 100, epochs: 10, shuffle: false, center },
+  schedule: 'cosine',
 } as const
 
 /** The model, what PyTorch made of it, and the pairs. */

@@ -60,7 +60,7 @@ for (const device of devices) {
     const { expected, pairs } = await rewardCase()
     const { entries, tuned } = await run(device)
     assert.is(entries.length, 10)
-    const scores = expected.get('scores')!
+    const scores = Array.from(expected.get('scores')!)
     const [first] = entries
     const half = pairs.length
     const differences = pairs.map((_, i) => scores[i] - scores[half + i])
@@ -169,7 +169,7 @@ test('a training that is cut goes on with the same bits, and its adapter scores 
   assert.equal(await store.folders(), [])
 })
 
-test('--merge gives the classifier that the adapter makes of its base, and it scores', async () => {
+test('a merged training gives the classifier that the adapter makes of its base, and it scores', async () => {
   const { pairs } = await rewardCase()
   const train = (options: Parameters<typeof trainRewardModel>[4]) =>
     trainRewardModel(cpu, causal, pairs, pairs.slice(0, 2), { ...options, merge: true })

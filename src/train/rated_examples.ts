@@ -25,13 +25,13 @@ export interface RatedExamples {
 export async function encodeRatedExamples(
   records: AsyncIterable<FileRecord> | Iterable<FileRecord>,
   attributes: readonly string[],
-  rules: TextRules & Pick<RowRules, 'gatePattern'>,
+  rules: TextRules,
 ): Promise<RatedExamples> {
   if (attributes.length === 0) throw new Error('ratings: at least one attribute is needed, got none')
   const read = await readFeatureRows(records, { labels: attributes })
-  if (read.kind === 'pairs') throw new Error('ratings: the rows are pairs, which have no ratings; use --head linear')
-  // Rows that are too long are counted here.
-  const own: RowRules = { ...rules, maxPosition: Infinity }
+  if (read.kind === 'pairs') throw new Error('ratings: the rows are pairs, which have no ratings; use --head score')
+  // Rows that are too long are counted here, and no gate reads them.
+  const own: RowRules = { ...rules, gatePattern: [], maxPosition: Infinity }
   const rows: RatedExample[] = []
   let [dropped, unrated] = [0, 0]
   for (const { where, sides, labels } of read.rows) {
