@@ -29,6 +29,11 @@ const PAIRS = lines(
     return { chosen_input_ids: chosen, rejected_input_ids: rejected, margin: i / 10 }
   }),
 )
+const CHOSEN = lines(
+  ...PAIRS.trim()
+    .split('\n')
+    .map((line) => ({ input_ids: JSON.parse(line).chosen_input_ids })),
+)
 const TEXTS = lines(
   { prompt: 'Is the film good?', chosen: 'Yes, it is a delight.', rejected: 'No.' },
   { prompt: 'Which way is north?', chosen: 'Up on most maps.', rejected: 'I will not tell. '.repeat(40) },
@@ -69,6 +74,16 @@ test('pairs to an adapter; the same command does nothing more, and after SIGTERM
   assert.equal(Object.keys(JSON.parse(log.trim().split('\n').at(-1)!)), [
     ...['step', 'epoch', 'eval_loss', 'eval_accuracy', 'eval_margin'],
   ])
+  const scores = async (...model: string[]) => {
+    const { code, out, err } = await place.pinball(['score', ...model, '--input', '-', '--json', ...WASM], CHOSEN)
+    assert.is(code, 0, err)
+    return JSON.parse(out).results.map(({ score }: { score: number }) => score) as number[]
+  }
+  await run('merge', '--model', CAUSAL, '--adapter', 'straight', '--out', 'straight-merged')
+  const whole = await scores('--model', 'straight-merged')
+  for (const [i, score] of (await scores('--model', CAUSAL, '--adapter', 'straight')).entries())
+    assert.ok(Math.abs(score - whole[i]) < 1e-5 * Math.max(1, Math.abs(score)), `${score}, ${whole[i]}`)
+
   const again = await place.pinball([...train, '--out', 'straight', '--save-steps', '200'])
   assert.is(again.code, 0)
   assert.match(again.err, /straight holds this training, finished/)
@@ -91,12 +106,7 @@ test('pairs to an adapter; the same command does nothing more, and after SIGTERM
 
 test('texts to a whole model that scores as the adapter was trained to; too long pairs are left out', async () => {
   await run('train-rm', '--model', CAUSAL, '--data', 'pairs.jsonl', '--merge', '--out', 'merged', ...SMALL)
-  const input = lines(
-    ...PAIRS.trim()
-      .split('\n')
-      .map((line) => ({ input_ids: JSON.parse(line).chosen_input_ids })),
-  )
-  const scored = await place.pinball(['score', '--model', 'merged', '--input', '-', '--json', ...WASM], input)
+  const scored = await place.pinball(['score', '--model', 'merged', '--input', '-', '--json', ...WASM], CHOSEN)
   assert.is(scored.code, 0, scored.err)
   const train = ['train-rm', '--model', NANO, '--data', 'texts.jsonl', '--max-length', '64', ...SMALL]
   const { code, err, out } = await place.pinball([...train, '--out', 'texts', '--json'])
