@@ -1,14 +1,19 @@
 // pinball merge: an adapter and its base become one model directory.
 import { readdir, rename, rmdir } from 'node:fs/promises'
 import { type Command, Option } from 'commander'
+import type { DeviceKind } from '../device/open.ts'
 import { directoryStore, openDirectory } from '../files/disk.ts'
 import { printable, show } from '../files/json.ts'
 import type { FloatDType } from '../files/narrow.ts'
+import type { ModelFiles } from '../files/source.ts'
 import type { Store } from '../files/store.ts'
 import { openWork, WORK_FILE } from '../files/work.ts'
+import type { Adapter } from '../llama/adapter_files.ts'
 import { type MergeReport, mergeAdapter } from '../llama/merge.ts'
+import { compareOutputs } from '../llama/merge_compare.ts'
 import { claimOutputs } from './claims.ts'
-import { fileName, parseOut } from './options.ts'
+import { withDevice } from './engine.ts'
+import { computeOptions, fileName, parseOut } from './options.ts'
 import { note, print, printJson } from './output.ts'
 import { startProgress } from './progress.ts'
 
@@ -17,6 +22,9 @@ interface MergeCommand {
   readonly adapter: string
   readonly out: string
   readonly dtype?: keyof typeof DTYPES
+  readonly compare: boolean
+  readonly device: DeviceKind
+  readonly threads?: number
   readonly json?: boolean
 }
 
@@ -26,7 +34,9 @@ const EXAMPLES = `
 Every adapted map becomes W + scaling * B A, rounded once to the type that W is stored in, or to --dtype. Tokenizer and other files
 are copied, except weights in other formats, adapters and a calibration, which holds for the base alone. A score head of the adapter
 takes the place of the output layer. What was written is read back and compared, and the largest loss by rounding is printed: a
-change that is small beside the weights suffers most in bf16.
+change that is small beside the weights suffers most in bf16. Then a few sequences of tokens go through the base under the adapter and
+through the merged model, one after the other, and the largest difference of outputs is printed: of scores where there is a score head,
+of log-probabilities where there is an output layer, else of the last hidden states.
 
 Examples:
   $ pinball merge --model ./Llama-3-8B --adapter sft --out ./Llama-3-8B-sft
@@ -36,7 +46,7 @@ Examples:
 /** Adds the command to the program. */
 export function addMerge(program: Command): void {
   const folder = (option: string) => fileName(option, 'directory')
-  program
+  const command = program
     .command('merge')
     .description('merge a LoRA adapter into its base')
     .requiredOption('--model <dir>', 'model directory of the base', folder('--model'))
@@ -45,6 +55,8 @@ export function addMerge(program: Command): void {
     .addOption(
       new Option('--dtype <type>', "type of all floats (default: each tensor's own)").choices(Object.keys(DTYPES)),
     )
+    .option('--no-compare', 'do not compare what base and merged model compute')
+  computeOptions(command, 'wasm')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action(async (options: MergeCommand) => merge(options))
@@ -53,7 +65,8 @@ export function addMerge(program: Command): void {
 /** Files of tensors that a merge writes; all others have their names from the base. */
 const TENSOR_FILE = /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/
 
-async function merge({ model, adapter, out, dtype, json }: MergeCommand): Promise<void> {
+async function merge(options: MergeCommand): Promise<void> {
+  const { model, adapter, out, dtype, json } = options
   const start = performance.now()
   // Everything is made beside it and gets its name at the end: a kill leaves nothing that looks like a model.
   const target = out.replace(/(?<=.)[\\/]+$/, '')
@@ -69,7 +82,12 @@ async function merge({ model, adapter, out, dtype, json }: MergeCommand): Promis
   let report: MergeReport
   try {
     const onTensor = (done: number, total: number) => progress.update(done, total)
-    report = await mergeAdapter(base, own, store, { dtype: dtype ? DTYPES[dtype] : null, onTensor })
+    const compare = (merged: ModelFiles, found: Adapter) => {
+      progress.end()
+      return withDevice(options, (device) => compareOutputs(device, base, found, merged))
+    }
+    const choice = { dtype: dtype ? DTYPES[dtype] : null, onTensor, ...(options.compare && { compare }) }
+    report = await mergeAdapter(base, own, store, choice)
   } catch (error) {
     if ((await store.list()).length === 1) await work.end() // nothing but its mark
     throw error
@@ -125,11 +143,12 @@ function documentOf({ tensors, largest, outputs, files, leftOut }: MergeReport, 
   }
 }
 
-function textOf({ tensors, largest, files }: MergeReport, out: string): string {
+function textOf({ tensors, largest, outputs, files }: MergeReport, out: string): string {
   const worst = tensors.reduce((a, b) => (b.lossShare > a.lossShare ? b : a))
   const share = `${Number((100 * worst.lossShare).toPrecision(3))} %`
+  const compared = outputs === null ? '' : `largest difference of outputs: ${outputs.toPrecision(3)}\n`
   return `${printable(out)}: ${tensors.length} maps merged, ${files.length} files, read back and compared
 largest loss by rounding: ${largest.loss.toPrecision(3)} (${printable(largest.name)})
-largest share of a change lost: ${share} (${printable(worst.name)}, root mean square)
+${compared}largest share of a change lost: ${share} (${printable(worst.name)}, root mean square)
 `
 }

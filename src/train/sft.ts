@@ -4,7 +4,7 @@ import type { ModelFiles } from '../files/source.ts'
 import { newAdapterConfig } from '../llama/adapter_config.ts'
 import { type Adapter, readAdapter } from '../llama/adapter_files.ts'
 import type { LlamaConfig } from '../llama/config.ts'
-import { openOutputLayer } from '../llama/output_layer.ts'
+import { openOutputLayer, outputInfo } from '../llama/output_layer.ts'
 import type { ModelDirectory } from '../reward/directory.ts'
 import { startAdapter } from './adapter_start.ts'
 import {
@@ -99,11 +99,11 @@ export async function trainSft(
     },
     steps: plan.steps,
     begin(config, directory) {
-      outputInfo(config, directory)
+      findOutput(config, directory)
       return beginAdapter(config, directory, settings)
     },
     async task({ model, directory, adapter, own }) {
-      const output = own(await openOutputLayer(device, model.config, outputInfo(model.config, directory)))
+      const output = own(await openOutputLayer(device, model.config, findOutput(model.config, directory)))
       const choice = { ...settings, dropout: adapter.dropout, tokens: passTokens(device) }
       return sftTask(device, model, output, adapter, { rows, sequences, plan, held }, choice)
     },
@@ -116,9 +116,8 @@ export async function trainSft(
 }
 
 /** The output matrix; throws where the model has none. */
-function outputInfo(config: LlamaConfig, { tensors, name }: ModelDirectory) {
-  const tied = tensors.get('model.embed_tokens.weight') ?? tensors.get('embed_tokens.weight')
-  const info = tensors.get('lm_head.weight') ?? (config.tiedEmbeddings ? tied : undefined)
+function findOutput(config: LlamaConfig, { tensors, name }: ModelDirectory) {
+  const info = outputInfo(tensors, config)
   if (info === undefined) throw new Error(`${name}: lm_head.weight is missing; fine-tuning needs a causal model`)
   return info
 }
