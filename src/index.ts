@@ -44,6 +44,8 @@ export { type FileRecord, type RecordOptions, readRecords, recordsOf } from './f
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
 export { memoryStore, type Store } from './files/store.ts'
+export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig } from './llama/adapter_config.ts'
+export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export {
@@ -54,6 +56,7 @@ export {
   loadLlama,
   type StatesOptions,
 } from './llama/forward.ts'
+export { type MergeOptions, type MergeReport, mergeAdapter } from './llama/merge.ts'
 export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
 export { type Assembled, assemble } from './reward/assemble.ts'
 export { type CalibrateOptions, calibrate, readUncalibrated } from './reward/calibrate.ts'
@@ -112,6 +115,7 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export { startAdapter } from './train/adapter_start.ts'
 export { type FittedHeads, fitHeads, type HeadsOptions, type HeadsProgress } from './train/heads.ts'
 export type { AttributeFit } from './train/heads_keeper.ts'
 export {
@@ -120,8 +124,10 @@ export {
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
+export { packBestFit } from './train/packing.ts'
 export type { EpochResult, PairEntry } from './train/pair_log.ts'
 export type { PairSettings } from './train/pair_task.ts'
+export { encodePreferenceRow, type PreferenceRow } from './train/preference_rows.ts'
 export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
 export {
   type GateOptions,
@@ -132,4 +138,6 @@ export {
   trainBradleyTerry,
   trainGate,
 } from './train/recipes.ts'
+export type { TextRules } from './train/row_text.ts'
+export { encodeSftRow, type SftLoss, type SftRow, type SftRules } from './train/sft_rows.ts'
 export type { SaveEvery } from './train/training_folder.ts'

@@ -147,8 +147,9 @@ function textOf({ tensors, largest, outputs, files }: MergeReport, out: string):
   const worst = tensors.reduce((a, b) => (b.lossShare > a.lossShare ? b : a))
   const share = `${Number((100 * worst.lossShare).toPrecision(3))} %`
   const compared = outputs === null ? '' : `largest difference of outputs: ${outputs.toPrecision(3)}\n`
-  return `${printable(out)}: ${tensors.length} maps merged, ${files.length} files, read back and compared
-largest loss by rounding: ${largest.loss.toPrecision(3)} (${printable(largest.name)})
-${compared}largest share of a change lost: ${share} (${printable(worst.name)}, root mean square)
+  const about = `${printable(out)}: ${tensors.length} maps merged, ${files.length} files, read back and compared\n${compared}`
+  if (largest.loss === 0) return `${about}nothing is lost by rounding\n`
+  return `${about}largest loss by rounding: ${largest.loss.toPrecision(3)} (${printable(largest.name)})
+largest share of a change lost: ${share} (${printable(worst.name)}, root mean square)
 `
 }

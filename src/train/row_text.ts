@@ -112,25 +112,48 @@ export function chatCompletion(prompt: readonly Message[], completion: readonly 
 export function chatTurns(messages: readonly Message[], rules: TextRules) {
   const tokenizer = tokenizerOf(rules)
   const tokens = chatTokens(messages, rules)
-  const border = (count: number, addGenerationPrompt: boolean): number => {
-    if (count === messages.length) return tokens.length
-    const head = messages.slice(0, count)
-    const found = renderChat(tokenizer, head, { bos: rules.bos, addGenerationPrompt })
-    const length = commonPrefix(found, tokens)
-    if (length === found.length) return length
-    // A token may stand across the border, but the text must go on as it began.
-    const whole = renderText(tokenizer, messages, false)
-    if (whole.startsWith(renderText(tokenizer, head, addGenerationPrompt))) return length
+  const text = renderText(tokenizer, messages, false)
+  /** Where in the text the first messages end. */
+  const place = (count: number, addGenerationPrompt: boolean): number => {
+    if (count === messages.length) return text.length
+    const head = renderText(tokenizer, messages.slice(0, count), addGenerationPrompt)
+    if (text.startsWith(head)) return head.length
     throw new Error(
       `${tokenizer.name}: the chat template renders the first ${count} messages in another way than at the beginning of all ` +
         `${messages.length}, so that it cannot be told what the assistant said; give "prompt" and "completion", "input_ids" and "labels", or --loss all`,
     )
   }
-  const spans: Span[] = []
+  const places: Span[] = []
   for (const [i, { role }] of messages.entries()) {
-    if (role === 'assistant') spans.push([border(i, true), border(i + 1, false)])
+    if (role === 'assistant') places.push([place(i, true), place(i + 1, false)])
   }
-  return { tokens, spans }
+  // The same but for a BOS policy, which adds or takes away tokens before all others.
+  const whole = rules.bos === 'template' ? tokens : tokenizer.encode(text)
+  const shift = tokens.length - whole.length
+  const before = tokenBorders(text, places.flat(), whole, tokenizer)
+  const border = (at: number): number => Math.max(0, before(at) + shift)
+  return { tokens, spans: places.map(([begin, end]): Span => [border(begin), border(end)]) }
+}
+
+/** How many of a text's tokens stand before a place in it; one that stands across it does not count. */
+function tokenBorders(
+  text: string,
+  places: readonly number[],
+  whole: Uint32Array,
+  tokenizer: Tokenizer,
+): (place: number) => number {
+  const cuts = [...new Set([...places, text.length])].sort((a, b) => a - b)
+  const known = new Map<number, number>()
+  const pieces: number[] = []
+  let from = 0
+  for (const cut of cuts) {
+    for (const token of tokenizer.encode(text.slice(from, cut))) pieces.push(token)
+    known.set(cut, pieces.length)
+    from = cut
+  }
+  // Where the pieces give the same tokens as the whole, none stands across a cut.
+  const apart = pieces.length === whole.length && commonPrefix(pieces, whole) === whole.length
+  return (place) => (apart ? known.get(place)! : commonPrefix(tokenizer.encode(text.slice(0, place)), whole))
 }
 
 /** SHA-256 over rows as words of 32 bits. */
