@@ -349,6 +349,13 @@ test('models and folders that are refused', async () => {
   await writeFile(join(place.folder, 'taken/mine'), 'mine')
   await place.refused(args(TINY, 'taken'), /taken: must be missing, empty or hold work of "sft", it has "mine"/)
   assert.is(await readFile(join(place.folder, 'taken/mine'), 'utf8'), 'mine')
+  // A folder in that of the model is none of its files, when it is there already too.
+  await cp(TINY, join(place.folder, 'base'), { recursive: true })
+  for (const message of ['', /holds this training, finished/]) {
+    const { code, err } = await place.pinball([...args('base', 'base/sft'), '--max-steps', '1'])
+    assert.is(code, 0, err)
+    assert.match(err, message)
+  }
   // An adapter that is gone on with may not be written over, and neither may a checkpoint of the same training.
   await cp(TINY_ADAPTER, join(place.folder, 'own'), { recursive: true })
   const onto = ['sft', '--model', TINY, '--data', 'rows.jsonl', '--adapter', 'own', '--out', 'own', ...WASM]
