@@ -78,16 +78,18 @@ export function pairReference(model: Model, pairs: readonly PreferenceRow[], wei
   return { loss, grads, scores }
 }
 
-/** The mean pinball loss of ratings by heads [M K, D], with gradients of the adapter and of the heads, "heads". */
+/** The mean pinball loss of ratings by heads [M K, D] and constants, with gradients of the adapter, "heads" and "bias". */
 export function ratingReference(
   model: Model,
   rows: readonly RatedExample[],
   levels: readonly number[],
   heads: ArrayLike<number>,
+  bias: ArrayLike<number>,
 ) {
   const K = levels.length
   const count = rows.reduce((sum, { ratings }) => sum + ratings.flat().length, 0)
-  const grads: Gradients = new Map()
+  const dbias = new Float64Array(bias.length)
+  const grads: Gradients = new Map([['bias', dbias]])
   let loss = 0
   for (const { tokens, ratings } of rows) {
     const { outputs, back } = headOutputs(model, heads, tokens)
@@ -95,10 +97,11 @@ export function ratingReference(
     for (const [m, values] of ratings.entries())
       for (const y of values)
         for (const [k, level] of levels.entries()) {
-          const q = outputs[m * K + k]
+          const q = outputs[m * K + k] + bias[m * K + k]
           loss += Math.max(level * (y - q), (level - 1) * (y - q)) / K / count
           gradient[m * K + k] += (y > q ? -level : 1 - level) / K / count
         }
+    for (const [o, value] of gradient.entries()) dbias[o] += value
     back(gradient, grads, 'heads')
   }
   return { loss, grads }

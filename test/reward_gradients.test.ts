@@ -21,6 +21,7 @@ import { center, pairReference, rated, ratingReference, rewardCase } from './rew
 const devices = await testDevices()
 const LEVELS = [0.1, 0.5, 0.9]
 const heads = (D: number) => random(8).normal(2 * LEVELS.length * D, { deviation: 0.3 })
+const bias = random(10).normal(2 * LEVELS.length)
 const OPTIONS: HeadOptions = {
   ...{ seed: 0, shuffle: false, microBatch: null, tokens: 1e9 },
   ...{ dropout: 0, checkpointing: false, evalSteps: 0, share: true },
@@ -73,11 +74,14 @@ function distance(actual: ArrayLike<number>, expected: ArrayLike<number>): numbe
   return worst / scale
 }
 
+/** Names of a quantile head's gradients. */
+const OWN: Record<string, string> = { heads: 'regression_layer.weight', bias: 'regression_layer.bias' }
+
 /** Compares gradients on a device with those of the reference, whose names end in ".weight" and begin with "model.". */
 function agree(found: ReadonlyMap<string, Float32Array>, grads: Gradients, limit: number, about: string): void {
   assert.is(found.size, grads.size)
   for (const [key, wanted] of grads) {
-    const name = key === 'heads' ? 'regression_layer.weight' : key.replace(/^model\./, '').replace(/\.weight$/, '')
+    const name = OWN[key] ?? key.replace(/^model\./, '').replace(/\.weight$/, '')
     const error = distance(found.get(name)!, wanted)
     assert.ok(error < limit, `${about} ${name}: ${error}`)
   }
@@ -85,7 +89,7 @@ function agree(found: ReadonlyMap<string, Float32Array>, grads: Gradients, limit
 
 const withHeads = (device: Device) => (D: number) => ({
   weight: makeParameter(device, 'regression_layer.weight', [2 * LEVELS.length, D], heads(D)),
-  bias: null,
+  bias: makeParameter(device, 'regression_layer.bias', [bias.length], bias),
 })
 
 test('the reference of pairs is PyTorch, and its gradients are central differences', async () => {
@@ -111,7 +115,7 @@ const derivative = (along: (step: number) => number, h = 1e-4) =>
 function differences(model: Model, run: (model: Model) => { readonly loss: number; readonly grads: Gradients }) {
   const draw = random(5)
   for (const [key, grad] of run(model).grads) {
-    if (key === 'heads') continue
+    if (key === 'heads' || key === 'bias') continue
     const direction = draw.normal(grad.length)
     const along = (step: number) => {
       const moved = Float64Array.from(model.adapter.get(key)!, (value, i) => value + step * direction[i])
@@ -128,8 +132,8 @@ test('gradients of the reference of ratings are central differences', async () =
   const rows = rated(pairs).slice(0, 3)
   const own = heads(model.shape.D)
   // Along these directions no rating comes to lie on the other side of its quantile.
-  differences(model, (moved) => ratingReference(moved, rows, LEVELS, own))
-  const { grads } = ratingReference(model, rows, LEVELS, own)
+  differences(model, (moved) => ratingReference(moved, rows, LEVELS, own, bias))
+  const { grads } = ratingReference(model, rows, LEVELS, own, bias)
   const direction = random(6).normal(own.length)
   const along = (step: number) =>
     ratingReference(
@@ -137,6 +141,7 @@ test('gradients of the reference of ratings are central differences', async () =
       rows,
       LEVELS,
       Float64Array.from(own, (value, i) => value + step * direction[i]),
+      bias,
     ).loss
   const slope = grads.get('heads')!.reduce((sum, value, i) => sum + value * direction[i], 0)
   assert.ok(Math.abs(derivative(along) - slope) < 1e-6 * Math.max(1, Math.abs(slope)))
@@ -157,7 +162,7 @@ for (const device of devices) {
   test(`gradients of quantile heads are those of float64 on ${device.description}`, async () => {
     const { model, pairs } = await rewardCase()
     const rows = rated(pairs)
-    const { loss, grads } = ratingReference(model, rows, LEVELS, heads(model.shape.D))
+    const { loss, grads } = ratingReference(model, rows, LEVELS, heads(model.shape.D), bias)
     for (const options of [{}, { microBatch: 2 }]) {
       const own = ratingLoss(['a', 'b'], LEVELS)
       const { found, means } = await gradients(device, own, rows, withHeads(device), options)
