@@ -9,6 +9,7 @@ import type { Adapter } from '../src/llama/adapter_files.ts'
 import { mergeAdapter } from '../src/llama/merge.ts'
 import { assemble } from '../src/reward/assemble.ts'
 import { loadRewardModel } from '../src/reward/model.ts'
+import { startScore } from '../src/train/adapter_start.ts'
 import { type TunedQuantiles, trainQuantileModel } from '../src/train/quantile_model.ts'
 import { trainRewardModel } from '../src/train/reward_model.ts'
 import { fails } from './assert.ts'
@@ -200,6 +201,28 @@ async function texts(store: StoreTree) {
     log: log.map((line) => JSON.parse(line) as Record<string, number>),
   }
 }
+
+test('the head begins as the adapter has it, else the model, else at random; an adapter of a causal model gets one', async () => {
+  const { model: reference, pairs } = await rewardCase()
+  // The first step of a warm-up changes nothing.
+  const still = { ...LEARN, maxSteps: 1, warmup: 1 }
+  const headOf = async (files: typeof model, options: object) => {
+    const { adapter: found } = await trainRewardModel(cpu, files, pairs, [], { ...still, ...options })
+    assert.is(found!.config.task, 'SEQ_CLS')
+    return [...found!.score!.weight]
+  }
+  const own = [...(reference.weights.get('score.weight') as Float32Array)]
+  assert.equal(await headOf(model, {}), own)
+  const store = memoryTree('trained')
+  const { adapter: trained } = await trainRewardModel(cpu, model, pairs, [], { ...LEARN, store })
+  const given = [...trained!.score!.weight]
+  assert.not.equal(own, given)
+  assert.equal(await headOf(model, { adapter: store }), given)
+  assert.equal(await headOf(causal, { adapter: store }), given)
+  const fresh = [...startScore(own.length, LEARN.seed)]
+  assert.equal(await headOf(causal, {}), fresh)
+  assert.equal(await headOf(causal, { adapter: memoryFiles('sft', folderFiles('untied/adapter')) }), fresh)
+})
 
 const LEVELS = [0.1, 0.5, 0.9]
 
