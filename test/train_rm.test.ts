@@ -218,7 +218,6 @@ test('the head begins as the adapter has it, else the model, else at random; an 
   const given = [...trained!.score!.weight]
   assert.not.equal(own, given)
   assert.equal(await headOf(model, { adapter: store }), given)
-  assert.equal(await headOf(causal, { adapter: store }), given)
   const fresh = [...startScore(own.length, LEARN.seed)]
   assert.equal(await headOf(causal, {}), fresh)
   assert.equal(await headOf(causal, { adapter: memoryFiles('sft', folderFiles('untied/adapter')) }), fresh)
