@@ -122,7 +122,10 @@ test('what is not ours is neither used nor removed', async () => {
   assert.is(await readFile(at('own.safetensors.partial/thesis.txt'), 'utf8'), 'mine')
   await rm(at('own.safetensors.partial'), { recursive: true })
   await writeFile(at('own.safetensors.partial'), 'mine')
-  await place.refused(args, 'own.safetensors.partial: must be a directory, it is a file')
+  await place.refused(
+    args,
+    'own.safetensors.partial: must be a directory, it is a file; move it away or choose another --out',
+  )
   await rm(at('own.safetensors.partial'))
   await writeFile(at('own.json'), '{"mine":1}')
   await place.refused(

@@ -146,10 +146,17 @@ function documentOf({ tensors, largest, outputs, files, leftOut }: MergeReport, 
 function textOf({ tensors, largest, outputs, files }: MergeReport, out: string): string {
   const worst = tensors.reduce((a, b) => (b.lossShare > a.lossShare ? b : a))
   const share = `${Number((100 * worst.lossShare).toPrecision(3))} %`
-  const compared = outputs === null ? '' : `largest difference of outputs: ${outputs.toPrecision(3)}\n`
-  const about = `${printable(out)}: ${tensors.length} maps merged, ${files.length} files, read back and compared\n${compared}`
-  if (largest.loss === 0) return `${about}nothing is lost by rounding\n`
+  const about = `${printable(out)}: ${tensors.length} maps merged, ${files.length} files, read back and compared
+`
+  const compared =
+    outputs === null
+      ? ''
+      : `largest difference of outputs: ${outputs.toPrecision(3)}
+`
+  if (largest.loss === 0)
+    return `${about}nothing is lost by rounding
+${compared}`
   return `${about}largest loss by rounding: ${largest.loss.toPrecision(3)} (${printable(largest.name)})
-largest share of a change lost: ${share} (${printable(worst.name)}, root mean square)
+${compared}largest share of a change lost: ${share} (${printable(worst.name)}, root mean square)
 `
 }

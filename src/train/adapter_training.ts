@@ -4,7 +4,7 @@ import type { ModelFiles } from '../files/source.ts'
 import type { Store, StoreTree } from '../files/store.ts'
 import type { WorkSettings } from '../files/work.ts'
 import { type Adapter, encodeAdapter, hashAdapter, readAdapter } from '../llama/adapter_files.ts'
-import type { LlamaConfig } from '../llama/config.ts'
+import { type LlamaConfig, parseLlamaConfig } from '../llama/config.ts'
 import { type Backbone, openBackbone } from '../llama/forward.ts'
 import { type ModelDirectory, openModelDirectory } from '../reward/directory.ts'
 import type { CheckpointFile } from '../reward/encode.ts'
@@ -185,8 +185,7 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
     return thing
   }
   try {
-    const model = own(await openBackbone(device, directory))
-    const { config } = model
+    const config = parseLlamaConfig(directory.config, `${directory.name}/config.json`)
     const start = await job.begin(config, directory)
     const folder = store
       ? await openTrainingFolder(store, {
@@ -214,6 +213,7 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
         const adapter = job.merged ? null : await readAdapter(store, config)
         return { ...(folder.result as Result), adapter, finished: true }
       }
+      const model = own(await openBackbone(device, directory))
       const adapter = own(new AdapterParameters(device, start, config))
       const base = { model, directory, adapter, own }
       const events = store ? new EventLog(store) : null
