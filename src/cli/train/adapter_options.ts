@@ -12,7 +12,7 @@ import { duration } from '../../report/draw.ts'
 import type { AdapterProgress, AdapterTraining, KeepOptions } from '../../train/adapter_training.ts'
 import { openTextRules, type TextRules } from '../../train/row_text.ts'
 import { holdOut } from '../../train/sft.ts'
-import { claimOutputs } from '../claims.ts'
+import { claimOutputs, type Paths } from '../claims.ts'
 import { withDevice } from '../engine.ts'
 import { interruptible } from '../interrupt.ts'
 import { computeOptions, fileName, parseOut, positive, realNumber, usageError, wholeNumber } from '../options.ts'
@@ -152,6 +152,7 @@ export async function runAdapterTraining<Row>(
   name: string,
   options: AdapterCommand,
   recipe: AdapterRecipe<Row>,
+  inputs: Paths = {},
 ): Promise<void> {
   const { model, data, adapter, out, lr } = options
   const given = (['rank', 'alpha', 'targets', 'dropout'] as const).find((key) => options[key] !== undefined)
@@ -162,7 +163,7 @@ export async function runAdapterTraining<Row>(
   const evalFile = typeof options.eval === 'string' ? options.eval : undefined
   if (data === '-' && evalFile === '-') usageError('--data and --eval: standard input can be read once')
   await claimOutputs({
-    inputs: { '--model': model, '--adapter': adapter, '--data': data, '--eval': evalFile },
+    inputs: { '--model': model, '--adapter': adapter, '--data': data, '--eval': evalFile, ...inputs },
     folders: { '--out': out },
   })
   const start = performance.now()
