@@ -129,8 +129,15 @@ export {
 export { packBestFit } from './train/packing.ts'
 export type { EpochResult, PairEntry } from './train/pair_log.ts'
 export type { PairSettings } from './train/pair_task.ts'
-export { encodePreferenceRow, type PreferenceRow } from './train/preference_rows.ts'
+export { encodePreferenceRow, encodePreferenceRows, type PreferenceRow } from './train/preference_rows.ts'
 export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
+export {
+  type QuantileResult,
+  type QuantileSettings,
+  type TunedQuantiles,
+  trainQuantileModel,
+} from './train/quantile_model.ts'
+export { encodeRatedExamples, type RatedExample, type RatedExamples } from './train/rated_examples.ts'
 export {
   type GateOptions,
   type Trained,
@@ -140,6 +147,7 @@ export {
   trainBradleyTerry,
   trainGate,
 } from './train/recipes.ts'
+export { type RewardResult, type RewardSettings, type TunedReward, trainRewardModel } from './train/reward_model.ts'
 export { openTextRules, type TextRules } from './train/row_text.ts'
 export { holdOut, type SftResult, type SftSettings, type Tuned, trainSft } from './train/sft.ts'
 export {

@@ -71,6 +71,12 @@ test('what others have made is not counted and stays', async () => {
     assert.equal(await tree.folder('checkpoint-2.removed').list(), ['notes', 'state'])
     assert.is(await text(tree.folder('checkpoint-1'), 'model'), 'mine')
     await fails(() => saveCheckpoint(tree, 1, files(1), { keep: 1 }), /checkpoint-1: is not of this training and stays/)
+    const mine = tree.folder('checkpoint-4.partial')
+    await mine.write('model', [bytes('mine')])
+    const stays = /checkpoint-4\.partial: is not of this training and stays; move it away/
+    await fails(() => saveCheckpoint(tree, 4, files(4), { keep: 1 }), stays)
+    assert.equal(await mine.list(), ['model'])
+    assert.is(await text(mine, 'model'), 'mine')
   })
 })
 

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { findClash, type NamedPath, writeFileAtomic } from '../src/files/disk.ts'
+import { checkTarget, findClash, type NamedPath, writeFileAtomic } from '../src/files/disk.ts'
+import { fails } from './assert.ts'
 
 async function inFolder(work: (at: (name: string) => string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'pinball-claims-'))
@@ -57,6 +58,15 @@ test('outputs differ from each other, and nothing is read from a folder that is 
     )
     assert.match((await findClash(named('--heads', at('out')), [], folder)) ?? '', /--out: must not be what --heads/)
     assert.is(await findClash(named('--heads', at('out/heads')), [], named('--out', at('new'))), null)
+  })
+})
+
+test('a link to a file that is missing is no place to write to, and stays', async () => {
+  await inFolder(async (at) => {
+    await symlink(at('missing'), at('link'))
+    for (const write of [checkTarget, (path: string) => writeFileAtomic(path, [])])
+      await fails(() => write(at('link')), /link: cannot be written: is a link to a file that is missing/)
+    assert.equal(await readdir(at('.')), ['link'])
   })
 })
 

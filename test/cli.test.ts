@@ -4,10 +4,10 @@ import { cp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { table } from '../src/cli/draw.ts'
-import { EXAMPLES } from '../src/cli/score/prompts.ts'
+import { EVERYDAY_PROMPTS } from '../src/data/everyday_prompts.ts'
 import { openFile } from '../src/files/disk.ts'
 import { openSafetensors, readTensor, readTensorF32 } from '../src/files/safetensors.ts'
+import { table } from '../src/report/draw.ts'
 import { close, tolerance } from './assert.ts'
 import { featureFile, finish, lines, openWorkplace, qrm, root, WASM, type Workplace } from './command.ts'
 import { random } from './random.ts'
@@ -306,8 +306,8 @@ test('start: built-in prompts, and what risk aversion changes', async () => {
   const { code, out, err } = await place.pinball(['start', ...WASM])
   assert.equal([code, err], [0, ''])
   const groups = out.split(/\n\d\. .+\n(?= +expected +utility )/).slice(1)
-  assert.is(groups.length, EXAMPLES.length)
-  for (const [i, { responses }] of EXAMPLES.entries()) {
+  assert.is(groups.length, EVERYDAY_PROMPTS.length)
+  for (const [i, { responses }] of EVERYDAY_PROMPTS.entries()) {
     const shown = groups[i].split('\n\n')[0].trimEnd().split('\n').slice(1)
     assert.is(shown.length, responses.length)
     for (const mark of [/^E/, /^.U/]) assert.is(shown.filter((line) => mark.test(line)).length, 1)
@@ -315,7 +315,7 @@ test('start: built-in prompts, and what risk aversion changes', async () => {
   const verdicts = / {2}\d\. (response|at lambda) .+\n/.source
   assert.match(
     out,
-    new RegExp(`\nWhat risk aversion changes:\n(${verdicts}){${EXAMPLES.length}}Loaded and scored in .+\n$`),
+    new RegExp(`\nWhat risk aversion changes:\n(${verdicts}){${EVERYDAY_PROMPTS.length}}Loaded and scored in .+\n$`),
   )
   const own = await place.pinball([
     'start',

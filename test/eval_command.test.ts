@@ -205,7 +205,20 @@ test('results never overwrite what is read, or each other', async () => {
     '--outputs: must not be what --out writes, got ./y.json (--out has y.json); choose another name',
     2,
   )
-  for (const name of ['d.jsonl', 'soft', 'hard', 'shards/f.safetensors', 'ref.safetensors'])
+  await writeFile(at('hub'), text)
+  await place.refused(
+    ['eval', ...pairs, '--out', 'hub', '--outputs', 'hub'],
+    /^pinball: --outputs: must not be what/,
+    2,
+  )
+  await place.refused(
+    ['eval', '--suite', 'pairs', '--data', './hub', '--out', 'hub'],
+    /^pinball: --out: must not be/,
+    2,
+  )
+  await symlink(join(root, 'models/nano/CARD.md'), at('card'))
+  await place.refused(['eval', ...pairs, '--out', 'card'], /^pinball: --out: must not be what --model reads/, 2)
+  for (const name of ['d.jsonl', 'soft', 'hard', 'hub', 'shards/f.safetensors', 'ref.safetensors'])
     assert.is(await readFile(at(name), 'utf8'), text, name)
   assert.is(await readFile(at('r.json'), 'utf8'), results)
   for (const file of await readdir(qrm))

@@ -1,12 +1,13 @@
 // pinball features on ratings of several people, on pairs, on rows that are not valid, and in wrong use.
-import { readdir, readFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openFile } from '../src/files/disk.ts'
 import { openPairs } from '../src/reward/pair_file.ts'
 import { close, tolerance } from './assert.ts'
-import { each, lines, openWorkplace, WASM, type Workplace } from './command.ts'
+import { each, finish, lines, openWorkplace, root, WASM, type Workplace } from './command.ts'
 import { fit, MODEL, make, manifest, read } from './feature_runs.ts'
 import { random } from './random.ts'
 
@@ -238,6 +239,18 @@ test('neither the input nor a file of somebody else is written over', async () =
     /^pinball: mine.json: is where the manifest goes, and is something/,
   )
   await place.refused(args('own.jsonl', 'own.jsonl'), /--out: must not be what --input reads, got own.jsonl/, 2)
+  await place.file('hub', lines(ROW))
+  await place.refused(args('hub', 'hub'), /--out: must not be what --input reads, got hub/, 2)
+  const stdin = await open(at('own.jsonl'))
+  const child = spawn(process.execPath, [join(root, 'dist/pinball.js'), ...args('-', 'own.jsonl')], {
+    cwd: place.folder,
+    stdio: [stdin.fd, 'pipe', 'pipe'],
+  })
+  assert.match(
+    (await finish(child)).err,
+    /--out: must not be what --input reads, got own.jsonl \(--input has \/dev\/stdin/,
+  )
+  await stdin.close()
   await place.refused(args('mine.json', 'mine.safetensors'), /--out: must not be what --input reads, got mine.json/, 2)
   assert.equal(
     [await readFile(at('mine.json'), 'utf8'), await readFile(at('own.jsonl'), 'utf8')],

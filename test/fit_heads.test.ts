@@ -9,7 +9,7 @@ import { encodeHeads, readHeadsFile } from '../src/reward/heads_file.ts'
 import { openRatings } from '../src/reward/rating_file.ts'
 import { fitQuantiles } from '../src/solver/fit.ts'
 import { type FittedHeads, fitHeads, type HeadsOptions } from '../src/train/heads.ts'
-import { keepFinished } from '../src/train/heads_keeper.ts'
+import { keepFinished, PART_NAMES } from '../src/train/heads_keeper.ts'
 import { fitRidge } from '../src/train/multi_attribute.ts'
 import { makeProblem, type Problem, ratingsProblem } from '../src/train/problem.ts'
 import { fails } from './assert.ts'
@@ -69,7 +69,7 @@ test('heads of a problem in memory are those of each attribute, and go through t
   assert.equal(Object.keys(heads.metadata), [
     ...['attributes', 'levels', 'alpha', 'intercept', 'tolerance', 'columns', 'model', 'fingerprint'],
   ])
-  const points = await fitRidge(problem.features, problem, { threads: 1 })
+  const points = await fitRidge(problem, { threads: 1 })
   assert.equal([points.attributes, points.columns, points.levels, points.fingerprint], [TWO, columns, null, 'f'])
   const one = makeProblem({ data, rows, columns }, ratings, { select: ['two'] })
   assert.equal((await fitHeads(one, options)).weight, heads.weight.slice(2 * columns))
@@ -124,7 +124,7 @@ test('what does not fit together is refused when the problem is made', async () 
   const hole = makeProblem({ ...matrix, data }, good)
   const finite = 'features: features must be finite, row 1, column 1 is NaN'
   await fails(() => fitHeads(hole, { levels: [0.5] }), finite)
-  await fails(() => fitRidge(hole.features, hole, { threads: 1, validation: 0.5 }), finite)
+  await fails(() => fitRidge(hole, { threads: 1, validation: 0.5 }), finite)
   await fails(() => fitHeads(makeProblem(matrix, good), { levels: [0.5, 0.25] }), /levels: must increase/)
 })
 
@@ -302,7 +302,8 @@ test('a store that cannot be written is reported once, and the fit goes on', asy
   assert.equal(notes, ['kept: no space left on the disk; what is finished now is not kept'])
   assert.equal(heads.weight, (await fitHeads(problem, { levels: [0.5] })).weight)
   await heads.end()
-  const work = await openWork({ ...store, write }, { command: 'fit', settings: { '--levels': [0.5] } })
+  const settings = { '--levels': [0.5] }
+  const work = await openWork({ ...store, write }, { command: 'fit', settings, partNames: PART_NAMES })
   const finished = { weight: heads.weight, bias: null, fits: [...heads.fits], alphas: [null, null] }
   const keeper = keepFinished(work, finished, (line) => notes.push(line))
   for (const output of [0, 1]) {

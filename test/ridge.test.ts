@@ -86,7 +86,7 @@ test('objectives, errors and chosen penalties are those of scikit-learn', async 
     const { name, seed, validation, columns, fits } = problem
     const features = blocks(floats(problem.x), columns)
     const ratings = ratingsOf(problem)
-    const found = await fitRidge(features, ratings, { seed, validation, refit: 'all' })
+    const found = await fitRidge({ features, ...ratings }, { seed, validation, refit: 'all' })
     for (const [m, expected] of fits.entries()) {
       const fit = found.fits[m]
       assert.equal([fit.training, fit.validation], [expected.training, expected.validation], name)
@@ -104,7 +104,7 @@ test('objectives, errors and chosen penalties are those of scikit-learn', async 
     // The rows that are held out are those that the fixture's script holds out, or the objectives could not agree.
     const { held } = heldOut(problem)
     for (const [a, alpha] of RIDGE_ALPHAS.entries()) {
-      const { weight } = await fitRidge(features, ratings, { seed, validation, alphas: [alpha] })
+      const { weight } = await fitRidge({ features, ...ratings }, { seed, validation, alphas: [alpha] })
       for (const [m, { path }] of fits.entries()) {
         const weights = weight.subarray(m * columns, (m + 1) * columns)
         const value = objective(problem, m, weights, alpha, (row) => !held(row))
@@ -144,10 +144,10 @@ test('threads, blocks and attributes fitted beside it do not change the bits of 
   const labels = draw.normal(rows * 3)
   for (let i = 0; i < 200; i++) labels[3 * i + 1] = Number.NaN
   const ratings: Ratings = { attributes: ['a', 'b', 'c'], labels }
-  const one = await fitRidge(blocks(x, columns), ratings, { threads: 1 })
-  assert.equal(await fitRidge(blocks(x, columns), ratings, { threads: 3 }), one)
+  const one = await fitRidge({ features: blocks(x, columns), ...ratings }, { threads: 1 })
+  assert.equal(await fitRidge({ features: blocks(x, columns), ...ratings }, { threads: 3 }), one)
   const alone: Ratings = { attributes: ['c'], labels: Float32Array.from({ length: rows }, (_, i) => labels[3 * i + 2]) }
-  const c = await fitRidge(blocks(x, columns), alone, {})
+  const c = await fitRidge({ features: blocks(x, columns), ...alone })
   assert.equal(c.weight, one.weight.slice(2 * columns))
   assert.equal(c.fits[0], one.fits[2])
 })
@@ -160,28 +160,35 @@ test('a rating that comes twice is one of twice the weight', async () => {
   const weights = draw.uniform(rows, 0.5, 2)
   const rowIndex = Uint32Array.from({ length: 2 * rows }, (_, i) => i >> 1)
   const doubled = (values: Float32Array) => Float32Array.from({ length: 2 * rows }, (_, i) => values[i >> 1])
-  const twice = await fitRidge(features, {
+  const twice = await fitRidge({
+    features,
     attributes: ['a'],
     labels: doubled(labels),
     weights: doubled(weights),
     rowIndex,
   })
-  const heavier = await fitRidge(features, { attributes: ['a'], labels, weights: weights.map((w) => 2 * w) })
+  const heavier = await fitRidge({ features, attributes: ['a'], labels, weights: weights.map((w) => 2 * w) })
   for (const [j, w] of twice.weight.entries()) near(w, heavier.weight[j], 1e-6, `weight ${j}`)
 })
 
 test('options and labels that cannot be are refused', async () => {
   const features = blocks(new Float32Array(20).fill(1), 2)
   const ratings = { attributes: ['a'], labels: new Float32Array(10).fill(1) }
-  await fails(() => fitRidge(features, ratings, { alphas: [] }), 'ridge: alphas must be above 0 and finite, got none')
   await fails(
-    () => fitRidge(features, ratings, { alphas: [1, 0] }),
+    () => fitRidge({ features, ...ratings }, { alphas: [] }),
+    'ridge: alphas must be above 0 and finite, got none',
+  )
+  await fails(
+    () => fitRidge({ features, ...ratings }, { alphas: [1, 0] }),
     'ridge: alphas must be above 0 and finite, got 1, 0',
   )
-  await fails(() => fitRidge(features, ratings, { validation: 1 }), 'ridge: validation must lie between 0 and 1, got 1')
+  await fails(
+    () => fitRidge({ features, ...ratings }, { validation: 1 }),
+    'ridge: validation must lie between 0 and 1, got 1',
+  )
   const few = { attributes: ['a'], labels: new Float32Array(10).fill(Number.NaN, 1) }
   await fails(
-    () => fitRidge(features, few),
+    () => fitRidge({ features, ...few }),
     /^ridge: "a" needs labels on both sides of the split, got \d to fit and \d held out$/,
   )
 })
@@ -217,7 +224,7 @@ test('pinball ridge writes point heads that say what they are', async () => {
   assert.equal(JSON.parse(file.metadata.alpha).brief, document.fits[1].alpha)
   const info = file.tensors.get('regression_layer.weight')!
   assert.equal(info.shape, [2, columns])
-  const expected = await fitRidge(blocks(x, columns), { attributes: ['helpful', 'brief'], labels })
+  const expected = await fitRidge({ features: blocks(x, columns), attributes: ['helpful', 'brief'], labels })
   assert.equal(await readTensorF32(info), expected.weight)
   const text = await place.pinball([...args, '--threads', '1'])
   assert.equal([text.code, text.err], [0, ''])

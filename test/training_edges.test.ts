@@ -228,8 +228,8 @@ test('ratings of weight 0 are not there for ridge regression', async () => {
   const weights = Float32Array.from({ length: rows }, (_, i) => (i % 3 === 0 ? 0 : 2))
   const missing = labels.map((value, i) => (weights[i] === 0 ? Number.NaN : value))
   const ratings = { attributes: ['a'], labels, weights }
-  const found = await fitRidge(features, ratings, { threads: 1 })
-  const expected = await fitRidge(features, { ...ratings, labels: missing }, { threads: 1 })
+  const found = await fitRidge({ features, ...ratings }, { threads: 1 })
+  const expected = await fitRidge({ features, ...ratings, labels: missing }, { threads: 1 })
   assert.equal(found, expected)
   assert.is(found.fits[0].training + found.fits[0].validation, weights.filter((value) => value > 0).length)
 })

@@ -322,6 +322,13 @@ test('what no training has made is neither used, overwritten nor removed', async
     await store.rename('model.safetensors', 'mine.safetensors')
     await run(device, store)
     assert.equal(await store.list(), [...FILES, 'mine.safetensors'].sort())
+    // Browsers call half a download so.
+    const mine = ['film.part', 'film.part.damaged', 'mine.safetensors']
+    for (const name of mine) await store.write(name, [bytes('mine')])
+    await run(device, store, { restart: true, onNote: (line) => assert.unreachable(line) })
+    await fails(() => run(device, store, { restart: true, stop: 4 }), 'stop')
+    await run(device, store)
+    assert.equal(await store.list(), [...FILES, ...mine].sort())
   })
 })
 

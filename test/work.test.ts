@@ -12,7 +12,11 @@ import { memoryStore, type Store } from '../src/files/store.ts'
 import { endFinished, openWork, WORK_FILE, type WorkOptions } from '../src/files/work.ts'
 import { fails } from './assert.ts'
 
-const OPTIONS: WorkOptions = { command: 'fit', settings: { '--alpha': 0.5, rows: [3, 4] } }
+const OPTIONS: WorkOptions = {
+  command: 'fit',
+  settings: { '--alpha': 0.5, rows: [3, 4] },
+  partNames: /^([a-d]|large)$/,
+}
 const text = (words: string): Uint8Array<ArrayBuffer> => new Uint8Array(new TextEncoder().encode(words))
 
 /** Runs with a store in memory and with one on the disk. */
@@ -139,16 +143,16 @@ test('work that has finished but for its end is ended by those who know its sett
       ['fit', { '--alpha': 0.25 }],
       ['fit', { '--alpha': 0.5, other: 1 }],
     ] as const) {
-      await endFinished(store, command, settings)
+      await endFinished(store, { ...OPTIONS, command, settings })
       assert.equal(await store.list(), left)
     }
-    await endFinished(store, 'fit', { '--alpha': 0.5 })
+    await endFinished(store, { ...OPTIONS, settings: { '--alpha': 0.5 } })
     assert.equal(await store.list(), [])
-    await endFinished(store, 'fit', {})
+    await endFinished(store, { ...OPTIONS, settings: {} })
     for (const mine of ['not JSON', '{"pinball":"else","command":"fit","settings":{}}']) {
       await store.write(WORK_FILE, [text('')])
       await change(WORK_FILE, text(mine))
-      await endFinished(store, 'fit', {})
+      await endFinished(store, { ...OPTIONS, settings: {} })
       assert.equal(await store.list(), [WORK_FILE])
     }
     await store.remove(WORK_FILE)
@@ -167,6 +171,19 @@ test('what Pinball did not make is neither used nor removed', async () => {
     await work.write('a', [text('1')])
     await (await openWork(store, { ...OPTIONS, restart: true })).end()
     assert.equal(await store.list(), ['precious.txt'])
+    // Browsers call half a download so.
+    const mine = ['film.part', 'film.part.damaged', 'x-a.part']
+    for (const name of mine) await store.write(name, [text('mine')])
+    const others = { ...OPTIONS, allowed: ['precious.txt', ...mine] }
+    for (const restart of [false, false, true]) {
+      const beside = await openWork(store, { ...others, restart, onDamage: (line) => assert.unreachable(line) })
+      assert.equal(beside.parts(), restart || !beside.resumed ? [] : ['a'])
+      await beside.write('a', [text('1')])
+    }
+    await (await openWork(store, others)).end()
+    assert.equal(await store.list(), [...mine, 'precious.txt'].sort())
+    await fails(() => work.write('film', []), /fit: "film" is no name of a part/)
+    for (const name of mine) await store.remove(name)
     await store.write(WORK_FILE, [text('{"pinball":"something"}')])
     await fails(() => openWork(store, { ...OPTIONS, restart: true }), /is not Pinball's; move it away/)
     await change(WORK_FILE, text('{"pinball":"work","command":"fit","settings":{}}'))

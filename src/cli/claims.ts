@@ -26,6 +26,10 @@ export async function claimOutputs({ inputs, files = {}, folders = {} }: Claims)
 
 function listPaths(paths: Paths): NamedPath[] {
   return Object.entries(paths).flatMap(([option, given]) =>
-    [given].flat().flatMap((path) => (path === undefined || path === '-' || path === 'hub' ? [] : [{ option, path }])),
+    [given].flat().flatMap((path) => {
+      if (path === undefined) return []
+      // What standard input comes from may be a file.
+      return (path === '-' ? [path, '/dev/stdin'] : [path]).map((known) => ({ option, path: known }))
+    }),
   )
 }

@@ -20,6 +20,7 @@ import { handleSignals } from './signals.ts'
 import { addBradleyTerry } from './train/bradley_terry.ts'
 import { addGate } from './train/gate.ts'
 import { addSft } from './train/sft.ts'
+import { addTrainRm } from './train/train_rm.ts'
 
 const HELP = `
 Exit codes: 0 done, 1 an error (one line on standard error), 2 wrong usage, 3 a fit missed its tolerance.
@@ -48,6 +49,7 @@ const COMMANDS = [
   addCalibrate,
   addAssemble,
   addSft,
+  addTrainRm,
   addMerge,
   addEval,
   addDevices,

@@ -1,5 +1,7 @@
 // Progress on standard error: one line that is redrawn on a terminal, and now and then a line where there is none.
 
+import { printable } from '../files/json.ts'
+import { duration } from '../report/draw.ts'
 import type { Progress } from '../reward/features.ts'
 
 const REDRAW_MS = 200
@@ -63,15 +65,20 @@ export function startProgress(unit: string, workUnit = unit): ProgressLine {
   }
 }
 
+interface Phases {
+  update(doing: string, done: number, total: number): void
+  end(): void
+}
+
 /** A progress line for work of several phases, each with things of its own: the line begins anew with each. */
-export function startPhases(): { update(doing: string, done: number, total: number): void; end(): void } {
+export function startPhases(start: (doing: string) => ProgressLine = startProgress): Phases {
   let phase: string | null = null
   let line: ProgressLine | null = null
   return {
     update(doing, done, total) {
       if (doing !== phase) {
         line?.end()
-        line = startProgress(doing)
+        line = start(doing)
         phase = doing
       }
       line?.update(done, total)
@@ -80,13 +87,10 @@ export function startPhases(): { update(doing: string, done: number, total: numb
   }
 }
 
-/** Seconds as people say them: 0.4 s, 42 s, 3 min 5 s, 2 h 10 min. */
-export function duration(seconds: number): string {
-  if (seconds < 9.95) return `${seconds.toFixed(1)} s`
-  const whole = Math.round(seconds)
-  if (whole < 60) return `${whole} s`
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`
+/** A progress line for files that are fetched one after the other, by name and bytes. */
+export function startFetches(): Phases {
+  const { update, end } = startPhases((name) => startProgress(`MB of ${printable(name)}`, 'MB'))
+  return { update: (name, bytes, total) => update(name, Math.round(bytes / 1e6), Math.round(total / 1e6)), end }
 }
 
 /** A progress line for rows, as a model reports them; `before` were there when the work began. */

@@ -1,7 +1,7 @@
 // Rows of datasets as they go into files: ratings drawn and merged text by text, preferences one by one; all that is left out is
 // counted with its reason.
 import { readRecords } from '../files/records.ts'
-import type { Source } from '../files/source.ts'
+import { type Source, watchReads } from '../files/source.ts'
 import type { AttributeSet, Dataset, RankedSet, RatedRow } from './dataset.ts'
 import { drawText, repeats, threshold } from './draw.ts'
 import { FormError, Unusable } from './fields.ts'
@@ -169,6 +169,17 @@ export async function* rankedRows(
   }
 }
 
+/** Rows of sets of one kind: `attributeRows` or `rankedRows`. */
+export function datasetRows(
+  inputs: readonly DataInput[],
+  options: RowOptions,
+  report: RowReport,
+): AsyncGenerator<OutputRow> {
+  return inputs[0].dataset.kind === 'attributes'
+    ? attributeRows(inputs as readonly DataInput<AttributeSet>[], options, report)
+    : rankedRows(inputs as readonly DataInput<RankedSet>[], options, report)
+}
+
 /** Reads all files of all sets in order, as often as it is asked to, and says how far it is of `passes` times. */
 function startPasses<D extends Dataset>(inputs: readonly DataInput<D>[], passes: number, { onProgress }: RowOptions) {
   const total = passes * inputs.flatMap(({ files }) => files).reduce((bytes, { size }) => bytes + size, 0)
@@ -185,7 +196,7 @@ function startPasses<D extends Dataset>(inputs: readonly DataInput<D>[], passes:
         for (const file of files) {
           const source = await file.open()
           try {
-            const counted = countReads(source, (length) => {
+            const counted = watchReads(source, (length) => {
               bytes += length
             })
             for await (const { where, value } of readRecords(counted, { columns: dataset.columns })) {
@@ -218,16 +229,5 @@ function usable<R>(read: () => (R | Unusable)[], where: string, { name, hub }: D
     throw new Error(
       `${where}: ${error.message}; it is not of dataset ${name} (${hub}), or the form of that has changed`,
     )
-  }
-}
-
-function countReads(source: Source, onRead: (bytes: number) => void): Source {
-  return {
-    ...source,
-    async read(offset, length, into) {
-      const bytes = await source.read(offset, length, into)
-      onRead(length)
-      return bytes
-    },
   }
 }

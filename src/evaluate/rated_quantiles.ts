@@ -8,6 +8,7 @@ import type { RewardModel } from '../reward/model.ts'
 import { predictRows } from '../reward/predict.ts'
 import type { RatingFile } from '../reward/rating_file.ts'
 import { ROW_FIELDS } from '../reward/responses.ts'
+import { encodeNamed } from '../reward/rows.ts'
 import { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './calibration.ts'
 
 /** Quantiles of the attributes of a model that have ratings. */
@@ -114,13 +115,11 @@ export async function quantilesOfRows(
   { rows, ratings }: RatedRows,
   run: RunOptions = {},
 ): Promise<RatedQuantiles> {
-  const encoded = rows.map(({ where, value }) => {
-    try {
-      return model.encode(value, { gate: true })
-    } catch (error) {
-      throw new Error(`${where}: ${(error as Error).message}`)
-    }
-  })
+  const encoded = encodeNamed(
+    rows,
+    ({ value }) => model.encode(value, { gate: true }),
+    (i) => rows[i].where,
+  )
   const scores = await model.score(encoded, run)
   const attributes = model.attributes.flatMap((name) => {
     const rated = ratings.get(name)!

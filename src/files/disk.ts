@@ -1,7 +1,7 @@
 // The local disk: files and folders as sources, and the one place that decides what may be overwritten or removed.
 import { createHash, randomBytes } from 'node:crypto'
 import { createReadStream, open as openDescriptor, unlinkSync } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, lstat, mkdir, open, readdir, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import { basename, dirname, join, resolve, sep } from 'node:path'
@@ -353,7 +353,7 @@ async function removeAbandoned(path: string): Promise<void> {
   }
 }
 
-/** Throws unless the folder of `path` exists and `path` is not a directory or device. Gives the real path. */
+/** Throws unless the folder of `path` exists and `path` is not a directory, device or broken link. Gives the real path. */
 async function findTarget(path: string): Promise<string> {
   const about = await stat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null
@@ -366,6 +366,8 @@ async function findTarget(path: string): Promise<string> {
     if (!about.isFile()) throw new Error(`${path}: cannot be written: is not a regular file`)
     return realpath(path)
   }
+  if (await lstat(path).catch(() => null))
+    throw new Error(`${path}: cannot be written: is a link to a file that is missing`)
   const folder = await stat(dirname(path)).catch(() => null)
   if (!folder?.isDirectory()) throw new Error(`${path}: cannot be written: no such directory: ${dirname(path)}`)
   return path

@@ -31,6 +31,24 @@ export async function* readJsonl(input: Source | AsyncIterable<Uint8Array>, name
   }
 }
 
+const CHUNK_CHARACTERS = 2 ** 20
+
+/** Encodes values as JSON Lines, about a megabyte at a time. Throws `none` where there is no value. */
+export async function* encodeJsonl(values: AsyncIterable<unknown>, none: string): AsyncGenerator<Uint8Array> {
+  const encoder = new TextEncoder()
+  let text = ''
+  let empty = true
+  for await (const value of values) {
+    empty = false
+    text += `${JSON.stringify(value)}\n`
+    if (text.length < CHUNK_CHARACTERS) continue
+    yield encoder.encode(text)
+    text = ''
+  }
+  if (empty) throw new Error(none)
+  yield encoder.encode(text)
+}
+
 /** The bytes of a source in order, a few megabytes at a time. */
 export async function* pieces(source: Source): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < source.byteLength; at += PIECE_BYTES) {

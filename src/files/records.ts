@@ -42,6 +42,28 @@ export async function* readRecords(source: Source, { columns }: RecordOptions = 
   }
 }
 
+/**
+ * Yields rows of JSON Lines, plain or gzip, of something that can be read only once, such as a pipe. Throws as `readRecords`; it is
+ * closed when the rows are no longer read.
+ */
+export async function* streamRecords(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<FileRecord> {
+  const all = chunks[Symbol.asyncIterator]()
+  const first = await all.next()
+  async function* rest() {
+    try {
+      if (!first.done) yield first.value
+      yield* { [Symbol.asyncIterator]: () => all }
+    } finally {
+      await all.return?.()
+    }
+  }
+  const bytes = !first.done && isGzip(first.value) ? gunzip(rest(), name) : rest()
+  for await (const { where, value } of lineRecords(bytes, name)) {
+    if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
+    yield { where, value }
+  }
+}
+
 /** Rows in memory as records; errors call the first `row 1`. */
 export function* recordsOf(rows: Iterable<Record<string, unknown>>): Generator<FileRecord> {
   let row = 0

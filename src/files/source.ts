@@ -64,6 +64,18 @@ export function memorySource(name: string, bytes: Uint8Array): Source {
   }
 }
 
+/** The source, with a call for each read of it: the bytes that are asked for. */
+export function watchReads(source: Source, onRead: (bytes: number) => void): Source {
+  return {
+    ...source,
+    async read(offset, length, into) {
+      const bytes = await source.read(offset, length, into)
+      onRead(length)
+      return bytes
+    },
+  }
+}
+
 /** Makes a source of a Blob or File (a file chosen in a browser), read by slices. */
 export function blobSource(name: string, blob: Blob): Source {
   return {

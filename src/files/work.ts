@@ -13,7 +13,6 @@ import type { Store } from './store.ts'
 /** The file that makes a folder the folder of a piece of work. */
 export const WORK_FILE = 'pinball-work.json'
 const PART = /\.part$/
-const OURS = /\.part(\.damaged)?$/
 
 /** What the bits of a work depend on, by what an error calls it: an option, or what was read. Values are JSON. */
 export type WorkSettings = Readonly<Record<string, unknown>>
@@ -22,6 +21,8 @@ export interface WorkOptions {
   /** The command, as `fit`; work of another one is refused. */
   readonly command: string
   readonly settings: WorkSettings
+  /** What the names of its parts look like, without their ending; files of other names are left alone. None by default. */
+  readonly partNames?: RegExp
   /** Begins anew, whatever the settings were; parts that are there are removed. */
   readonly restart?: boolean
   /** Names of other files that may be there although the work has not begun, such as the result of finished work. */
@@ -51,7 +52,7 @@ export interface Work {
  * settings, of which the first that differs is named.
  */
 export async function openWork(store: Store, options: WorkOptions): Promise<Work> {
-  const { command, restart = false, allowed = [], onDamage = () => {} } = options
+  const { command, partNames, restart = false, allowed = [], onDamage = () => {} } = options
   const settings = versionedSettings(options.settings)
   const names = await store.list()
   const marked = names.includes(WORK_FILE)
@@ -63,7 +64,7 @@ export async function openWork(store: Store, options: WorkOptions): Promise<Work
   }
   const resumed = marked && !(await begunAnew(store, command, settings, restart))
   const sound = new Set<string>()
-  for (const name of names.filter((other) => OURS.test(other))) {
+  for (const name of names.filter((other) => isOurs(other, partNames))) {
     if (!resumed) await store.remove(name)
     else if (PART.test(name)) {
       if (await isSound(store, name)) sound.add(name.replace(PART, ''))
@@ -80,6 +81,7 @@ export async function openWork(store: Store, options: WorkOptions): Promise<Work
     parts: () => [...sound].sort(),
     has: (part) => sound.has(part),
     async write(part, chunks) {
+      if (!isOurs(`${part}.part`, partNames)) throw new Error(`${command}: ${show(part)} is no name of a part`)
       await store.write(`${part}.part`, sealed(chunks))
       sound.add(part)
     },
@@ -92,12 +94,15 @@ export async function openWork(store: Store, options: WorkOptions): Promise<Work
       sound.delete(part)
       await store.remove(`${part}.part`)
     },
-    end: () => removeWork(store),
+    end: () => removeWork(store, partNames),
   }
 }
 
 /** Ends work that has finished but for this: of the command, and begun with these settings, whatever others it has. */
-export async function endFinished(store: Store, command: string, settings: WorkSettings): Promise<void> {
+export async function endFinished(
+  store: Store,
+  { command, settings, partNames }: Pick<WorkOptions, 'command' | 'settings' | 'partNames'>,
+): Promise<void> {
   if (!(await store.list()).includes(WORK_FILE)) return
   const text = (await readText(store, WORK_FILE)) ?? ''
   let found: unknown
@@ -110,11 +115,17 @@ export async function endFinished(store: Store, command: string, settings: WorkS
   for (const [name, value] of Object.entries(versionedSettings(settings))) {
     if (JSON.stringify(found.settings[name]) !== JSON.stringify(value)) return
   }
-  await removeWork(store)
+  await removeWork(store, partNames)
 }
 
-async function removeWork(store: Store): Promise<void> {
-  for (const name of await store.list()) if (OURS.test(name)) await store.remove(name)
+/** Whether a file is a part of the work, a damaged one included. */
+function isOurs(file: string, partNames?: RegExp): boolean {
+  const [, part] = /^(.+)\.part(\.damaged)?$/.exec(file) ?? []
+  return part !== undefined && partNames?.test(part) === true
+}
+
+async function removeWork(store: Store, partNames?: RegExp): Promise<void> {
+  for (const name of await store.list()) if (isOurs(name, partNames)) await store.remove(name)
   await store.remove(WORK_FILE)
   await store.removeIfEmpty()
 }

@@ -124,9 +124,13 @@ export interface DebiasedHeads extends Debiased {
   readonly rows: number
 }
 
-/** The number of an attribute of heads, given by name or number. Throws, with the names there are, where there is none. */
+/**
+ * The number of an attribute of heads, given by name or number; a text that is no name may be a number too. Throws, with the names there
+ * are, where there is none.
+ */
 export function unwantedIndex({ attributes, name }: HeadsFile, attribute: string | number = USUAL_UNWANTED): number {
-  const index = typeof attribute === 'number' ? attribute : attributes.indexOf(attribute)
+  const digits = typeof attribute === 'string' && !attributes.includes(attribute) && /^\d+$/.test(attribute)
+  const index = typeof attribute === 'number' || digits ? Number(attribute) : attributes.indexOf(attribute)
   if (Number.isInteger(index) && index >= 0 && index < attributes.length) return index
   throw new Error(`${name} has no attribute ${show(attribute)}; it has ${attributes.map(show).join(', ')}`)
 }

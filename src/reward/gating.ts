@@ -62,8 +62,8 @@ export class Gate {
     return tensor
   }
 
-  /** Weights of the attributes [N, M] for prompt states x [N, D]; recorded, and set aside to be read. */
-  forward(x: Tensor): Promise<Float32Array> {
+  /** Records weights of the attributes [N, M] for prompt states x [N, D] into g. */
+  forward(x: Tensor, g: Tensor): void {
     const device = this.#device
     const rows = x.shape[0]
     const made: Tensor[] = []
@@ -88,9 +88,7 @@ export class Gate {
       const logits = make(this.#bias.size, 'gate logits') // [N, M]
       linear(device, h, this.#weight, logits)
       device.run('bias_add', { x: logits, bias: this.#bias })
-      const g = make(this.#bias.size, 'gate') // [N, M]
       device.run('softmax', { x: logits, y: g }, { temperature: this.#temperature, scale: this.#scale })
-      return g.readF32()
     } finally {
       for (const tensor of made) tensor.destroy()
     }

@@ -7,7 +7,7 @@
 // In ArmoRM K = 1, and a classifier is one attribute of weight 1. Heads and gate run in f32 on the device, mixing in f64. Quantiles are
 // given as they come, in no order (the paper does not sort them either) unless `rearrange` is asked for.
 import type { Device } from '../device/device.ts'
-import type { Tensor } from '../device/tensor.ts'
+import { type Tensor, VIEW_ALIGNMENT } from '../device/tensor.ts'
 import type { ModelFiles } from '../files/source.ts'
 import { type Checkpoint, readCheckpoint } from './checkpoint.ts'
 import { expectation, type Mixture, mix, rearrange } from './distribution.ts'
@@ -114,10 +114,24 @@ export function openHeads(device: Device, checkpoint: Checkpoint, name: string, 
     owned.push(regression)
     const gate = weights === null ? new Gate(device, checkpoint.gate!, hidden) : null
     if (gate) owned.push(gate)
-    const values = async (last: Tensor) => {
-      const all = await regression.forward(last)
+    const calibrate = (all: Float32Array) => {
       if (offsets) for (let i = 0; i < all.length; i++) all[i] += offsets[i % outputs]
       return all
+    }
+    // Quantile values [B, M K] and, of a prompt's states, the gate's weights [B, M] in one tensor, so that both are one read.
+    const compute = async (last: Tensor, prompt: Tensor | null) => {
+      const rows = last.shape[0]
+      const size = rows * outputs
+      const begin = prompt ? Math.ceil((size * 4) / VIEW_ALIGNMENT) * (VIEW_ALIGNMENT / 4) : size
+      const both = device.tensor([prompt ? begin + rows * attributes.length : size], { label: 'values and weights' })
+      try {
+        regression.forward(last, both.view([rows, outputs]))
+        if (prompt) gate!.forward(prompt, both.view([rows, attributes.length], { offset: begin }))
+        const read = await both.readF32()
+        return { all: calibrate(read.subarray(0, size)), shares: read.subarray(begin) }
+      } finally {
+        both.destroy()
+      }
     }
     return {
       layout,
@@ -127,20 +141,16 @@ export function openHeads(device: Device, checkpoint: Checkpoint, name: string, 
       lambda: usual,
       needsPrompt: gate !== null,
       calibrated: offsets !== null,
-      values,
+      values: async (last) => (await compute(last, null)).all,
       async score(last, prompt, { lambda = usual, rearrange: sorted = false, indices } = {}) {
         checkLambda(lambda)
         const rows = last.shape[0]
         if (gate && prompt === null) throw new Error(`${name}: states at the end of the prompts are needed, got none`)
-        // Both are recorded before either is waited for.
-        const [all, shares] = await Promise.all([
-          values(last),
-          gate
-            ? gate.forward(prompt!)
-            : Float32Array.from({ length: rows * attributes.length }, (_, i) => weights![i % attributes.length]),
-        ])
+        const { all, shares } = await compute(last, gate && prompt)
+        const fixed = () =>
+          Float32Array.from({ length: rows * attributes.length }, (_, i) => weights![i % attributes.length])
         const places = indices ?? Array.from({ length: rows }, (_, i) => i)
-        return describe(all, shares, places, settings, { lambda, sorted })
+        return describe(all, gate ? shares : fixed(), places, settings, { lambda, sorted })
       },
       destroy() {
         for (const part of owned.splice(0)) part.destroy()

@@ -78,16 +78,20 @@ export async function readHeadsFile(source: Source): Promise<HeadsFile> {
 }
 
 /** Heads as arrays: the part of a `HeadsFile` that becomes tensors. */
-export type HeadsToWrite = Pick<HeadsFile, 'columns' | 'weight'> & Partial<Pick<HeadsFile, 'bias' | 'transform'>>
+export type HeadsToWrite = Pick<HeadsFile, 'columns' | 'weight'> &
+  Partial<Pick<HeadsFile, 'bias' | 'transform' | 'metadata'>>
 
 /**
- * Encodes a file of heads, F32. `metadata` is written in its order, texts as they are and all else as JSON; what is undefined is left
- * out. `readHeadsFile` needs "attributes" [M] in it, and "levels" [K] or `point: 'true'`. Throws where sizes do not fit.
+ * Encodes a file of heads, F32. `metadata`, by default that of the heads, is written in its order, texts as they are and all else as JSON;
+ * what is undefined is left out. `readHeadsFile` needs "attributes" [M] in it, and "levels" [K] or `point: 'true'`. Throws where sizes
+ * do not fit, and where neither heads nor caller give metadata.
  */
 export function encodeHeads(
-  { columns, weight, bias, transform }: HeadsToWrite,
-  metadata: Readonly<Record<string, unknown>>,
+  { columns, weight, bias, transform, metadata: own }: HeadsToWrite,
+  metadata: Readonly<Record<string, unknown>> | undefined = own,
 ): Uint8Array[] {
+  if (metadata === undefined)
+    throw new Error('heads: metadata with the attributes are needed to write a file, got none')
   const outputs = weight.length / columns
   const f32 = (name: string, shape: number[], data: Float32Array): TensorData => ({ name, dtype: 'F32', shape, data })
   const tensors = [f32('regression_layer.weight', [outputs, columns], weight)]

@@ -18,16 +18,10 @@ export class Regression {
     this.#bias = bias && device.tensor([bias.length], { label: 'regression_layer.bias', data: bias })
   }
 
-  /** Quantile values [N, M K], attribute by attribute, for states x [N, D]; recorded, and set aside to be read. */
-  forward(x: Tensor): Promise<Float32Array> {
-    const values = this.#device.tensor([x.shape[0], this.#weight.shape[0]], { label: 'quantile values' })
-    try {
-      linear(this.#device, x, this.#weight, values)
-      if (this.#bias) this.#device.run('bias_add', { x: values, bias: this.#bias })
-      return values.readF32()
-    } finally {
-      values.destroy()
-    }
+  /** Records quantile values [N, M K], attribute by attribute, for states x [N, D] into y. */
+  forward(x: Tensor, y: Tensor): void {
+    linear(this.#device, x, this.#weight, y)
+    if (this.#bias) this.#device.run('bias_add', { x: y, bias: this.#bias })
   }
 
   destroy(): void {

@@ -172,11 +172,25 @@ export function lastOccurrence(tokens: ArrayLike<number>, pattern: ArrayLike<num
 
 /** Encodes rows in order; what a row throws gets its number, counted from 1, in front. */
 export function encodeRows(rows: readonly unknown[], rules: RowRules, gate = false): EncodedRow[] {
+  return encodeNamed(
+    rows,
+    (row) => encodeRow(row, rules, gate),
+    (i) => `row ${i + 1}`,
+  )
+}
+
+/** Encodes things in order by `encode`; what one throws gets its name in front, unless that is empty. */
+export function encodeNamed<R>(
+  rows: readonly R[],
+  encode: (row: R) => EncodedRow,
+  nameOf: (index: number) => string,
+): EncodedRow[] {
   return rows.map((row, i) => {
     try {
-      return encodeRow(row, rules, gate)
+      return encode(row)
     } catch (error) {
-      throw new Error(`row ${i + 1}: ${(error as Error).message}`)
+      const [name, reason] = [nameOf(i), (error as Error).message]
+      throw new Error(name === '' ? reason : `${name}: ${reason}`)
     }
   })
 }

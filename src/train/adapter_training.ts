@@ -1,7 +1,7 @@
 // What all trainings of adapters have in common: settings, the base, the folder that keeps them, progress, and the files at the end.
 import type { Device } from '../device/device.ts'
 import type { ModelFiles } from '../files/source.ts'
-import type { StoreTree } from '../files/store.ts'
+import type { Store, StoreTree } from '../files/store.ts'
 import type { WorkSettings } from '../files/work.ts'
 import { type Adapter, encodeAdapter, hashAdapter, readAdapter } from '../llama/adapter_files.ts'
 import { type LlamaConfig, parseLlamaConfig } from '../llama/config.ts'
@@ -146,12 +146,19 @@ export interface AdapterJob<Batch extends TokenBatch, Sums, Tally extends TokenT
   task(base: TrainingBase): Promise<Task<Batch, Sums, Tally>>
   /** What was reached; JSON, and part of training.json. */
   result(position: Position<Tally>, parameters: number): Result
-  /** The files at the end; by default those of the adapter. */
-  files?(adapter: Adapter, base: TrainingBase): AsyncIterable<CheckpointFile>
+  /** Writes what was trained; by default the adapter as PEFT does. */
+  write?(adapter: Adapter, base: TrainingBase, out: Store): Promise<void>
+  /** Called when training has ended, before anything is freed. */
+  finished?(): Promise<void>
+  /** Whether what it writes holds no adapter: a finished training gives none then. */
+  readonly merged?: boolean
+  /** Files of a checkpoint-N beside those of the adapter. */
+  extraFiles?(): Promise<readonly CheckpointFile[]>
 }
 
 export interface TunedAdapter {
-  readonly adapter: Adapter
+  /** null where the store held it, and not as an adapter. */
+  readonly adapter: Adapter | null
   /** Whether the store held all of it, and nothing was computed. */
   readonly finished: boolean
 }
@@ -203,16 +210,18 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
       : null
     try {
       if (store && folder?.result) {
-        return { ...(folder.result as Result), adapter: await readAdapter(store, config), finished: true }
+        const adapter = job.merged ? null : await readAdapter(store, config)
+        return { ...(folder.result as Result), adapter, finished: true }
       }
       const model = own(await openBackbone(device, directory))
       const adapter = own(new AdapterParameters(device, start, config))
       const base = { model, directory, adapter, own }
       const events = store ? new EventLog(store) : null
       const meter = new Meter<Tally>(steps, settings)
+      const task = await job.task(base)
       const position = await train({
         device,
-        task: await job.task(base),
+        task,
         settings: {
           ...{ lr: settings.lr, schedule: settings.schedule, warmup: settings.warmup, steps },
           ...{ weightDecay: settings.weightDecay, maxGradNorm: settings.maxGradNorm, evaluateEvery: 1 },
@@ -233,17 +242,18 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
         async onStep(position) {
           meter.at(position)
           await events?.flush(position.step)
-          if (store && saveSteps > 0 && position.step % saveSteps === 0)
-            await saveCheckpoint(store, position.step, encodeAdapter(await adapter.read(), config), { keep: KEPT })
+          if (!store || saveSteps === 0 || position.step % saveSteps !== 0) return
+          const whole = [...encodeAdapter(await adapter.read(), config), ...((await job.extraFiles?.()) ?? [])]
+          await saveCheckpoint(store, position.step, whole, { keep: KEPT })
         },
         onSave: ({ step }) => settings.onSave?.(step),
       })
       const trained = await adapter.read()
-      const parameters = adapter.parameters.reduce((sum, { value }) => sum + value.size, 0)
+      const parameters = task.parameters.reduce((sum, { value }) => sum + value.size, 0)
       const result = job.result(position, parameters)
-      await folder?.finish(job.files?.(trained, base) ?? each(encodeAdapter(trained, config)), {
-        ...(result as Record<string, unknown>),
-      })
+      const write = job.write ?? writeAdapter
+      await job.finished?.()
+      await folder?.finish((out) => write(trained, base, out), { ...(result as Record<string, unknown>) })
       return { ...result, adapter: trained, finished: false }
     } finally {
       await folder?.close()
@@ -253,6 +263,9 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
     await directory.close()
   }
 }
+
+/** Tokens of a micro-batch where nobody says how many sequences it has. */
+export const passTokens = ({ kind }: Device): number => (kind === 'wasm' ? 1024 : 4096)
 
 /** Says how far a training has come, after every micro-batch. */
 class Meter<Tally extends TokenTally> {
@@ -293,8 +306,9 @@ class Meter<Tally extends TokenTally> {
   }
 }
 
-async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
-  yield* items
+/** Writes an adapter as PEFT does. */
+export async function writeAdapter(adapter: Adapter, { model }: TrainingBase, out: Store): Promise<void> {
+  for (const { file, chunks } of encodeAdapter(adapter, model.config)) await out.write(file, chunks)
 }
 
 /** The shared settings that the bits depend on, by what an error calls them. */

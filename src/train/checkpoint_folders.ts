@@ -1,8 +1,9 @@
 // Checkpoints of a training as folders checkpoint-N in its folder: each appears whole or not at all, the last few are kept.
 //
 // A folder is made under the name checkpoint-N.partial and renamed when all is in it; one that goes is renamed to
-// checkpoint-N.removed first. Its file pinball-checkpoint.json names the others with their hashes: folders without it were made by
-// somebody else and are not counted, and of those that go only what it names is removed.
+// checkpoint-N.removed first. Its file pinball-checkpoint.json is written first and, when all is there, names the others with their
+// hashes: folders without it were made by somebody else and are neither counted nor written to, and of those that go only what it
+// names is removed.
 import { BlockHash, hex } from '../files/hash.ts'
 import { isObject, parseJsonObject, printable } from '../files/json.ts'
 import { readText } from '../files/source.ts'
@@ -35,6 +36,12 @@ export async function saveCheckpoint(
 ): Promise<void> {
   const name = `checkpoint-${step}`
   const partial = tree.folder(`${name}.partial`)
+  if ((await partial.list()).length > 0 && (await readList(partial)) === null) {
+    throw new Error(
+      `${printable(tree.name)}/${name}.partial: is not of this training and stays; move it away and run the same command again`,
+    )
+  }
+  await writeList(partial, step, {})
   const hashes: Record<string, string> = {}
   for await (const { file, chunks } of files) {
     await partial.write(file, chunks)
@@ -42,8 +49,7 @@ export async function saveCheckpoint(
     for (const chunk of chunks) await hash.update(chunk)
     hashes[file] = hex(await hash.result())
   }
-  const list = JSON.stringify({ pinball: 'checkpoint', step, files: hashes }, null, 2)
-  await partial.write(LIST, [new TextEncoder().encode(`${list}\n`)])
+  await writeList(partial, step, hashes)
   if ((await tree.folders()).includes(name)) {
     const there = await readList(tree.folder(name))
     await empty(partial)
@@ -65,6 +71,11 @@ export async function keepCheckpoints(tree: StoreTree, keep: number): Promise<vo
     await tree.renameFolder(`checkpoint-${step}`, gone)
     await empty(tree.folder(gone))
   }
+}
+
+async function writeList(folder: Store, step: number, files: Record<string, string>): Promise<void> {
+  const list = JSON.stringify({ pinball: 'checkpoint', step, files }, null, 2)
+  await folder.write(LIST, [new TextEncoder().encode(`${list}\n`)])
 }
 
 /** The files of a checkpoint with their hashes; null where the folder is none of Pinball's. */

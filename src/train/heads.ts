@@ -9,7 +9,15 @@ import { checkLevels } from '../reward/distribution.ts'
 import type { HeadsFile } from '../reward/heads_file.ts'
 import { type AlphaProgress, type ChosenAlpha, chooseAlpha } from '../solver/alpha.ts'
 import { type FitOptions, type LevelFit, openGpu, openSolver, type Progress, type Solver } from '../solver/fit.ts'
-import { type AttributeFit, type Finished, type Keeper, type Kept, keepFinished, readFinished } from './heads_keeper.ts'
+import {
+  type AttributeFit,
+  type Finished,
+  type Keeper,
+  type Kept,
+  keepFinished,
+  PART_NAMES,
+  readFinished,
+} from './heads_keeper.ts'
 import { hashFeatures, hashLabels, labelsOf, originOf, type Problem } from './problem.ts'
 
 export interface HeadsOptions {
@@ -132,7 +140,7 @@ async function begin(problem: Problem, course: Course, device: Device | 'wasm'):
     'features with the SHA-256': problem.hash ?? (await hashFeatures(features)),
     'labels with the SHA-256': await hashLabels(problem),
   }
-  return openWork(store, { command: 'fit', settings, restart, onDamage: onNote })
+  return openWork(store, { command: 'fit', settings, partNames: PART_NAMES, restart, onDamage: onNote })
 }
 
 function isFinished({ fits, alphas }: Finished, { alpha }: Course): boolean {

@@ -38,6 +38,9 @@ export interface Keeper {
   save(): Promise<void>
 }
 
+/** What the names of the parts look like. */
+export const PART_NAMES = /^(levels-\d{6,}-\d{6,}|alpha-\d{6,})$/
+
 // Small fits should not pay for keeping what they would soon have again.
 const SAVE_MS = 2000
 

@@ -8,7 +8,7 @@ import type { FeatureBlocks } from '../files/table.ts'
 import type { HeadsFile } from '../reward/heads_file.ts'
 import { Ridge } from '../solver/ridge.ts'
 import { Team } from '../solver/team.ts'
-import type { Problem, Ratings } from './problem.ts'
+import { originOf, type Problem, type Ratings } from './problem.ts'
 import { randomBits } from './random.ts'
 
 /** The penalties of ArmoRM. */
@@ -55,6 +55,8 @@ export interface AttributeRidge {
 export interface RidgeFit extends HeadsFile {
   readonly levels: null
   readonly fits: readonly AttributeRidge[]
+  /** As a file of these heads says it: attributes, penalties, options, the model of the features. */
+  readonly metadata: Readonly<Record<string, string>>
 }
 
 /** Labels of attributes that are there for the same lines, as sums by feature row. */
@@ -80,11 +82,10 @@ interface RowSums {
  * features three times a group. Throws where an attribute has no label to fit or none to choose by.
  */
 export async function fitRidge(
-  features: FeatureBlocks,
-  ratings: Ratings & Partial<Pick<Problem, 'metadata'>>,
+  { features, ...ratings }: Ratings & Pick<Problem, 'features'> & Partial<Pick<Problem, 'metadata'>>,
   options: RidgeOptions = {},
 ): Promise<RidgeFit> {
-  const { alphas = RIDGE_ALPHAS, validation = 0.2, seed = 0, threads } = options
+  const { alphas = RIDGE_ALPHAS, validation = 0.2, refit = 'train', seed = 0, threads } = options
   if (alphas.length === 0 || !alphas.every((alpha) => alpha > 0 && alpha < Infinity)) {
     throw new Error(`ridge: alphas must be above 0 and finite, got ${alphas.join(', ') || 'none'}`)
   }
@@ -125,6 +126,15 @@ export async function fitRidge(
     transform: null,
     fingerprint: metadata.fingerprint ?? null,
     fits,
+    metadata: {
+      point: 'true',
+      attributes: JSON.stringify(attributes),
+      alpha: JSON.stringify(Object.fromEntries(fits.map((fit) => [fit.attribute, fit.alpha]))),
+      validation: String(validation),
+      refit: JSON.stringify(refit),
+      seed: String(seed),
+      ...originOf({ metadata }),
+    },
   }
 }
 

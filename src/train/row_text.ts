@@ -1,4 +1,5 @@
 // Rows of training to tokens: plain texts and conversations, and where in a conversation the assistant speaks.
+import { digest } from '../files/hash.ts'
 import { parseJsonObject, show } from '../files/json.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
@@ -153,4 +154,11 @@ function tokenBorders(
   // Where the pieces give the same tokens as the whole, none stands across a cut.
   const apart = pieces.length === whole.length && commonPrefix(pieces, whole) === whole.length
   return (place) => (apart ? known.get(place)! : commonPrefix(tokenizer.encode(text.slice(0, place)), whole))
+}
+
+/** SHA-256 over rows as words of 32 bits. */
+export async function hashWords(rows: readonly (Int32Array | Uint32Array)[]): Promise<string> {
+  const hashes: string[] = []
+  for (const row of rows) hashes.push(await digest(new Uint8Array(row.slice().buffer)))
+  return digest(new TextEncoder().encode(hashes.join(' ')))
 }

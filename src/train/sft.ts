@@ -1,6 +1,5 @@
 // Supervised fine-tuning with LoRA, from rows to an adapter's files, in one call: kept in a store while it goes on.
 import type { Device } from '../device/device.ts'
-import { digest } from '../files/hash.ts'
 import type { ModelFiles } from '../files/source.ts'
 import { newAdapterConfig } from '../llama/adapter_config.ts'
 import { type Adapter, readAdapter } from '../llama/adapter_files.ts'
@@ -12,11 +11,13 @@ import {
   ADAPTER_DEFAULTS,
   type AdapterTraining,
   type KeepOptions,
+  passTokens,
   type TunedAdapter,
   trainAdapter,
 } from './adapter_training.ts'
 import { packBestFit } from './packing.ts'
 import { randomBits } from './random.ts'
+import { hashWords } from './row_text.ts'
 import { planSteps } from './schedule.ts'
 import type { SftRow } from './sft_rows.ts'
 import { type SftBatch, type SftTally, sftTask, type TokenSums } from './sft_task.ts'
@@ -46,7 +47,9 @@ export interface SftResult {
   readonly eval_loss: number | null
 }
 
-export interface Tuned extends SftResult, TunedAdapter {}
+export interface Tuned extends SftResult, TunedAdapter {
+  readonly adapter: Adapter
+}
 
 /** Rows by a seeded draw: those for training, and a share that is held out (one at least where the share is above 0). */
 export function holdOut<T>(rows: readonly T[], share: number, seed: number): { training: T[]; held: T[] } {
@@ -85,7 +88,7 @@ export async function trainSft(
       )
     : rows.map((_, row) => [row])
   const plan = planSteps(sequences.length, batch, epochs, { maxSteps: maxSteps ?? Infinity })
-  return trainAdapter<SftBatch, TokenSums, SftTally, SftResult>(device, files, {
+  const tuned = await trainAdapter<SftBatch, TokenSums, SftTally, SftResult>(device, files, {
     command: 'sft',
     settings,
     kept: {
@@ -101,8 +104,7 @@ export async function trainSft(
     },
     async task({ model, directory, adapter, own }) {
       const output = own(await openOutputLayer(device, model.config, findOutput(model.config, directory)))
-      const tokens = device.kind === 'wasm' ? 1024 : 4096
-      const choice = { ...settings, dropout: adapter.dropout, tokens }
+      const choice = { ...settings, dropout: adapter.dropout, tokens: passTokens(device) }
       return sftTask(device, model, output, adapter, { rows, sequences, plan, held }, choice)
     },
     result: ({ step, tally }, parameters) => ({
@@ -110,6 +112,7 @@ export async function trainSft(
       ...{ num_tokens: tally.tokens, loss: tally.loss, eval_loss: tally.evalLoss },
     }),
   })
+  return { ...tuned, adapter: tuned.adapter! }
 }
 
 /** The output matrix; throws where the model has none. */
@@ -136,13 +139,13 @@ async function beginAdapter(
 
 /** SHA-256 over tokens and labels of rows, each with its length. */
 async function rowsHash(rows: readonly SftRow[]): Promise<string> {
-  const hashes: string[] = []
-  for (const { tokens, labels } of rows) {
-    const words = new Int32Array(1 + 2 * tokens.length)
-    words[0] = tokens.length
-    words.set(tokens, 1)
-    words.set(labels, 1 + tokens.length)
-    hashes.push(await digest(new Uint8Array(words.buffer)))
-  }
-  return digest(new TextEncoder().encode(hashes.join(' ')))
+  return hashWords(
+    rows.map(({ tokens, labels }) => {
+      const words = new Int32Array(1 + 2 * tokens.length)
+      words[0] = tokens.length
+      words.set(tokens, 1)
+      words.set(labels, 1 + tokens.length)
+      return words
+    }),
+  )
 }

@@ -24,6 +24,7 @@ const SUITES = [
   'solver',
   'solver_device',
   'trainer',
+  'public_recipe',
 ]
 // The second page gets no shared memory, as on a server that sends no isolation headers: WASM runs on one thread.
 const PAGES = [

@@ -7,18 +7,16 @@ import {
   ratingsByAttribute,
   readRatedRows,
 } from '../../evaluate/rated_quantiles.ts'
-import { openDirectory } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
+import { calibrationTable } from '../../report/evaluation.ts'
 import { readCheckpoint } from '../../reward/checkpoint.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { openRatings, type RatingFile } from '../../reward/rating_file.ts'
-import { withDevice, withModel } from '../engine.ts'
-import { withFeatureFiles } from '../feature_files.ts'
-import { chosenHeads, EMBEDDED, embeddedModel } from '../options.ts'
-import { note, print, printJson } from '../output.ts'
+import { openModel, withDevice, withFeatures, withModel } from '../engine.ts'
+import { chosenHeads, EMBEDDED } from '../options.ts'
+import { note, print, printJson, writeDocument } from '../output.ts'
 import { startProgress, startRows } from '../progress.ts'
 import type { EvalCommand } from './eval.ts'
-import { calibrationTable, writeDocument } from './report.ts'
 import { readEvalRows } from './rows.ts'
 
 type Predicted = RatedQuantiles & { readonly model: string; readonly device: string }
@@ -45,12 +43,12 @@ export async function calibrationSuite(options: EvalCommand): Promise<void> {
 }
 
 const withRatings = <T>(paths: readonly string[], work: (ratings: RatingFile) => Promise<T>): Promise<T> =>
-  withFeatureFiles(paths, async (sources) => work(await openRatings(sources)))
+  withFeatures(paths, async (sources) => work(await openRatings(sources)))
 
 function predictFeatures(paths: readonly string[], options: EvalCommand): Promise<Predicted> {
   const { model = EMBEDDED, calibration } = options
   return withRatings(paths, async (ratings) => {
-    const checkpoint = await readCheckpoint(await openDirectory(options.model ?? embeddedModel()))
+    const checkpoint = await readCheckpoint((await openModel(options)).files)
     return withDevice(options, async (device) => {
       const progress = startProgress('rows')
       const choice = { calibration, onProgress: progress.update }

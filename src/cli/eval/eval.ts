@@ -2,13 +2,16 @@
 import { readFile } from 'node:fs/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { DoubleBos } from '../../evaluate/pair_scores.ts'
-import { PRIOR_SETS, readAccuracies, rewardBench, SUBSETS, type Xstest } from '../../evaluate/reward_bench.ts'
+import { readAccuracies, rewardBench, type Xstest } from '../../evaluate/reward_bench.ts'
 import { parseJsonObject, printable } from '../../files/json.ts'
+import { sectionTable } from '../../report/evaluation.ts'
+import { resultsDocument } from '../../report/pairs.ts'
 import { parseScoreKind, type ScoreKind } from '../../reward/scoring.ts'
 import { claimOutputs } from '../claims.ts'
 import {
   adapterOption,
   deviceOptions,
+  embeddedModel,
   type HeadChoice,
   headOptions,
   type ModelChoice,
@@ -18,10 +21,10 @@ import {
   shareOption,
   usageError,
 } from '../options.ts'
-import { note, print, printJson } from '../output.ts'
+import { note, print, printJson, writeDocument } from '../output.ts'
 import { calibrationSuite } from './calibration.ts'
 import { pairSuite } from './pairs.ts'
-import { sectionTable, writeDocument } from './report.ts'
+import { HUB } from './rows.ts'
 
 const SUITES = ['rewardbench', 'rewardbench2', 'pairs', 'calibration'] as const
 export type Suite = (typeof SUITES)[number]
@@ -150,11 +153,11 @@ async function evaluate(options: EvalCommand): Promise<void> {
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   await claimOutputs({
     inputs: {
-      '--data': data,
+      '--data': data?.filter((file) => file !== HUB),
       '--features': features,
       '--reference': reference,
       '--from-results': fromResults,
-      '--model': options.model,
+      '--model': fromResults === undefined ? (options.model ?? embeddedModel()) : undefined,
       '--adapter': adapter,
       '--compare': compare,
     },
@@ -172,17 +175,7 @@ async function evaluateResults(path: string, { xstest, priorSets, json, out }: E
   const results = parseJsonObject(text, path)
   const accuracies = readAccuracies(results, path)
   const bench = rewardBench(accuracies, { xstest, priorSets })
-  const known = [...SUBSETS, ...PRIOR_SETS]
-  const document = {
-    suite: 'rewardbench',
-    ...(typeof results.model === 'string' && { model: results.model }),
-    xstest,
-    sections: bench.sections,
-    ...(bench.priorSets !== undefined && { prior_sets: bench.priorSets }),
-    score: bench.score,
-    subsets: Object.fromEntries(known.filter((name) => name in accuracies).map((name) => [name, accuracies[name]])),
-    missing: bench.missing,
-  }
+  const document = resultsDocument(bench, accuracies, { model: results.model, xstest })
   if (out !== undefined) await writeDocument(out, document)
   if (bench.missing.length > 0) note(`eval: note: ${printable(path)} has no accuracy of ${bench.missing.join(', ')}`)
   if (json) return printJson(document)

@@ -3,9 +3,10 @@ import { basename, dirname } from 'node:path'
 import { type Command, Option } from 'commander'
 import { directoryStore } from '../../files/disk.ts'
 import { printable, show } from '../../files/json.ts'
-import { type ComputedRows, findFeatures, type MadeFeatures, makeFeatures } from '../../reward/feature_files/make.ts'
+import { featuresDocument, featuresReport, leftOutNotes } from '../../report/features.ts'
+import { findFeatures, type MadeFeatures, makeFeatures } from '../../reward/feature_files/make.ts'
 import { manifestName } from '../../reward/feature_files/manifest.ts'
-import { type FeatureRows, readFeatureRows, reservedName, type SkippedRow } from '../../reward/feature_files/rows.ts'
+import { readFeatureRows, reservedName } from '../../reward/feature_files/rows.ts'
 import { type Shard, shardName } from '../../reward/feature_files/shards.ts'
 import { loadFeatureModel } from '../../reward/features.ts'
 import { claimOutputs } from '../claims.ts'
@@ -13,6 +14,7 @@ import { fingerprintModel, withModel } from '../engine.ts'
 import {
   adapterOption,
   deviceOptions,
+  embeddedModel,
   type ModelChoice,
   parseInput,
   parseNames,
@@ -22,7 +24,7 @@ import {
   wholeNumber,
 } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
-import { duration, startRows } from '../progress.ts'
+import { startRows } from '../progress.ts'
 import { eachRow } from '../rows.ts'
 import { parseShard } from './shard_option.ts'
 
@@ -106,7 +108,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const out = shardName(options.out, shard)
   const partial = `${out}.partial`
   await claimOutputs({
-    inputs: { '--input': input, '--model': options.model, '--adapter': options.adapter },
+    inputs: { '--input': input, '--model': options.model ?? embeddedModel(), '--adapter': options.adapter },
     files: { '--out': [out, manifestName(out)] },
     folders: { '--out': partial },
   })
@@ -124,7 +126,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   })
   if (there !== null) {
     note(`note: ${printable(out)} is there, made of the same; --restart makes it anew`)
-    return report({ manifest: there, skipped: [], computed: null }, { out, ms: performance.now() - start }, options)
+    return report({ manifest: there, skipped: [], computed: null }, out, performance.now() - start, options)
   }
   let line: ReturnType<typeof startRows> | null = null
   const made = await withModel(options, loadFeatureModel, async (model, _, compute) => {
@@ -146,44 +148,10 @@ async function features(options: FeaturesOptions): Promise<void> {
     }).finally(() => line?.end())
   })
   // Only now: an error is the one line on standard error.
-  tell(rows, made.skipped)
-  await report(made, { out, ms: performance.now() - start }, options)
+  for (const line of leftOutNotes(rows, made.skipped)) note(`note: ${line}`)
+  await report(made, out, performance.now() - start, options)
 }
 
-const SKIPPED_SHOWN = 10
-
-function tell({ ignored, kind }: FeatureRows, skipped: readonly SkippedRow[]): void {
-  if (ignored.length > 0) {
-    const what = kind === 'pairs' ? 'fields that pairs do not have' : 'fields that --labels does not name'
-    note(`note: ${what} are left out: ${ignored.map(show).join(', ')}`)
-  }
-  for (const { where, reason } of skipped.slice(0, SKIPPED_SHOWN)) note(`note: ${where} is left out: ${reason}`)
-  if (skipped.length > SKIPPED_SHOWN) note(`note: ${skipped.length - SKIPPED_SHOWN} more rows are left out`)
-}
-
-async function report(
-  { manifest, computed }: MadeFeatures,
-  { out, ms }: { readonly out: string; readonly ms: number },
-  options: FeaturesOptions,
-): Promise<void> {
-  const { columns, labels, tokens, skipped, shard, shards } = manifest
-  const rate = (count: number) => (computed && count > 0 ? count / (computed.ms / 1000) : null)
-  const rates = { rows_per_second: rate(computed?.rows ?? 0), tokens_per_second: rate(computed?.tokens ?? 0) }
-  const rows = manifest.rows.length
-  if (options.json) {
-    const left = computed === null ? true : skipped
-    const about = { file: out, manifest: manifestName(out), rows, labels, columns, tokens, skipped: left, ms }
-    return printJson({ ...about, ...rates, shard, shards })
-  }
-  const what = `features of ${rows} ${manifest.kind === 'pairs' ? 'pairs' : 'rows'}, ${columns} columns`
-  const ratings = labels > rows ? `, ${labels} ratings` : ''
-  const left = skipped > 0 ? `, ${skipped} rows left out` : ''
-  const names = options.labels?.length ?? 0
-  const took = time(computed, rates.tokens_per_second, ms)
-  return print(`${printable(out)}: ${what}, ${names} labels${ratings}${left} (${took})\n`)
-}
-
-function time(computed: ComputedRows | null, rate: number | null, ms: number): string {
-  if (computed === null) return 'there already'
-  return `${duration(ms / 1000)}${rate === null ? '' : `, ${Number(rate.toPrecision(3))} tokens a second`}`
+function report(made: MadeFeatures, out: string, ms: number, { json, labels }: FeaturesOptions): Promise<void> {
+  return json ? printJson(featuresDocument(made, out, ms)) : print(featuresReport(made, out, labels?.length ?? 0, ms))
 }

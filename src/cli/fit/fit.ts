@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryStore, writeFileAtomic } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
+import { fitDocument, fitReport } from '../../report/fit.ts'
 import { encodeHeads } from '../../reward/heads_file.ts'
 import { type FittedHeads, fitHeads } from '../../train/heads.ts'
 import type { Kept } from '../../train/heads_keeper.ts'
@@ -13,7 +14,6 @@ import { computeOptions, parseAlpha, parseLevels, realNumber } from '../options.
 import { note, print, printJson } from '../output.ts'
 import { type OpenedProblem, type ProblemOptions, problemOptions, withProblem } from './problem.ts'
 import { startLevels } from './progress.ts'
-import { fitDocument, fitReport } from './report.ts'
 
 interface FitCommand extends ProblemOptions {
   readonly levels: number[]
@@ -135,7 +135,7 @@ async function run(
       },
       onNote: (line) => note(`note: ${line}`),
     }).finally(progress.end)
-    await writeFileAtomic(out, encodeHeads(heads, heads.metadata))
+    await writeFileAtomic(out, encodeHeads(heads))
     await heads.end()
     return heads
   } catch (error) {

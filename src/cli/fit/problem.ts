@@ -1,10 +1,10 @@
 // What `pinball fit` and `pinball ridge` read: their options, which of them go together, and the files opened.
 import { type Command, CommanderError } from 'commander'
+import { listFeatureFiles, withFiles } from '../../files/file_list.ts'
 import { printable, show } from '../../files/json.ts'
-import { closeSources, type Source } from '../../files/source.ts'
+import { type Source, watchReads } from '../../files/source.ts'
 import { type FeatureKind, type FileProblem, featureKind, readProblem } from '../../train/problem_files.ts'
 import { claimOutputs } from '../claims.ts'
-import { listFeatureFiles, openFiles } from '../feature_files.ts'
 import {
   parseFeatures,
   parseLabelRows,
@@ -137,27 +137,28 @@ export async function withProblem<T>(
     labels: kind === 'npy' ? undefined : optionNames('--labels', labels),
     columns: optionNames('--columns', options.columns),
   }
-  const opened = await openFiles([...paths, ...Object.values(arrays).filter((path) => path !== undefined)])
-  const progress = readingProgress(opened.slice(0, paths.length))
-  try {
-    const beside = opened.slice(paths.length)
-    const next = (path: string | undefined) => (path === undefined ? undefined : beside.shift())
-    const problem = await readProblem({
-      features: progress.sources,
-      ...names,
-      ...(kind === 'npy'
-        ? { arrays: { labels: next(labels)!, labelRows: next(labelRows), weights: next(weights) } }
-        : { weights }),
-    })
-    const loaded = () => {
+  const beside = Object.values(arrays).filter((path) => path !== undefined)
+  return withFiles([...paths, ...beside], async (opened) => {
+    const progress = readingProgress(opened.slice(0, paths.length))
+    const rest = opened.slice(paths.length)
+    const next = (path: string | undefined) => (path === undefined ? undefined : rest.shift())
+    try {
+      const problem = await readProblem({
+        features: progress.sources,
+        ...names,
+        ...(kind === 'npy'
+          ? { arrays: { labels: next(labels)!, labelRows: next(labelRows), weights: next(weights) } }
+          : { weights }),
+      })
+      const loaded = () => {
+        progress.end()
+        problem.release()
+      }
+      return await work({ ...problem, loaded }).finally(loaded)
+    } finally {
       progress.end()
-      problem.release()
     }
-    return await work({ ...problem, loaded }).finally(loaded)
-  } finally {
-    progress.end()
-    await closeSources(opened)
-  }
+  })
 }
 
 /** The sources, with a status line that says how much of them has been read. */
@@ -166,14 +167,12 @@ function readingProgress(sources: readonly Source[]): { sources: Source[]; end()
   const total = sources.reduce((sum, { byteLength }) => sum + byteLength, 0)
   let bytes = 0
   return {
-    sources: sources.map((source) => ({
-      ...source,
-      read(offset, length, into) {
+    sources: sources.map((source) =>
+      watchReads(source, (length) => {
         bytes += length
         status.show(() => `${printable(source.name)}: ${Math.min(100, Math.floor((100 * bytes) / total))} % read`)
-        return source.read(offset, length, into)
-      },
-    })),
+      }),
+    ),
     end: status.end,
   }
 }

@@ -1,8 +1,8 @@
 // How far a fit has come, on standard error.
-import type { AlphaProgress } from '../../solver/alpha.ts'
+import { duration } from '../../report/draw.ts'
+import { doing } from '../../report/fit.ts'
 import type { HeadsProgress } from '../../train/heads.ts'
-import { figure } from '../draw.ts'
-import { duration, startStatus } from '../progress.ts'
+import { startStatus } from '../progress.ts'
 
 export interface LevelProgress {
   update(progress: HeadsProgress): void
@@ -22,22 +22,10 @@ export function startLevels(): LevelProgress {
   }
   return {
     update(progress) {
-      const { attribute, level, choice, done } = progress
-      before ??= done
+      before ??= progress.done
       const first = before
-      status.show(() => {
-        if (choice) return `${attribute}: ${choosing(choice)}; ${overall(progress, first)}`
-        const { gap, nonzeros, iterations } = level!
-        const steps = `${iterations} ${iterations === 1 ? 'step' : 'steps'}`
-        return `${attribute} ${level!.level}: gap ${gap.toExponential(1)}, ${nonzeros} nonzeros, ${steps}; ${overall(progress, first)}`
-      })
+      status.show(() => `${doing(progress)}; ${overall(progress, first)}`)
     },
     end: status.end,
   }
-}
-
-/** How far the choice of a penalty has come, in words. */
-export function choosing({ index, alphas, alpha, fold, folds }: AlphaProgress): string {
-  if (index < 0) return 'choosing alpha, first where it begins'
-  return `choosing alpha, ${index + 1} of ${alphas} (${figure(alpha)}), fold ${fold + 1} of ${folds}`
 }

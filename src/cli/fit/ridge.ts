@@ -2,11 +2,10 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { writeFileAtomic } from '../../files/disk.ts'
-import { printable } from '../../files/json.ts'
+import { ridgeProgress, ridgeReport } from '../../report/ridge.ts'
 import { encodeHeads } from '../../reward/heads_file.ts'
 import { fitRidge, RIDGE_ALPHAS, type RidgeFit, type RidgeProgress } from '../../train/multi_attribute.ts'
-import { originOf, type Problem } from '../../train/problem.ts'
-import { figure, table } from '../draw.ts'
+import type { Problem } from '../../train/problem.ts'
 import { type Interrupt, interruptible } from '../interrupt.ts'
 import { realNumber, wholeNumber } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
@@ -79,12 +78,11 @@ async function ridge(options: RidgeCommand): Promise<void> {
     const start = performance.now()
     const fit = await interruptible('ridge', (interrupt) => run(problem, options, interrupt))
     if (fit === null) return
-    const { validation, refit, seed, out } = options
-    const alpha = Object.fromEntries(fit.fits.map((each) => [each.attribute, each.alpha]))
-    const chosen = { attributes: fit.attributes, alpha, validation, refit: JSON.stringify(refit), seed }
-    const metadata = { point: 'true', ...chosen, ...originOf(problem) }
-    await writeFileAtomic(out, encodeHeads(fit, metadata))
-    await show(problem, fit, performance.now() - start, options)
+    const ms = performance.now() - start
+    const { out, json } = options
+    const { rows, columns } = problem.features
+    await writeFileAtomic(out, encodeHeads(fit))
+    await (json ? printJson({ rows, columns, fits: fit.fits, ms }) : print(ridgeReport(fit, rows, out)))
   })
 }
 
@@ -93,9 +91,9 @@ async function run(problem: Problem, options: RidgeCommand, interrupt: Interrupt
   const status = startStatus()
   const { signal } = interrupt
   const { alphas, validation, refit, seed, threads } = options
-  const onProgress = (progress: RidgeProgress) => status.show(() => describe(progress))
+  const onProgress = (progress: RidgeProgress) => status.show(() => ridgeProgress(progress))
   try {
-    return await fitRidge(problem.features, problem, { alphas, validation, refit, seed, threads, onProgress, signal })
+    return await fitRidge(problem, { alphas, validation, refit, seed, threads, onProgress, signal })
   } catch (error) {
     if (!signal.aborted) throw error
     note('ridge: interrupted; nothing is kept')
@@ -104,22 +102,4 @@ async function run(problem: Problem, options: RidgeCommand, interrupt: Interrupt
   } finally {
     status.end()
   }
-}
-
-function describe({ attributes, doing, done, total }: RidgeProgress): string {
-  const more = attributes.length > 1 ? ` and ${attributes.length - 1} more` : ''
-  const what = doing === 'solving' ? 'penalties solved' : doing === 'sums' ? 'rows summed' : 'rows predicted'
-  return `${printable(attributes[0])}${more}: ${done} of ${total} ${what}`
-}
-
-async function show(problem: Problem, { fits }: RidgeFit, ms: number, { out, json }: RidgeCommand): Promise<void> {
-  const { rows, columns } = problem.features
-  if (json) return printJson({ rows, columns, fits, ms })
-  const head = ['attribute', 'alpha', 'training', 'validation', 'mean squared error']
-  const lines = fits.map(({ attribute, alpha, training, validation, path }) => {
-    const { mse } = path.find((step) => step.alpha === alpha)!
-    return [attribute, figure(alpha), String(training), String(validation), figure(mse)]
-  })
-  const about = `${fits.length} heads over ${columns} columns from ${rows} rows`
-  return print(`${table([head, ...lines], [1, 2, 3, 4])}\n${printable(out)}: ${about}\n`)
 }

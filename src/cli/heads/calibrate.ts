@@ -1,15 +1,15 @@
 // pinball calibrate: conformal calibration of a model's quantiles on ratings that its heads have not seen.
 import { join } from 'node:path'
 import { type Command, Option } from 'commander'
-import { type DeviceKind, openDevice } from '../../device/open.ts'
+import type { DeviceKind } from '../../device/open.ts'
 import { openDirectory, writeFileAtomic } from '../../files/disk.ts'
-import { printable } from '../../files/json.ts'
+import { listFeatureFiles, withFiles } from '../../files/file_list.ts'
+import { calibrationLines, calibrationReport, unreachableNote } from '../../report/heads.ts'
 import { calibrate, readUncalibrated } from '../../reward/calibrate.ts'
 import { CALIBRATION_FILE, encodeCalibration } from '../../reward/conformal.ts'
 import { openRatings } from '../../reward/rating_file.ts'
 import { claimOutputs } from '../claims.ts'
-import { figure, table } from '../draw.ts'
-import { listFeatureFiles, openFiles } from '../feature_files.ts'
+import { withDevice } from '../engine.ts'
 import { computeOptions, fileName, parseFeatures } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startPhases } from '../progress.ts'
@@ -53,49 +53,29 @@ export function addCalibrate(program: Command): void {
     .action(async (options: CalibrateCommand) => run(options))
 }
 
-async function run({ heads: folder, features, device: kind, threads, json }: CalibrateCommand): Promise<void> {
+async function run(options: CalibrateCommand): Promise<void> {
   const start = performance.now()
-  const checkpoint = await readUncalibrated(await openDirectory(folder))
-  const { levels } = checkpoint.manifest
-  const path = join(folder, CALIBRATION_FILE)
-  const paths = await listFeatureFiles(features)
+  const checkpoint = await readUncalibrated(await openDirectory(options.heads))
+  const path = join(options.heads, CALIBRATION_FILE)
+  const paths = await listFeatureFiles(options.features)
   await claimOutputs({ inputs: { '--features': paths }, files: { '--heads': path } })
-  const sources = await openFiles(paths)
-  const device = await openDevice(kind, { threads })
-  const progress = startPhases()
-  try {
-    const ratings = await openRatings(sources)
-    if (ratings.weights) note('calibrate: note: label_weights are not used; every item counts alike')
-    // Sorts may take a while, without a pause.
-    const found = await withoutInterruptHandler(() =>
-      calibrate(device, checkpoint, ratings, { onProgress: progress.update }),
-    ).finally(progress.end)
-    await writeFileAtomic(path, encodeCalibration(found))
-    const { offsets, attributes } = found
-    const far = attributes.filter(({ unreachable }) => unreachable > 0)
-    if (far.length > 0) {
-      const names = far.map(({ name, unreachable }) => `${name} (${unreachable})`).join(', ')
-      note(`calibrate: too few items for the highest levels of ${names}`)
-    }
-    const K = levels.length
-    const result = attributes.map((entry, j) => ({
-      ...entry,
-      coverage_excess: 1 / (entry.items + 1),
-      largest_offset: offsets.subarray(j * K, (j + 1) * K).reduce((most, x) => Math.max(most, Math.abs(x)), 0),
-    }))
-    if (json) return await printJson({ file: path, levels, attributes: result, ms: performance.now() - start })
-    const lines = result.map((a) => [
-      a.name,
-      String(a.items),
-      String(a.ratings),
-      figure(a.coverage_excess),
-      figure(a.largest_offset),
-    ])
-    const head = ['attribute', 'items', 'ratings', 'coverage at most t +', 'largest offset']
-    const about = `${printable(path)}: offsets of ${offsets.length} quantiles`
-    await print(`${table([head, ...lines], [1, 2, 3, 4])}\n${about}\n`)
-  } finally {
-    await device.destroy()
-    for (const source of sources) await source.close()
-  }
+  const found = await withFiles(paths, (sources) =>
+    withDevice(options, async (device) => {
+      const ratings = await openRatings(sources)
+      if (ratings.weights) note('calibrate: note: label_weights are not used; every item counts alike')
+      const progress = startPhases()
+      // Sorts may take a while, without a pause.
+      return withoutInterruptHandler(() =>
+        calibrate(device, checkpoint, ratings, { onProgress: progress.update }),
+      ).finally(progress.end)
+    }),
+  )
+  await writeFileAtomic(path, encodeCalibration(found))
+  const far = unreachableNote(found)
+  if (far !== null) note(`calibrate: ${far}`)
+  const { levels } = checkpoint.manifest
+  const ms = performance.now() - start
+  return options.json
+    ? printJson({ file: path, levels, attributes: calibrationLines(found), ms })
+    : print(calibrationReport(found, path))
 }

@@ -1,14 +1,15 @@
 // pinball debias: takes an unwanted attribute, verbosity in the published models, out of the others' heads.
 import type { Command } from 'commander'
-import { type DeviceKind, openDevice } from '../../device/open.ts'
-import { openFile, writeFileAtomic } from '../../files/disk.ts'
+import type { DeviceKind } from '../../device/open.ts'
+import { writeFileAtomic } from '../../files/disk.ts'
+import { listFeatureFiles, withFile, withFiles } from '../../files/file_list.ts'
 import { printable } from '../../files/json.ts'
+import { debiasedAttributes, debiasReport } from '../../report/heads.ts'
 import { debiasHeads, THRESHOLD, USUAL_UNWANTED, unwantedIndex } from '../../reward/debias.ts'
 import { encodeHeads, type HeadsFile, readHeadsFile } from '../../reward/heads_file.ts'
 import { stateRows } from '../../reward/state_rows.ts'
 import { claimOutputs } from '../claims.ts'
-import { figure, table } from '../draw.ts'
-import { listFeatureFiles, openFiles } from '../feature_files.ts'
+import { withDevice } from '../engine.ts'
 import { computeOptions, fileName, parseFeatures, parseOut, realNumber, usageError } from '../options.ts'
 import { print, printJson } from '../output.ts'
 import { startPhases } from '../progress.ts'
@@ -62,59 +63,30 @@ async function run(options: DebiasCommand): Promise<void> {
   const paths = await listFeatureFiles(options.features)
   await claimOutputs({ inputs: { '--features': paths, '--heads': options.heads }, files: { '--out': out } })
   const start = performance.now()
-  const heads = await readHeads(options.heads)
+  const heads = await withFile(options.heads, readHeadsFile)
   const unwanted = chosenAttribute(heads, attribute)
-  const sources = await openFiles(paths)
-  const progress = startPhases()
-  try {
+  const found = await withFiles(paths, async (sources) => {
     const features = await stateRows(sources)
-    const device = await openDevice(options.device, { threads: options.threads })
-    // Ranks may take a while, without a pause.
-    const found = await withoutInterruptHandler(() =>
-      debiasHeads(device, heads, features, { attribute: unwanted, threshold, onProgress: progress.update }),
-    ).finally(async () => {
-      progress.end()
-      await device.destroy()
+    return withDevice(options, (device) => {
+      const progress = startPhases()
+      // Ranks may take a while, without a pause.
+      return withoutInterruptHandler(() =>
+        debiasHeads(device, heads, features, { attribute: unwanted, threshold, onProgress: progress.update }),
+      ).finally(progress.end)
     })
-    await writeFileAtomic(out, encodeHeads(found.heads, found.heads.metadata))
-    const finite = (value: number) => (Number.isFinite(value) ? value : null)
-    const attributes = heads.attributes.map((name, j) => ({
-      attribute: name,
-      penalty: found.penalties[j],
-      correlation: finite(found.before[j]),
-      debiased_correlation: j === unwanted ? null : finite(found.after[j]),
-    }))
-    const { rows } = found
-    const ms = performance.now() - start
-    if (options.json) return await printJson({ rows, unwanted: found.attribute, threshold, attributes, ms })
-    const cell = (value: number | null) => (value === null ? '' : figure(value))
-    const lines = attributes.map((a) => [
-      a.attribute,
-      cell(a.penalty),
-      cell(a.correlation),
-      cell(a.debiased_correlation),
-    ])
-    const head = ['attribute', 'penalty', `correlation with ${found.attribute}`, 'debiased']
-    await print(`${table([head, ...lines], [1, 2, 3])}\n${printable(out)}: penalties from ${rows} responses\n`)
-  } finally {
-    for (const source of sources) await source.close()
-  }
+  })
+  await writeFileAtomic(out, encodeHeads(found.heads))
+  const { rows } = found
+  const ms = performance.now() - start
+  return options.json
+    ? printJson({ rows, unwanted: found.attribute, threshold, attributes: debiasedAttributes(found), ms })
+    : print(debiasReport(found, out))
 }
 
-async function readHeads(path: string): Promise<HeadsFile> {
-  const file = await openFile(path)
+/** The number of the unwanted attribute. */
+function chosenAttribute(heads: HeadsFile, wanted: string | undefined): number {
   try {
-    return await readHeadsFile(file)
-  } finally {
-    await file.close()
-  }
-}
-
-/** The number of the unwanted attribute, which may be given by name or number. */
-function chosenAttribute(heads: HeadsFile, wanted = USUAL_UNWANTED): number {
-  const number = !heads.attributes.includes(wanted) && /^\d+$/.test(wanted) && Number(wanted) < heads.attributes.length
-  try {
-    return unwantedIndex(heads, number ? Number(wanted) : wanted)
+    return unwantedIndex(heads, wanted)
   } catch (error) {
     return usageError(`--attribute: ${printable((error as Error).message)}`)
   }

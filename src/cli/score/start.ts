@@ -1,13 +1,14 @@
 // pinball start: scores built-in prompts (or the user's own), and shows where a risk-averse choice differs from the expected best.
 import type { Command } from 'commander'
-import { loadRewardModel, type RewardModel, type Score } from '../../reward/model.ts'
-import { entropic } from '../../reward/risk.ts'
-import { axis, commonScale, figure, nearest, type Scale, sketch, snippet, table } from '../draw.ts'
+import { EVERYDAY_PROMPTS, type Example } from '../../data/everyday_prompts.ts'
+import { choiceTable, verdict } from '../../report/choices.ts'
+import { commonScale, snippet } from '../../report/draw.ts'
+import { scoreHeading } from '../../report/scores.ts'
+import { loadRewardModel } from '../../reward/model.ts'
 import { withModel } from '../engine.ts'
 import { type DeviceChoice, deviceOptions, parseLambda } from '../options.ts'
 import { print } from '../output.ts'
-import { EXAMPLES, type Example } from './prompts.ts'
-import { collect, heading, ownRows, scoreRows } from './score.ts'
+import { collect, ownRows, scoreRows } from './score.ts'
 
 interface StartOptions extends DeviceChoice {
   readonly prompt?: string
@@ -45,13 +46,13 @@ async function start(options: StartOptions): Promise<void> {
       results.map((result) => result.quantiles),
       30,
     )
-    await print(heading(model, device, rows.length, lambda))
+    await print(scoreHeading({ model, device }, rows.length, lambda))
     const verdicts: string[] = []
     let at = 0
     for (const [i, { prompt, responses }] of examples.entries()) {
       const scores = results.slice(at, at + responses.length)
       at += responses.length
-      await print(`\n${i + 1}. ${snippet(prompt, 100)}\n${group(model, responses, scores, scale, lambda)}`)
+      await print(`\n${i + 1}. ${snippet(prompt, 100)}\n${choiceTable(model.levels, responses, scores, scale, lambda)}`)
       if (responses.length > 1) verdicts.push(`  ${i + 1}. ${verdict(scores, lambda)}\n`)
     }
     const seconds = ((performance.now() - began) / 1000).toFixed(1)
@@ -62,58 +63,7 @@ async function start(options: StartOptions): Promise<void> {
 }
 
 function chooseExamples({ prompt, response }: StartOptions): readonly Example[] {
-  if (prompt === undefined && response === undefined) return EXAMPLES
+  if (prompt === undefined && response === undefined) return EVERYDAY_PROMPTS
   ownRows(prompt, response)
   return [{ prompt: prompt as string, responses: response as string[] }]
-}
-
-/** A line for each response to one prompt; marks the best by expectation and by utility. */
-function group(
-  { levels }: RewardModel,
-  responses: readonly string[],
-  scores: readonly Score[],
-  scale: Scale,
-  lambda: number,
-): string {
-  const expected = bestExpected(scores)
-  const averse = bestAverse(scores, lambda)
-  const outer = [levels[0], levels[levels.length - 1]]
-  const head = ['', 'expected', 'utility', ...outer.map((level) => `${Math.round(level * 100)} %`), axis(scale), '']
-  const lines = scores.map(({ expectation, utility, quantiles }, i) => [
-    `${i === expected ? 'E' : ' '}${i === averse ? 'U' : ' '}`,
-    figure(expectation),
-    figure(utility),
-    ...outer.map((level) => figure(nearest(quantiles, levels, level))),
-    sketch(quantiles, levels, scale),
-    snippet(responses[i], 60),
-  ])
-  return table([head, ...lines], [1, 2, 3, 4])
-}
-
-function bestExpected(scores: readonly Score[]): number {
-  return largest(scores.map((score) => score.expectation))
-}
-
-/** By the certainty equivalent, which ranks like the utility and does not overflow. */
-function bestAverse(scores: readonly Score[], lambda: number): number {
-  return lambda === 0 ? bestExpected(scores) : largest(scores.map((score) => entropic(score.quantiles, lambda)))
-}
-
-function largest(values: readonly number[]): number {
-  return values.indexOf(Math.max(...values))
-}
-
-// The risk aversions that are tried for a change of mind: 0.1 to about 100, each 5 % above the one before.
-const LAMBDAS = Array.from({ length: 142 }, (_, i) => 0.1 * 1.05 ** i)
-
-function verdict(scores: readonly Score[], lambda: number): string {
-  const expected = bestExpected(scores)
-  const averse = bestAverse(scores, lambda)
-  if (averse !== expected) {
-    return `at lambda ${lambda} response ${averse + 1} is chosen, by expectation ${expected + 1} is`
-  }
-  const change = LAMBDAS.find((other) => other > lambda && bestAverse(scores, other) !== expected)
-  const same = `response ${expected + 1} either way`
-  if (change === undefined) return `${same}, whatever lambda`
-  return `${same}; from lambda ${figure(change)} on response ${bestAverse(scores, change) + 1}`
 }

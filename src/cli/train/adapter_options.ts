@@ -8,15 +8,16 @@ import type { FileRecord } from '../../files/records.ts'
 import type { ModelFiles } from '../../files/source.ts'
 import { PROJECTIONS } from '../../llama/adapter_plan.ts'
 import type { ProjectionName } from '../../llama/weights.ts'
+import { duration } from '../../report/draw.ts'
 import type { AdapterProgress, AdapterTraining, KeepOptions } from '../../train/adapter_training.ts'
 import { openTextRules, type TextRules } from '../../train/row_text.ts'
 import { holdOut } from '../../train/sft.ts'
-import { claimOutputs } from '../claims.ts'
+import { claimOutputs, type Paths } from '../claims.ts'
 import { withDevice } from '../engine.ts'
 import { interruptible } from '../interrupt.ts'
 import { computeOptions, fileName, parseOut, positive, realNumber, usageError, wholeNumber } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
-import { duration, startStatus } from '../progress.ts'
+import { startStatus } from '../progress.ts'
 import { eachRow } from '../rows.ts'
 
 /** The options that `adapterOptions` adds. */
@@ -56,6 +57,11 @@ const atLeast0 = realNumber((value) => value >= 0 && value < Infinity, 'of at le
 const shareBelow1 = realNumber((value) => value >= 0 && value < 1, 'from 0 to below 1')
 const count = wholeNumber(1, 2 ** 20)
 
+/** An option with a default that help says in words. */
+function told<T>(flags: string, description: string, parse: (text: string) => T, [value, words]: [T | null, string]) {
+  return new Option(flags, description).argParser(parse).default(value, words)
+}
+
 /** Adds the options; `rows` is what --data holds, `unit` what --batch counts. */
 export function adapterOptions(
   command: Command,
@@ -86,16 +92,18 @@ export function adapterOptions(
     .option('--weight-decay <number>', 'weight decay of AdamW', atLeast0, defaults.weightDecay)
     .option('--max-grad-norm <number>', 'largest norm of the gradients', atLeast0, defaults.maxGradNorm)
     .option('--batch <n>', `${unit} of a step`, count, defaults.batch)
-    .option('--micro-batch <n>', `${unit} that are computed at once (default: by their tokens)`, count, null)
+    .addOption(told('--micro-batch <n>', `${unit} that are computed at once`, count, [null, 'by their tokens']))
     .option('--epochs <n>', 'times that the data are gone through', wholeNumber(1, 1e6), defaults.epochs)
-    .option('--max-steps <n>', 'end after so many steps', wholeNumber(1, 1e9), null)
+    .addOption(told('--max-steps <n>', 'end after so many steps', wholeNumber(1, 1e9), [null, 'all of the epochs']))
     .option('--max-length <tokens>', 'longer rows are dropped and counted', count, defaults.maxLength)
     .option('--no-shuffle', 'keep the order of the rows')
     .option('--seed <n>', 'of the initial weights, the order and dropout', wholeNumber(0, 2 ** 31 - 1), defaults.seed)
-    .option('--checkpointing', 'compute activations again instead of keeping them', defaults.checkpointing)
+    .addOption(new Option('--checkpointing', 'compute activations again instead of keeping them').default(false, 'off'))
     .option('--eval <file|share>', 'rows to evaluate on: a file, or a share of --data below 1', parseEval)
-    .option('--eval-steps <n>', 'steps between two evaluations (default: after the last step)', wholeNumber(1, 1e9), 0)
-    .option('--save-steps <n>', 'steps between two checkpoints (default: none)', wholeNumber(1, 1e9), 0)
+    .addOption(
+      told('--eval-steps <n>', 'steps between two evaluations', wholeNumber(1, 1e9), [0, 'after the last step']),
+    )
+    .addOption(told('--save-steps <n>', 'steps between two checkpoints', wholeNumber(1, 1e9), [0, 'none']))
     .option('--restart', 'begin anew, whatever --out holds of an earlier training')
   return computeOptions(command).option('--json', 'print one JSON document')
 }
@@ -144,6 +152,7 @@ export async function runAdapterTraining<Row>(
   name: string,
   options: AdapterCommand,
   recipe: AdapterRecipe<Row>,
+  inputs: Paths = {},
 ): Promise<void> {
   const { model, data, adapter, out, lr } = options
   const given = (['rank', 'alpha', 'targets', 'dropout'] as const).find((key) => options[key] !== undefined)
@@ -154,7 +163,7 @@ export async function runAdapterTraining<Row>(
   const evalFile = typeof options.eval === 'string' ? options.eval : undefined
   if (data === '-' && evalFile === '-') usageError('--data and --eval: standard input can be read once')
   await claimOutputs({
-    inputs: { '--model': model, '--adapter': adapter, '--data': data, '--eval': evalFile },
+    inputs: { '--model': model, '--adapter': adapter, '--data': data, '--eval': evalFile, ...inputs },
     folders: { '--out': out },
   })
   const start = performance.now()

@@ -1,7 +1,7 @@
 // pinball gate: the gate of a reward model, trained on pairs over frozen heads.
 import { type Command, Option } from 'commander'
-import { openFile } from '../../files/disk.ts'
-import { type HeadsFile, readHeadsFile } from '../../reward/heads_file.ts'
+import { withFile } from '../../files/file_list.ts'
+import { readHeadsFile } from '../../reward/heads_file.ts'
 import { GATE_DEFAULTS } from '../../train/gating.ts'
 import { trainGate } from '../../train/recipes.ts'
 import { fileName, positive, usageError, wholeNumber } from '../options.ts'
@@ -51,7 +51,7 @@ export function addGate(program: Command): void {
 }
 
 async function gate(options: GateCommand): Promise<void> {
-  const heads = await readHeads(options.heads)
+  const heads = await withFile(options.heads, readHeadsFile)
   const { hidden, layers, temperature, logitScale } = options
   const usual = heads.levels === null ? 'none' : 'batch'
   if (options.norm !== undefined && options.norm !== usual) {
@@ -70,13 +70,4 @@ async function gate(options: GateCommand): Promise<void> {
       trainGate(device, pairs, heads, { ...run, hidden, layers, temperature, logitScale, onRewards }),
     { '--heads': options.heads },
   )
-}
-
-async function readHeads(path: string): Promise<HeadsFile> {
-  const source = await openFile(path)
-  try {
-    return await readHeadsFile(source)
-  } finally {
-    await source.close()
-  }
 }

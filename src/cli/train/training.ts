@@ -4,14 +4,13 @@ import type { Device } from '../../device/device.ts'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryStore } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
+import { pairRate, type TimedProgress, trainingReport } from '../../report/training.ts'
 import { openPairs, type PairFile } from '../../reward/pair_file.ts'
 import { PAIR_DEFAULTS, type PairSettings } from '../../train/pair_task.ts'
-import type { Trained, TrainOptions, TrainProgress } from '../../train/recipes.ts'
+import type { Trained, TrainOptions } from '../../train/recipes.ts'
 import { SAVE_DEFAULT, type SaveEvery } from '../../train/training_folder.ts'
 import { claimOutputs } from '../claims.ts'
-import { figure, table } from '../draw.ts'
-import { withDevice } from '../engine.ts'
-import { withFeatureFiles } from '../feature_files.ts'
+import { withDevice, withFeatures } from '../engine.ts'
 import { type Interrupt, interruptible } from '../interrupt.ts'
 import { computeOptions, parseFeatures, parseOut, positive, realNumber, wholeNumber } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
@@ -95,7 +94,7 @@ export async function runTraining(
   inputs: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   await claimOutputs({ inputs: { '--features': options.features, ...inputs }, folders: { '--out': options.out } })
-  await withFeatureFiles(options.features, async (sources) => {
+  await withFeatures(options.features, async (sources) => {
     const pairs = await openPairs(sources)
     await withDevice(options, (device) =>
       interruptible(command, (interrupt) => runOn(device, pairs, { command, options, train, interrupt })),
@@ -110,23 +109,12 @@ interface Run {
   readonly interrupt: Interrupt
 }
 
-/** Progress and when it was made. */
-interface Seen extends TrainProgress {
-  readonly at: number
-}
-
-/** Pairs a second; null where no step was made. */
-function rateOf({ first, last }: { readonly first?: Seen; readonly last?: Seen }): number | null {
-  if (!first || !last || last.pairs === first.pairs) return null
-  return (last.pairs - first.pairs) / ((last.at - first.at) / 1000)
-}
-
 async function runOn(device: Device, pairs: PairFile, { command, options, train, interrupt }: Run): Promise<void> {
   const { out, lr, weightDecay, batch, epochs, marginScale, validation, seed, logEvery, saveEvery, restart } = options
   const { signal } = interrupt
   const start = performance.now()
   const progress = startProgress('steps', 'pairs')
-  const seen: { first?: Seen; last?: Seen; saved?: number } = {}
+  const seen: { first?: TimedProgress; last?: TimedProgress; saved?: number } = {}
   try {
     const {
       checkpoint: _,
@@ -150,7 +138,8 @@ async function runOn(device: Device, pairs: PairFile, { command, options, train,
     })
     progress.end()
     if (finished) note(`${command}: ${printable(out)} holds this training, finished; --restart begins it anew`)
-    await report(result, { ms: performance.now() - start, rows_per_second: rateOf(seen) }, options)
+    const times = { ms: performance.now() - start, rows_per_second: pairRate(seen.first, seen.last) }
+    await (options.json ? printJson({ ...result, ...times }) : print(trainingReport(result, out)))
   } catch (error) {
     progress.end()
     if (!signal.aborted) throw error
@@ -158,24 +147,4 @@ async function runOn(device: Device, pairs: PairFile, { command, options, train,
     note(`${command}: interrupted; ${kept}; the same command goes on from there`)
     process.exitCode = interrupt.code()
   }
-}
-
-async function report(
-  result: Omit<Trained, 'checkpoint' | 'finished'>,
-  times: { readonly ms: number; readonly rows_per_second: number | null },
-  { out, json }: TrainingOptions,
-): Promise<void> {
-  if (json) return printJson({ ...result, ...times })
-  const head = ['epoch', 'loss', 'accuracy', 'validation loss', 'validation accuracy']
-  const cell = (value: number | null) => (value === null ? '' : figure(value))
-  const lines = result.epochs.map((epoch) => [
-    String(epoch.epoch),
-    cell(epoch.loss),
-    cell(epoch.accuracy),
-    cell(epoch.validation_loss),
-    cell(epoch.validation_accuracy),
-  ])
-  const { training, validation, steps, parameters } = result
-  const about = `${parameters} parameters, ${steps} steps on ${training} pairs, ${validation} for validation`
-  return print(`${table([head, ...lines], [0, 1, 2, 3, 4])}\n${printable(out)}: ${about}\n`)
 }

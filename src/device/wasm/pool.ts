@@ -157,7 +157,9 @@ export class Pool {
     const first = this.#inRing() - this.#put
     for (; this.#heard < finished; this.#heard++) {
       const at = (slotOf((first + this.#heard) | 0) + TIMES) / 2
-      this.#onTime(this.#times[at]!, this.#times[at + 1]!)
+      const begin = this.#times[at]!
+      // The clocks of two threads may differ by what a page's clock resolves.
+      this.#onTime(begin, Math.max(begin, this.#times[at + 1]!))
     }
   }
 

@@ -25,6 +25,9 @@ export function planChunks(tokens: readonly number[]): Chunk[] {
   return chunks
 }
 
+/** What `partName` gives. */
+export const PART_NAMES = /^chunk-\d{6,}$/
+
 /** The name of the part that keeps a chunk. */
 export function partName(chunk: number): string {
   return `chunk-${String(chunk).padStart(6, '0')}`

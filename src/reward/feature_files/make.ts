@@ -4,7 +4,7 @@ import { memoryStore, type Store } from '../../files/store.ts'
 import { endFinished, openWork, type Work } from '../../files/work.ts'
 import type { FeatureModel, Progress, RunOptions } from '../features.ts'
 import type { EncodedRow } from '../rows.ts'
-import { type Chunk, partName, planChunks } from './chunks.ts'
+import { type Chunk, PART_NAMES, partName, planChunks } from './chunks.ts'
 import { encodeStates, type FeatureDType, rowTensors, type StateTensor, stateTensors } from './layout.ts'
 import {
   type FeatureManifest,
@@ -81,7 +81,7 @@ export async function makeFeatures(
   const origin = originOf(rows, options, await fingerprint())
   // Devices round in their own ways.
   const settings = { '--device': model.device.name, ...settingsOf(origin) }
-  const work = await openWork(partial, { command: COMMAND, settings, restart, onDamage })
+  const work = await openWork(partial, { command: COMMAND, settings, partNames: PART_NAMES, restart, onDamage })
   const computed = await computeChunks(model, encoded, chunks, tensors, work, options)
   const content = rowTensors(encoded)
   const metadata = { model: model.name, fingerprint: origin.fingerprint, ...content.metadata }
@@ -125,7 +125,7 @@ export async function findFeatures(
   const origin = originOf(rows, options, await fingerprint())
   if (!(await isFinished(store, file, manifest, origin))) return null
   // The call that made it may have been cut off before it could remove them.
-  if (partial) await endFinished(partial, COMMAND, settingsOf(origin))
+  if (partial) await endFinished(partial, { command: COMMAND, settings: settingsOf(origin), partNames: PART_NAMES })
   return manifest
 }
 

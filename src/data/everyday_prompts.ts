@@ -1,11 +1,11 @@
-// The built-in prompts of `pinball start`, a few responses each: everyday requests, answered well, badly and boldly.
+// The built-in prompts of `pinball start` with a few responses each: everyday requests, answered well, badly and boldly.
 
 export interface Example {
   readonly prompt: string
   readonly responses: readonly string[]
 }
 
-export const EXAMPLES: readonly Example[] = [
+export const EVERYDAY_PROMPTS: readonly Example[] = [
   {
     prompt: 'My flight was cancelled and I am stuck at the airport. What should I do?',
     responses: [

@@ -1,8 +1,9 @@
-// What `pinball fit` prints: a document, or a table of levels with their certificates.
-import { printable } from '../../files/json.ts'
-import type { FittedHeads } from '../../train/heads.ts'
-import type { AttributeFit } from '../../train/heads_keeper.ts'
-import { figure, table } from '../draw.ts'
+// What `pinball fit` prints: how far it has come, and at its end a document, or a table of levels with their certificates.
+import { printable } from '../files/json.ts'
+import type { AlphaProgress } from '../solver/alpha.ts'
+import type { FittedHeads, HeadsProgress } from '../train/heads.ts'
+import type { AttributeFit } from '../train/heads_keeper.ts'
+import { counted, figure, table } from './draw.ts'
 
 /** For --json. */
 export function fitDocument(heads: FittedHeads, rows: number, ms: number): Record<string, unknown> {
@@ -54,4 +55,18 @@ function coefficients({ columns, weight, bias, fits }: FittedHeads, names: reado
   ])
   const head = ['attribute', 'level', ...(bias ? ['(intercept)'] : []), ...names]
   return `${table([head, ...lines], [...head.keys()].slice(1))}\n`
+}
+
+/** What a fit is doing: the level and how far it is, or the choice of a penalty. */
+export function doing({ attribute, level, choice }: HeadsProgress): string {
+  if (choice) return `${attribute}: ${choosing(choice)}`
+  const { gap, nonzeros, iterations } = level!
+  const steps = counted(iterations, 'step')
+  return `${attribute} ${level!.level}: gap ${gap.toExponential(1)}, ${nonzeros} nonzeros, ${steps}`
+}
+
+/** How far the choice of a penalty has come, in words. */
+export function choosing({ index, alphas, alpha, fold, folds }: AlphaProgress): string {
+  if (index < 0) return 'choosing alpha, first where it begins'
+  return `choosing alpha, ${index + 1} of ${alphas} (${figure(alpha)}), fold ${fold + 1} of ${folds}`
 }

@@ -1,19 +1,10 @@
-// Tables and documents of an evaluation.
-import type { CalibrationResult } from '../../evaluate/calibration.ts'
-import type { PairedDifference } from '../../evaluate/intervals.ts'
-import type { Basis, QuestionsResult } from '../../evaluate/pair_results.ts'
-import type { Accuracy } from '../../evaluate/pairs.ts'
-import type { RewardBench } from '../../evaluate/reward_bench.ts'
-import { writeFileAtomic } from '../../files/disk.ts'
-import { figure, table } from '../draw.ts'
-
-/** Writes a document as indented JSON. */
-export async function writeDocument(path: string, document: unknown, indent = 2): Promise<void> {
-  await writeFileAtomic(path, [new TextEncoder().encode(`${JSON.stringify(document, null, indent)}\n`)])
-}
-
-/** A share with four digits. */
-const four = (value: number): string => value.toFixed(4)
+// Tables of an evaluation: sections, subsets and domains, two models compared, calibration of attributes.
+import type { CalibrationResult } from '../evaluate/calibration.ts'
+import type { PairedDifference } from '../evaluate/intervals.ts'
+import type { Basis, QuestionsResult } from '../evaluate/pair_results.ts'
+import type { Accuracy } from '../evaluate/pairs.ts'
+import type { RewardBench } from '../evaluate/reward_bench.ts'
+import { figure, four, optional, table } from './draw.ts'
 
 const range = ([low, high]: readonly [number, number]): string => `${four(low)} - ${four(high)}`
 
@@ -97,9 +88,9 @@ export function calibrationTable(attributes: Readonly<Record<string, Calibration
     figure(r.unconditional_pinball),
     `${(100 * r.gain).toFixed(1)} %`,
     figure(r.crps),
-    r.coverage_error.toFixed(4),
-    r.worst_coverage_error.toFixed(4),
-    r.sharpness === null ? '' : figure(r.sharpness),
+    four(r.coverage_error),
+    four(r.worst_coverage_error),
+    optional(r.sharpness),
     `${(100 * r.crossings).toFixed(1)} %`,
   ])
   return table([head, ...lines], [...head.keys()].slice(1))

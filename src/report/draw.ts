@@ -1,4 +1,4 @@
-// Text tables and small drawings of distributions for the terminal.
+// Text for people: tables, numbers, durations, and small drawings of distributions.
 import { printable } from '../files/json.ts'
 import { cdf, rearrange } from '../reward/distribution.ts'
 
@@ -65,6 +65,41 @@ export function figure(value: number): string {
         .toPrecision(4)
         .replace(/(\.\d*?)0+$/, '$1')
         .replace(/\.$/, '')
+}
+
+/** A number as `figure` gives it, or nothing where there is none. */
+export function optional(value: number | null): string {
+  return value === null ? '' : figure(value)
+}
+
+/** A number between 0 and 1 with four digits. */
+export function four(value: number): string {
+  return value.toFixed(4)
+}
+
+/** A level as people say it: 5 %. */
+export function percent(level: number): string {
+  return `${Number((level * 100).toPrecision(3))} %`
+}
+
+/** A number with its noun: 1 row, 2 rows. */
+export function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`
+}
+
+/** Seconds as people say them: 0.4 s, 42 s, 3 min 5 s, 2 h 10 min. */
+export function duration(seconds: number): string {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`
+  const whole = Math.round(seconds)
+  if (whole < 60) return `${whole} s`
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`
+}
+
+/** The first `most` lines as they are, and one that counts the others: `3 more WHAT`. */
+export function cutList(lines: readonly string[], most: number, what: string): string[] {
+  if (lines.length <= most) return [...lines]
+  return [...lines.slice(0, most), `${lines.length - most} more ${what}`]
 }
 
 /** One line, cut to `width` characters. */

@@ -1,0 +1,78 @@
+// What `pinball debias` and `pinball calibrate` report of the attributes of heads.
+import { printable } from '../files/json.ts'
+import type { CalibratedAttribute, Calibration } from '../reward/conformal.ts'
+import type { DebiasedHeads } from '../reward/debias.ts'
+import { figure, optional, table } from './draw.ts'
+
+/** What debiasing did to an attribute; correlations with the unwanted one, null where they are not defined. */
+export interface DebiasedAttribute {
+  readonly attribute: string
+  readonly penalty: number
+  readonly correlation: number | null
+  readonly debiased_correlation: number | null
+}
+
+/** What debiasing did to each attribute. */
+export function debiasedAttributes({ heads, penalties, before, after, unwanted }: DebiasedHeads): DebiasedAttribute[] {
+  const finite = (value: number) => (Number.isFinite(value) ? value : null)
+  return heads.attributes.map((attribute, j) => ({
+    attribute,
+    penalty: penalties[j],
+    correlation: finite(before[j]),
+    debiased_correlation: j === unwanted ? null : finite(after[j]),
+  }))
+}
+
+/** A line for each attribute, and one for the file `out`. */
+export function debiasReport(found: DebiasedHeads, out: string): string {
+  const lines = debiasedAttributes(found).map((a) => [
+    a.attribute,
+    figure(a.penalty),
+    optional(a.correlation),
+    optional(a.debiased_correlation),
+  ])
+  const head = ['attribute', 'penalty', `correlation with ${found.attribute}`, 'debiased']
+  return `${table([head, ...lines], [1, 2, 3])}\n${printable(out)}: penalties from ${found.rows} responses\n`
+}
+
+/** What a calibration says of an attribute, with the bounds of its promise. */
+export interface CalibrationLine extends CalibratedAttribute {
+  /** Coverage is at most the level plus this. */
+  readonly coverage_excess: number
+  /** The largest offset by size. */
+  readonly largest_offset: number
+}
+
+/** What a calibration comes to for each attribute. */
+export function calibrationLines({ offsets, attributes }: Calibration): CalibrationLine[] {
+  const levels = offsets.length / attributes.length
+  return attributes.map((entry, j) => ({
+    ...entry,
+    coverage_excess: 1 / (entry.items + 1),
+    largest_offset: offsets
+      .subarray(j * levels, (j + 1) * levels)
+      .reduce((most, offset) => Math.max(most, Math.abs(offset)), 0),
+  }))
+}
+
+/** A line for each attribute, and one for the file `out`. */
+export function calibrationReport(found: Calibration, out: string): string {
+  const lines = calibrationLines(found).map((a) => [
+    a.name,
+    String(a.items),
+    String(a.ratings),
+    figure(a.coverage_excess),
+    figure(a.largest_offset),
+  ])
+  const head = ['attribute', 'items', 'ratings', 'coverage at most t +', 'largest offset']
+  const about = `${printable(out)}: offsets of ${found.offsets.length} quantiles`
+  return `${table([head, ...lines], [1, 2, 3, 4])}\n${about}\n`
+}
+
+/** Names the attributes with levels that too few items cannot reach, and how many; null where there are none. */
+export function unreachableNote({ attributes }: Calibration): string | null {
+  const far = attributes.filter(({ unreachable }) => unreachable > 0)
+  if (far.length === 0) return null
+  const names = far.map(({ name, unreachable }) => `${name} (${unreachable})`).join(', ')
+  return `too few items for the highest levels of ${names}`
+}
