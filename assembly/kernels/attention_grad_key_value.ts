@@ -114,7 +114,9 @@ function addQueries(
   const r2 = min(r + 2, count - 1) * line
   const r3 = min(r + 3, count - 1) * line
   const r0 = r * line
-  for (let j: usize = 0; j < queries; j += COLUMNS) {
+  // Queries before the first of the four keys see none of them.
+  const begin = first + r > n ? (first + r - n) & ~(COLUMNS - 1) : 0
+  for (let j = begin; j < queries; j += COLUMNS) {
     const panel = j * C * 4
     tile(k + r0, k + r1, k + r2, k + r3, scratch + QQ + panel, C, share + j * 4, stride, false)
     tile(v + r0, v + r1, v + r2, v + r3, scratch + YY + panel, C, slope + j * 4, stride, false)
@@ -123,7 +125,7 @@ function addQueries(
   for (let i: usize = 0; i < ROWS; i++) {
     const p_row = share + i * stride
     const d_row = slope + i * stride
-    for (let j: usize = 0; j < filled; j += 4) {
+    for (let j = begin; j < filled; j += 4) {
       const score = f32x4.mul(v128.load(p_row + j * 4), f32x4.splat(scale))
       const p = exp(f32x4.sub(score, v128.load(scratch + LSE + j * 4)))
       const d = f32x4.sub(v128.load(d_row + j * 4), v128.load(scratch + DELTA + j * 4))
@@ -133,17 +135,20 @@ function addQueries(
     // Queries before the key do not see it; key first + r + i, queries n and on.
     const key = first + min(r + i, count - 1)
     const blind = key > n ? min(key - n, filled) : 0
-    for (let j: usize = 0; j < blind; j++) {
+    for (let j = begin; j < blind; j++) {
       store<f32>(p_row + j * 4, 0)
       store<f32>(d_row + j * 4, 0)
     }
   }
   const to = r * width * 4
+  const seen = queries - begin
+  const p = share + begin * 4
+  const d = slope + begin * 4
   for (let c: usize = 0; c < width; c += COLUMNS) {
-    const panel = c * QUERIES * 4
+    const panel = c * QUERIES * 4 + begin * COLUMNS * 4
     const dk = scratch + DK + to + c * 4
     const dv = scratch + DV + to + c * 4
-    tile(slope, slope + stride, slope + 2 * stride, slope + 3 * stride, scratch + QC + panel, queries, dk, width * 4, true)
-    tile(share, share + stride, share + 2 * stride, share + 3 * stride, scratch + YC + panel, queries, dv, width * 4, true)
+    tile(d, d + stride, d + 2 * stride, d + 3 * stride, scratch + QC + panel, seen, dk, width * 4, true)
+    tile(p, p + stride, p + 2 * stride, p + 3 * stride, scratch + YC + panel, seen, dv, width * 4, true)
   }
 }

@@ -134,6 +134,20 @@ export function block(
   config: LlamaConfig,
   norms: Pick<LayerWeights, 'input_layernorm' | 'post_attention_layernorm'>,
   project: Project,
+  rows: BlockRows,
+  b: BlockBuffers,
+): void {
+  blockInside(device, config, norms, project, rows, b)
+  project('down_proj', b.act, b.y)
+  device.run('add', { x: b.y, y: b.middle })
+}
+
+/** Records a block but for its last linear map: every buffer but y, which is all that a backward pass reads of a block. */
+export function blockInside(
+  device: Device,
+  config: LlamaConfig,
+  norms: Pick<LayerWeights, 'input_layernorm' | 'post_attention_layernorm'>,
+  project: Project,
   { cos, sin, position, chosenPosition, chosen, plan }: BlockRows,
   b: BlockBuffers,
 ): void {
@@ -162,6 +176,4 @@ export function block(
   project('gate_proj', b.middleNormed, b.gate)
   project('up_proj', b.middleNormed, b.up)
   device.run('swiglu', { gate: b.gate, up: b.up, y: b.act })
-  project('down_proj', b.act, b.y)
-  device.run('add', { x: b.y, y: b.middle })
 }

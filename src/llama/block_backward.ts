@@ -61,9 +61,9 @@ export function makeGradients(
 }
 
 /**
- * Records the way back through a block of which all rows went on. `b` holds what its forward left, but for `normed`,
- * `middleNormed` and `act`, which are computed again from the rest. With `needsInput` false the gradient of x is not computed, and
- * `stream` holds that of the residual after attention.
+ * Records the way back through a block of which all rows went on. `b` holds what its forward left, but with `complete` false not
+ * `normed`, `middleNormed` and `act`, which are computed again from the rest. With `needsInput` false the gradient of x is not
+ * computed, and `stream` holds that of the residual after attention.
  */
 export function blockBackward(
   device: Device,
@@ -73,16 +73,18 @@ export function blockBackward(
   { cos, minusSin, position, plan, keyPlan }: BackwardRows,
   b: BlockBuffers,
   g: BlockGradients,
-  needsInput: boolean,
+  { complete, needsInput }: { readonly complete: boolean; readonly needsInput: boolean },
 ): void {
   const { heads: H, kvHeads: G, headDim: C, rmsNormEps: eps } = config
   const N = b.x.shape[0]!
   const E = C / 2
   const after = norms.post_attention_layernorm
   const before = norms.input_layernorm
-  // What the forward pass need not have kept.
-  device.run('rms_norm', { x: b.middle, weight: after, y: b.middleNormed, rstd: b.middleRstd }, { eps })
-  device.run('swiglu', { gate: b.gate, up: b.up, y: b.act })
+  if (!complete) {
+    device.run('rms_norm', { x: b.x, weight: before, y: b.normed, rstd: b.rstd }, { eps })
+    device.run('rms_norm', { x: b.middle, weight: after, y: b.middleNormed, rstd: b.middleRstd }, { eps })
+    device.run('swiglu', { gate: b.gate, up: b.up, y: b.act })
+  }
 
   // y = middle + down_proj(act)
   unproject('down_proj', b.act, g.stream, g.act, false)
@@ -92,7 +94,6 @@ export function blockBackward(
   device.run('rms_norm_grad', { x: b.middle, weight: after, rstd: b.middleRstd, dy: g.normed, dx: g.stream })
 
   // middle = x + o_proj(mixed)
-  device.run('rms_norm', { x: b.x, weight: before, y: b.normed, rstd: b.rstd }, { eps })
   unproject('o_proj', b.mixed, g.stream, g.mixed, false)
   const dy = g.mixed.view([N, H, C])
   device.run('attention_delta', { y: b.mixed.view([N, H, C]), dy, lse: b.lse, stats: g.stats })

@@ -4,7 +4,7 @@
 // the rest is computed again; both give the same bits.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
-import { type BlockBuffers, type BlockRows, block, type Project, projection } from './block.ts'
+import { type BlockBuffers, type BlockRows, block, blockInside, type Project, projection } from './block.ts'
 import { type BackwardRows, blockBackward, makeGradients, type Unproject } from './block_backward.ts'
 import type { LlamaConfig } from './config.ts'
 import { alone, type Backbone, ropeTables } from './forward.ts'
@@ -104,9 +104,12 @@ export async function openPass(
         for (let layer = config.layers - 1; layer >= lowest && lowest >= 0; layer--) {
           const weights = await model.layers(layer)
           const b = buffers(layer)
-          if (checkpointing) block(device, config, weights, project(layer, weights), rows.forward, b)
+          if (checkpointing) blockInside(device, config, weights, project(layer, weights), rows.forward, b)
           const unproject = unprojectWith(device, weights, branches[layer] ?? {}, grads[layer]!)
-          blockBackward(device, config, weights, unproject, rows.backward, b, g, layer > lowest)
+          blockBackward(device, config, weights, unproject, rows.backward, b, g, {
+            complete: checkpointing,
+            needsInput: layer > lowest,
+          })
         }
       },
       destroy,
