@@ -107,6 +107,15 @@ export function usageError(message: string): never {
   throw new CommanderError(EXIT.usage, 'pinball.usage', message)
 }
 
+/** Does what an option asks for; what it throws is wrong usage of the option. */
+export function checkOption<T>(option: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    return usageError(`${option}: ${(error as Error).message}`)
+  }
+}
+
 /** Makes a parser of names of files and directories, which must not be empty; `what` is for the error. */
 export function fileName(option: string, what: string): (text: string) => string {
   return (text) => (text === '' ? usageError(`${option}: must be a ${what}, got ""`) : text)

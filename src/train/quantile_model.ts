@@ -3,8 +3,8 @@
 // The store then holds the adapter as PEFT writes it, and the heads twice: as a file (heads.safetensors, for `pinball debias` and
 // `gate`) and as a directory of heads without a gate (config.json, pinball.json, model.safetensors, for `pinball assemble`).
 import type { Device } from '../device/device.ts'
-import { show } from '../files/json.ts'
-import type { ModelFiles } from '../files/source.ts'
+import { printable, show } from '../files/json.ts'
+import type { ModelFiles, Source } from '../files/source.ts'
 import type { Store } from '../files/store.ts'
 import { newAdapterConfig, parseAdapterConfig } from '../llama/adapter_config.ts'
 import { type Adapter, readAdapter } from '../llama/adapter_files.ts'
@@ -70,6 +70,15 @@ export interface TunedQuantiles extends QuantileResult, TunedAdapter {
 }
 
 const HEADS_FILE = 'heads.safetensors'
+
+/** Reads quantile heads to begin with; throws where a file holds point estimates. */
+export async function readStartHeads(source: Source): Promise<HeadsFile> {
+  const heads = await readHeadsFile(source)
+  if (heads.levels !== null) return heads
+  throw new Error(
+    `${printable(source.name)}: holds point estimates; --head quantile begins with heads of "pinball fit"`,
+  )
+}
 
 /**
  * Trains an adapter and quantile heads on rated rows; `held` are rows for evaluation. Throws on heads of other attributes, levels or

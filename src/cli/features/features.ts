@@ -7,12 +7,14 @@ import { featuresDocument, featuresReport, leftOutNotes } from '../../report/fea
 import { findFeatures, type MadeFeatures, makeFeatures } from '../../reward/feature_files/make.ts'
 import { manifestName } from '../../reward/feature_files/manifest.ts'
 import { readFeatureRows, reservedName } from '../../reward/feature_files/rows.ts'
+import { parseShard } from '../../reward/feature_files/shard_choice.ts'
 import { type Shard, shardName } from '../../reward/feature_files/shards.ts'
 import { loadFeatureModel } from '../../reward/features.ts'
 import { claimOutputs } from '../claims.ts'
 import { fingerprintModel, withModel } from '../engine.ts'
 import {
   adapterOption,
+  checkOption,
   deviceOptions,
   embeddedModel,
   type ModelChoice,
@@ -26,7 +28,6 @@ import {
 import { note, print, printJson } from '../output.ts'
 import { startRows } from '../progress.ts'
 import { eachRow } from '../rows.ts'
-import { parseShard } from './shard_option.ts'
 
 interface FeaturesOptions extends ModelChoice {
   readonly input: string
@@ -87,7 +88,7 @@ export function addFeatures(program: Command): void {
     .option('--gate', "also the features of the gate's token (pairs always have them)")
     .addOption(new Option('--dtype <dtype>', 'how features are stored').choices(['f32', 'bf16']).default('f32'))
     .option('--shard <i/n>', 'compute one of n shards, i from 0; n alone: i from the environment', (text) =>
-      parseShard(text, process.env),
+      checkOption('--shard', () => parseShard(text, process.env)),
     )
     .option('--max-length <tokens>', 'longest row (default: what the model takes)', wholeNumber(1, 2 ** 31))
     .option('--skip-invalid', 'leave out rows that are too long or not valid, and say which')

@@ -1,20 +1,18 @@
 // What commands that train adapters have in common: options, model and rows, interrupts, progress and the report.
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { Device } from '../../device/device.ts'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryTree, openDirectory } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
-import type { FileRecord } from '../../files/records.ts'
-import type { ModelFiles } from '../../files/source.ts'
 import { PROJECTIONS } from '../../llama/adapter_plan.ts'
 import type { ProjectionName } from '../../llama/weights.ts'
-import { duration } from '../../report/draw.ts'
-import type { AdapterProgress, AdapterTraining, KeepOptions } from '../../train/adapter_training.ts'
-import { openTextRules, type TextRules } from '../../train/row_text.ts'
-import { holdOut } from '../../train/sft.ts'
+import { beginningNotes, stepText, tokenRate } from '../../report/adapter_training.ts'
+import type { Timed } from '../../report/training.ts'
+import { type AdapterRecipe, pickSettings, readTrainingRows } from '../../train/adapter_recipes.ts'
+import type { AdapterProgress, AdapterTraining } from '../../train/adapter_training.ts'
+import { openTextRules } from '../../train/row_text.ts'
 import { claimOutputs, type Paths } from '../claims.ts'
 import { withDevice } from '../engine.ts'
-import { interruptible } from '../interrupt.ts'
+import { interruptibleTraining } from '../interrupt.ts'
 import { computeOptions, fileName, parseOut, positive, realNumber, usageError, wholeNumber } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startStatus } from '../progress.ts'
@@ -124,43 +122,21 @@ function parseEval(text: string): string | number {
   return realNumber((share) => share > 0 && share < 1, 'above 0 and below 1, or a file name')(text)
 }
 
-/** What differs between one training of adapters and another. */
-export interface AdapterRecipe<Row> {
-  /** Encodes the rows of a file; those that are too long are counted. */
-  encode(
-    records: AsyncIterable<FileRecord>,
-    rules: TextRules,
-  ): Promise<{ readonly rows: readonly Row[]; readonly dropped: number }>
-  train(
-    base: { readonly device: Device; readonly files: ModelFiles },
-    rows: { readonly training: readonly Row[]; readonly held: readonly Row[] },
-    settings: Partial<AdapterTraining> & KeepOptions,
-  ): Promise<AdapterReport>
-}
-
-/** What was trained, as the command shows it. */
-export interface AdapterReport {
-  /** Of the library's call: fields of the document. */
-  readonly result: object
-  readonly finished: boolean
-  /** For people. */
-  readonly line: string
-}
-
 /** Runs a training of an adapter from where its folder is to its end, or to an interrupt, and reports. */
-export async function runAdapterTraining<Row>(
-  name: string,
+export async function runAdapterTraining<Row, Result extends object>(
+  command: string,
   options: AdapterCommand,
-  recipe: AdapterRecipe<Row>,
+  recipe: AdapterRecipe<Row, Result>,
+  textOf: (result: Result) => string,
   inputs: Paths = {},
 ): Promise<void> {
-  const { model, data, adapter, out, lr } = options
+  const { model, data, adapter, out, eval: held } = options
   const given = (['rank', 'alpha', 'targets', 'dropout'] as const).find((key) => options[key] !== undefined)
   if (adapter !== undefined && given !== undefined) {
     usageError(`--${given}: is for a new adapter; that of --adapter has its own`)
   }
-  if (options.evalSteps > 0 && options.eval === undefined) usageError('--eval-steps: needs --eval')
-  const evalFile = typeof options.eval === 'string' ? options.eval : undefined
+  if (options.evalSteps > 0 && held === undefined) usageError('--eval-steps: needs --eval')
+  const evalFile = typeof held === 'string' ? held : undefined
   if (data === '-' && evalFile === '-') usageError('--data and --eval: standard input can be read once')
   await claimOutputs({
     inputs: { '--model': model, '--adapter': adapter, '--data': data, '--eval': evalFile, ...inputs },
@@ -170,99 +146,34 @@ export async function runAdapterTraining<Row>(
   const files = await openDirectory(model)
   const own = adapter === undefined ? null : await openDirectory(adapter)
   const rules = await openTextRules(files, options.maxLength)
-  const { dropped, ...rows } = await readAll(options, rules, recipe)
-  if (lr < LORA_LR) note(`${name}: note: --lr ${lr} is small for LoRA, which mostly needs 1e-4 and more`)
-  if (dropped > 0) note(`${name}: note: rows of more than ${rules.maxLength} tokens are left out: ${dropped}`)
-  await withDevice(options, (device) =>
-    interruptible(name, async ({ signal, code }) => {
-      const progress = startTraining(device)
-      let saved = 0
-      const settings: Partial<AdapterTraining> & KeepOptions = {
-        ...pickSettings(options),
-        ...{ adapter: own, store: directoryTree(out), restart: options.restart, signal, onNote: note },
-        record: { '--model': model, '--data': data, '--adapter': adapter ?? null, '--eval': options.eval ?? null },
-        onProgress: progress.update,
-        onSave(step) {
-          saved = step
-        },
-      }
-      try {
-        const { result, finished, line } = await recipe.train({ device, files }, rows, settings)
-        progress.end()
-        if (finished) note(`${name}: ${printable(out)} holds this training, finished; --restart begins it anew`)
-        const ms = performance.now() - start
-        if (options.json) await printJson({ ...result, dropped, out, ms, tokens_per_second: progress.rate() })
-        else await print(`${printable(out)}: ${line}\n`)
-      } catch (error) {
-        progress.end()
-        if (!signal.aborted) throw error
-        const kept = saved === 0 ? 'no step was made' : `step ${saved} is saved in ${printable(out)}`
-        note(`${name}: interrupted; ${kept}; the same command goes on from there`)
-        process.exitCode = code()
-      }
-    }),
-  )
-}
-
-/** Reads and encodes the rows of --data and of --eval, or holds a share back. */
-async function readAll<Row>({ data, eval: held, seed }: AdapterCommand, rules: TextRules, recipe: AdapterRecipe<Row>) {
-  const { rows, dropped } = await recipe.encode(eachRow(data), rules)
-  if (typeof held === 'number') return { ...holdOut(rows, held, seed), dropped }
-  if (held === undefined) return { training: rows, held: [], dropped }
-  const others = await recipe.encode(eachRow(held), rules)
-  return { training: rows, held: others.rows, dropped: dropped + others.dropped }
-}
-
-/** Below this a note is printed. */
-const LORA_LR = 1e-5
-
-/** What the library's call takes of the options; those of a new adapter only where they are given. */
-function pickSettings(options: AdapterCommand): Partial<AdapterTraining> {
-  const { rank, alpha, targets, dropout, lr, schedule, warmup, weightDecay, maxGradNorm } = options
-  const { batch, microBatch, epochs, maxSteps, shuffle, seed, checkpointing, evalSteps, saveSteps } = options
-  const fresh = Object.entries({ rank, alpha, targets, dropout }).filter(([, value]) => value !== undefined)
-  return {
-    ...Object.fromEntries(fresh),
-    ...{ lr, schedule, warmup, weightDecay, maxGradNorm, batch, microBatch, epochs, maxSteps, shuffle, seed },
-    ...{ checkpointing, evalSteps, saveSteps },
-  }
-}
-
-/** A line on standard error: steps, tokens a second, loss, norm, time left, memory. */
-function startTraining(device: Device) {
-  const status = startStatus()
-  let first: (AdapterProgress & { readonly at: number }) | undefined
-  let last: typeof first
-  const rate = (): number | null =>
-    first && last && last.tokens > first.tokens ? (last.tokens - first.tokens) / ((last.at - first.at) / 1000) : null
-  return {
-    update(now: AdapterProgress) {
-      last = { ...now, at: performance.now() }
-      first ??= last
-      const begin = first
-      status.show(() => {
-        const part = (now.done - begin.done) / (now.steps - begin.done)
-        const seconds = (performance.now() - begin.at) / 1000
-        const found = rate()
-        return [
-          `step ${Math.min(now.steps, Math.floor(now.done) + 1)} of ${now.steps}`,
-          ...(found === null ? [] : [`${Number(found.toPrecision(3))} tokens a second`]),
-          ...(now.loss === null ? [] : [`loss ${now.loss.toFixed(4)}`]),
-          ...(now.gradNorm === null ? [] : [`gradient norm ${Number(now.gradNorm.toPrecision(3))}`]),
-          ...(part > 0 ? [`${duration((seconds * (1 - part)) / part)} left`] : []),
-          memoryText(device),
-        ].join(', ')
-      })
-    },
-    /** Tokens a second of what was computed; null where nothing was. */
-    rate,
-    end: status.end,
-  }
-}
-
-/** Memory of the process, and of tensors on a GPU. */
-function memoryText(device: Device): string {
-  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`
-  const own = gigabytes(process.memoryUsage.rss())
-  return device.kind === 'wasm' ? own : `${own} and ${gigabytes(device.statistics().bytes)} on the GPU`
+  const others = typeof held === 'string' ? eachRow(held) : held
+  const { dropped, ...rows } = await readTrainingRows(recipe, rules, eachRow(data), others, options.seed)
+  for (const line of beginningNotes(options.lr, dropped, rules.maxLength)) note(`${command}: note: ${line}`)
+  await withDevice(options, (device) => {
+    const progress = startStatus()
+    const seen: { first?: Timed<AdapterProgress>; last?: Timed<AdapterProgress> } = {}
+    return interruptibleTraining({
+      ...{ command, out, progress },
+      train: (signal, onSave) =>
+        recipe.train({ device, files }, rows, {
+          ...pickSettings({ ...options, adapter: own }),
+          ...{ store: directoryTree(out), restart: options.restart, signal, onNote: note },
+          record: { '--model': model, '--data': data, '--adapter': adapter ?? null, '--eval': held ?? null },
+          onProgress(now) {
+            const last = { ...now, at: performance.now() }
+            seen.last = last
+            seen.first ??= last
+            const { first } = seen
+            progress.show(() => stepText(first, last, device, process.memoryUsage.rss()))
+          },
+          // Before the first step there is nothing to go on from.
+          onSave: (step) => step > 0 && onSave(step),
+        }),
+      async report({ result }) {
+        const times = { ms: performance.now() - start, tokens_per_second: tokenRate(seen.first, seen.last) }
+        if (options.json) await printJson({ ...result, dropped, out, ...times })
+        else await print(`${printable(out)}: ${textOf(result)}\n`)
+      },
+    })
+  })
 }

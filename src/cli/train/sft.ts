@@ -1,14 +1,10 @@
 // pinball sft: supervised fine-tuning of a causal model with LoRA.
 import { type Command, Option } from 'commander'
-import { SFT_DEFAULTS, trainSft } from '../../train/sft.ts'
-import { encodeSftRows, type SftLoss, type SftRow } from '../../train/sft_rows.ts'
-import {
-  ADAPTER_HELP,
-  type AdapterCommand,
-  type AdapterRecipe,
-  adapterOptions,
-  runAdapterTraining,
-} from './adapter_options.ts'
+import { sftText } from '../../report/adapter_training.ts'
+import { sftRecipe } from '../../train/adapter_recipes.ts'
+import { SFT_DEFAULTS } from '../../train/sft.ts'
+import type { SftLoss } from '../../train/sft_rows.ts'
+import { ADAPTER_HELP, type AdapterCommand, adapterOptions, runAdapterTraining } from './adapter_options.ts'
 
 interface SftCommand extends AdapterCommand {
   readonly loss: SftLoss
@@ -42,20 +38,5 @@ export function addSft(program: Command): void {
     .addOption(new Option('--loss <loss>', 'what is learned').choices(['completion', 'all']).default('completion'))
     .option('--packing', 'put rows together into sequences of up to --max-length tokens')
     .addHelpText('after', EXAMPLES)
-    .action((options: SftCommand) => runAdapterTraining('sft', options, recipe(options)))
-}
-
-function recipe({ loss, packing = false, maxLength }: SftCommand): AdapterRecipe<SftRow> {
-  return {
-    encode: (records, rules) => encodeSftRows(records, { ...rules, loss }),
-    async train({ device, files }, { training, held }, settings) {
-      const record = { ...settings.record, '--loss': loss }
-      const choice = { ...settings, packing, maxLength, record }
-      const { adapter: _, finished, ...result } = await trainSft(device, files, training, held, choice)
-      const { parameters, steps, rows, loss: last, eval_loss: evaluated } = result
-      const told = [`${parameters} parameters`, `${steps} steps on ${rows} rows`, `loss ${last?.toFixed(4)}`]
-      if (evaluated !== null) told.push(`${evaluated.toFixed(4)} on ${result.held} held-out rows`)
-      return { result, finished, line: told.join(', ') }
-    },
-  }
+    .action((options: SftCommand) => runAdapterTraining('sft', options, sftRecipe(options), sftText))
 }

@@ -1,22 +1,15 @@
 // pinball train-rm: fine-tuning of reward models with LoRA, a score head on pairs or quantile heads on ratings.
 import { type Command, Option } from 'commander'
-import { openFile } from '../../files/disk.ts'
-import { printable, show } from '../../files/json.ts'
+import { withFile } from '../../files/file_list.ts'
+import { show } from '../../files/json.ts'
+import { quantileText, rewardText } from '../../report/adapter_training.ts'
 import { reservedName } from '../../reward/feature_files/rows.ts'
-import { type HeadsFile, readHeadsFile } from '../../reward/heads_file.ts'
-import { encodePreferenceRows, type PreferenceRow } from '../../train/preference_rows.ts'
-import { QUANTILE_DEFAULTS, trainQuantileModel } from '../../train/quantile_model.ts'
-import { encodeRatedExamples, type RatedExample } from '../../train/rated_examples.ts'
-import { REWARD_DEFAULTS, trainRewardModel } from '../../train/reward_model.ts'
+import { quantileRecipe, scoreRecipe } from '../../train/adapter_recipes.ts'
+import { QUANTILE_DEFAULTS, readStartHeads } from '../../train/quantile_model.ts'
+import { REWARD_DEFAULTS } from '../../train/reward_model.ts'
 import { fileName, parseLevels, parseNames, realNumber, usageError } from '../options.ts'
 import { note } from '../output.ts'
-import {
-  ADAPTER_HELP,
-  type AdapterCommand,
-  type AdapterRecipe,
-  adapterOptions,
-  runAdapterTraining,
-} from './adapter_options.ts'
+import { ADAPTER_HELP, type AdapterCommand, adapterOptions, runAdapterTraining } from './adapter_options.ts'
 
 interface TrainRmCommand extends AdapterCommand {
   readonly head: 'score' | 'quantile'
@@ -89,64 +82,14 @@ async function trainRm(options: TrainRmCommand): Promise<void> {
     )
   }
   if (other !== undefined) usageError(`--${other}: is for --head ${quantile ? 'score' : 'quantile'}`)
-  if (!quantile) return runAdapterTraining('train-rm', options, scoreRecipe(options))
-  const heads = options.heads === undefined ? null : await readHeads(options.heads)
+  if (!quantile) return runAdapterTraining('train-rm', options, scoreRecipe(options), rewardText)
+  const { levels, intercept } = options
+  const heads = options.heads === undefined ? null : await withFile(options.heads, readStartHeads)
   const attributes = options.attributes ?? heads?.attributes
   if (attributes === undefined) usageError('--attributes: is needed for --head quantile, or --heads')
   const reserved = reservedName(attributes)
   if (reserved !== undefined) usageError(`--attributes: ${show(reserved)} is what is scored, not a rating`)
-  const recipe = quantileRecipe(options, attributes, heads)
-  return runAdapterTraining('train-rm', options, recipe, { '--heads': options.heads })
-}
-
-function scoreRecipe({ center = REWARD_DEFAULTS.center, merge = false }: TrainRmCommand): AdapterRecipe<PreferenceRow> {
-  return {
-    encode: encodePreferenceRows,
-    async train({ device, files }, { training, held }, settings) {
-      const choice = { ...settings, center, merge }
-      const { adapter: _, finished, ...result } = await trainRewardModel(device, files, training, held, choice)
-      const { parameters, steps, pairs, loss, eval_loss: evaluated, eval_accuracy: accuracy } = result
-      const told = [`${parameters} parameters`, `${steps} steps on ${pairs} pairs`, `loss ${loss?.toFixed(4)}`]
-      if (evaluated !== null) {
-        told.push(`${evaluated.toFixed(4)} and accuracy ${accuracy?.toFixed(4)} on ${result.held} held-out pairs`)
-      }
-      return { result, finished, line: told.join(', ') }
-    },
-  }
-}
-
-function quantileRecipe(
-  { levels: given, intercept = false }: TrainRmCommand,
-  attributes: readonly string[],
-  heads: HeadsFile | null,
-): AdapterRecipe<RatedExample> {
-  const levels = given ?? heads?.levels ?? QUANTILE_DEFAULTS.levels
-  return {
-    async encode(records, rules) {
-      const { rows, dropped, unrated } = await encodeRatedExamples(records, attributes, rules)
-      if (unrated > 0) note(`train-rm: note: rows without a rating are left out: ${unrated}`)
-      return { rows, dropped }
-    },
-    async train({ device, files }, { training, held }, settings) {
-      const choice = { ...settings, attributes, levels, heads, intercept }
-      const tuned = await trainQuantileModel(device, files, training, held, choice)
-      const { adapter: _, heads: __, finished, ...result } = tuned
-      const { parameters, steps, rows, ratings, loss, eval_loss: evaluated } = result
-      const told = [`${parameters} parameters`, `${steps} steps on ${rows} rows with ${ratings} ratings`]
-      told.push(`loss ${loss?.toFixed(4)}`)
-      if (evaluated !== null) told.push(`${evaluated.toFixed(4)} on ${result.held} held-out rows`)
-      return { result, finished, line: told.join(', ') }
-    },
-  }
-}
-
-async function readHeads(path: string): Promise<HeadsFile> {
-  const source = await openFile(path)
-  try {
-    const heads = await readHeadsFile(source)
-    if (heads.levels !== null) return heads
-    throw new Error(`${printable(path)}: holds point estimates; --head quantile begins with heads of "pinball fit"`)
-  } finally {
-    await source.close()
-  }
+  const onUnrated = (rows: number) => note(`train-rm: note: rows without a rating are left out: ${rows}`)
+  const recipe = quantileRecipe({ attributes, heads, levels, intercept, onUnrated })
+  return runAdapterTraining('train-rm', options, recipe, quantileText, { '--heads': options.heads })
 }
