@@ -6,7 +6,7 @@
 //
 // Either kind is an adapter of the same Llama. Every tensor that the configuration asks for must be there, and no other.
 import { digest } from '../files/hash.ts'
-import { show } from '../files/json.ts'
+import { isObject, show } from '../files/json.ts'
 import {
   encodeSafetensors,
   openSafetensors,
@@ -202,7 +202,10 @@ export interface AdapterFile {
  * keys, order and metadata, all values F32. Throws where configuration and tensors do not belong together.
  */
 export function encodeAdapter({ name, config, layers, score }: Adapter, base: LlamaConfig): AdapterFile[] {
-  const causal = config.task === 'FEATURE_EXTRACTION' ? { task_type: 'CAUSAL_LM', auto_mapping: null } : {}
+  // Without a task, PEFT notes the class of the base. The keys below are those of LlamaForCausalLM.
+  const { auto_mapping: noted } = config.json
+  const bare = config.task === null && isObject(noted) && noted.base_model_class === 'LlamaModel'
+  const causal = config.task === 'FEATURE_EXTRACTION' || bare ? { task_type: 'CAUSAL_LM', auto_mapping: null } : {}
   const text = adapterConfigText({ ...config, json: { ...config.json, ...causal } })
   // PEFT sorts the patterns, and the first that matches decides: what is written is what must ask for these tensors.
   const written = parseAdapterConfig(JSON.parse(text) as Record<string, unknown>, `${name}: ${ADAPTER_CONFIG_FILE}`)
