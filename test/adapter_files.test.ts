@@ -114,15 +114,20 @@ test('tensors go to their places', async () => {
 test('half precision is widened exactly, and an adapter of LlamaModel is the same adapter', async () => {
   const name = 'untied'
   const plain = await readAdapter(await changed(name, {}), sizesOf(name))
-  const bare = await changed(name, { task_type: 'FEATURE_EXTRACTION' }, (tensors) =>
-    tensors.map((one) => ({ ...one, name: one.name.replace('base_model.model.model.', 'base_model.model.') })),
-  )
-  const found = await readAdapter(bare, sizesOf(name))
-  assert.equal(found.layers, plain.layers)
-  // It is written over the causal model, so that its tensors are found there.
-  const [text, tensors] = encodeAdapter(found, sizesOf(name))
-  assert.match(Buffer.concat(text.chunks).toString(), /"task_type": "CAUSAL_LM"/)
-  assert.ok(Buffer.concat(tensors.chunks).equals(bytesOf(`${name}/adapter/adapter_model.safetensors`)))
+  // PEFT notes a task or, without one, the class of the base.
+  const mapping = { base_model_class: 'LlamaModel', parent_library: 'transformers.models.llama.modeling_llama' }
+  for (const noted of [{ task_type: 'FEATURE_EXTRACTION' }, { task_type: null, auto_mapping: mapping }]) {
+    const bare = await changed(name, noted, (tensors) =>
+      tensors.map((one) => ({ ...one, name: one.name.replace('base_model.model.model.', 'base_model.model.') })),
+    )
+    const found = await readAdapter(bare, sizesOf(name))
+    assert.equal(found.layers, plain.layers)
+    // It is written over the causal model, so that its tensors are found there.
+    const [text, tensors] = encodeAdapter(found, sizesOf(name))
+    const written = JSON.parse(Buffer.concat(text.chunks).toString())
+    assert.equal([written.task_type, written.auto_mapping], ['CAUSAL_LM', null])
+    assert.ok(Buffer.concat(tensors.chunks).equals(bytesOf(`${name}/adapter/adapter_model.safetensors`)))
+  }
   const half = await changed(name, {}, (tensors) =>
     tensors.map((one) => ({ ...one, dtype: 'BF16', data: Uint16Array.from(one.data as Float32Array, () => 0x3fa0) })),
   )
@@ -252,6 +257,8 @@ test('a new configuration is written as PEFT writes one', () => {
   assert.is(adapterConfigText(made), path('untied'))
   const reward = newAdapterConfig({ task: 'SEQ_CLS', rank: 4, alpha: 8, targets: targets('reward') })
   assert.is(adapterConfigText(reward), path('reward'))
+  const all = JSON.parse(adapterConfigText(newAdapterConfig({ task: null, rank: 1, alpha: 2, targets: 'all-linear' })))
+  assert.equal(all.target_modules, [...PROJECTIONS], 'the names, as PEFT writes them')
   // Numbers and texts as Python's json writes them.
   const odd = newAdapterConfig({
     task: null,

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { openDevice } from '../src/device/open.ts'
 import { openDirectory } from '../src/files/disk.ts'
 import { narrowF64 } from '../src/files/narrow.ts'
 import {
@@ -16,9 +17,11 @@ import {
   widenBF16,
   widenF16,
 } from '../src/files/safetensors.ts'
-import { memoryFiles } from '../src/files/source.ts'
+import { type ModelFiles, memoryFiles } from '../src/files/source.ts'
 import { memoryStore } from '../src/files/store.ts'
+import type { Adapter } from '../src/llama/adapter_files.ts'
 import { mergeAdapter } from '../src/llama/merge.ts'
+import { compareOutputs } from '../src/llama/merge_compare.ts'
 import { readCheckpoint } from '../src/reward/checkpoint.ts'
 import { fails } from './assert.ts'
 import { openWorkplace } from './command.ts'
@@ -263,6 +266,25 @@ test('what is not read back as it was written is an error', async () => {
   )
 })
 
+test('outputs of F32 models differ by rounding alone, and a merge with another scaling shows', async () => {
+  const device = await openDevice('wasm', { threads: 1 })
+  for (const name of ['untied', 'odd', 'q8_0', 'reward']) {
+    const [base, own] = [await filesOf(name, 'model'), await filesOf(name, 'adapter')]
+    const compare = (merged: ModelFiles, adapter: Adapter) => compareOutputs(device, base, adapter, merged)
+    const { outputs } = await mergeAdapter(base, own, memoryStore('out'), { compare })
+    // Outputs of 1 to 10; sums of up to 64 terms, a dozen of them one after the other.
+    assert.ok(outputs! < 10 * 64 * 12 * 2 ** -24, `${name}: ${outputs}`)
+    const wrong = (merged: ModelFiles, { layers, ...rest }: Adapter) => {
+      const halved = Object.fromEntries(
+        Object.entries(layers[1]!).map(([key, map]) => [key, { ...map, scaling: 1.01 * map.scaling }]),
+      )
+      return compare(merged, { ...rest, layers: [layers[0]!, halved] })
+    }
+    assert.ok((await mergeAdapter(base, own, memoryStore('out'), { compare: wrong })).outputs! > 3e-3, name)
+  }
+  await device.destroy()
+})
+
 test('the command makes a directory of its own and touches no other', async () => {
   const work = await openWorkplace()
   try {
@@ -286,13 +308,14 @@ test('the command makes a directory of its own and touches no other', async () =
     assert.match(err, /note: the folder original of the base is not copied/)
     const report = JSON.parse(out)
     assert.is(report.adapted, 4)
-    assert.is(report.largest_output_difference, null)
+    // bf16 weights, two layers: what rounding does to log-probabilities.
+    assert.ok(report.largest_output_difference > 0 && report.largest_output_difference < 0.5)
     assert.ok(report.largest_loss > 0 && report.tensors[0].loss_share > 0)
     assert.equal((await readdir(at('merged'))).sort(), ['config.json', 'model.safetensors', 'tokenizer.json'])
     assert.equal((await readdir(work.folder)).sort(), ['adapter', 'base', 'merged'])
     assert.match(
       (await work.pinball(args('again'))).out,
-      /^again: 4 maps merged, 3 files, read back and compared\nlargest loss by rounding: \S+ \(model/,
+      /^again: 4 maps merged, 3 files, read back and compared\nlargest loss by rounding: \S+ \(model.*\nlargest difference of outputs: 0\.0/,
     )
     assert.ok((await readFile(at('again/model.safetensors'))).equals(await readFile(at('merged/model.safetensors'))))
 
@@ -320,7 +343,8 @@ test('the command makes a directory of its own and touches no other', async () =
     await work.refused(args('y'), /y\.partial: has "mine", which no merge wrote; move it away/)
     await rm(at('y.partial/mine'))
     await writeFile(at('y.partial/model-00001-of-00009.safetensors'), 'cut off')
-    assert.is((await work.pinball(args('y'))).code, 0)
+    const { out: blind } = await work.pinball(args('y', '--no-compare', '--json'))
+    assert.is(JSON.parse(blind).largest_output_difference, null)
     assert.equal((await readdir(at('y'))).sort(), ['config.json', 'model.safetensors', 'tokenizer.json'])
   } finally {
     await work.remove()

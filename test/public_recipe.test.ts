@@ -57,7 +57,7 @@ const GPU = (globalThis.process?.env.PINBALL_GPU ?? 'webgpu:software') as Device
 const NANO = ['config.json', 'pinball.json', 'tokenizer.json', 'tokenizer_config.json', 'model.safetensors']
 const ATTRIBUTES = ['pleasant', 'wordy']
 const LEVELS = evenLevels(4)
-const [RATED, HELD_OUT, PAIRS] = [40, 20, 24]
+const [RATED, HELD_OUT, PAIRS] = [32, 16, 16]
 const GATE = { hidden: 8, layers: 1, batch: 8, epochs: 4, validation: 0.25, lr: 1e-2, logEvery: 1, seed: 3 }
 
 // Rows of ratings and pairs: a response is as pleasant as its words are, and the more words the wordier.

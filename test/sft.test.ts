@@ -108,6 +108,49 @@ test('a step does not depend on how it is cut, but for rounding; nor on threads,
   assert.equal(flat(others.tuned.adapter), flat(kept.tuned.adapter), 'three threads')
 })
 
+test('packed rows do not see each other: loss, gradient and accuracy are those of rows by themselves', async () => {
+  for (const device of devices) {
+    const apart = await run(device, 'untied', { maxSteps: 2, packing: false, maxLength: 70 })
+    const packed = await run(device, 'untied', { maxSteps: 2, packing: true, maxLength: 70 })
+    assert.equal([apart.tuned.sequences, packed.tuned.sequences], [5, 2])
+    for (const [i, entry] of packed.entries.entries()) {
+      const { loss, grad_norm, num_tokens, mean_token_accuracy } = apart.entries[i]
+      assert.ok(relative(entry.loss, loss) < 1e-6, `${entry.loss}, ${loss}`)
+      assert.ok(relative(entry.grad_norm, grad_norm) < 1e-5)
+      assert.equal([entry.num_tokens, entry.mean_token_accuracy], [num_tokens, mean_token_accuracy])
+    }
+  }
+})
+
+test('an interrupt in the middle of a step saves the step before it', async () => {
+  const { rows, model } = await setUp('untied')
+  const store = memoryTree('middle')
+  const options = { ...SETTINGS, rank: 2, alpha: 4, microBatch: 1, batch: 5, epochs: 3, store }
+  const controller = new AbortController()
+  const seen: number[] = []
+  const saved: number[] = []
+  await fails(
+    () =>
+      trainSft(cpu, model, rows, [], {
+        ...options,
+        signal: controller.signal,
+        onSave: (step) => saved.push(step),
+        onProgress({ step, done, steps, tokens }) {
+          seen.push(done)
+          assert.is(steps, 3)
+          assert.ok(done >= step && tokens > 0 === done > 0)
+          if (done > 1.2) controller.abort(new Error('enough'))
+        },
+      }),
+    /enough/,
+  )
+  assert.equal(saved, [1])
+  assert.ok(seen.some((done) => done > 0 && done < 1) && seen.at(-1)! < 2)
+  const resumed = await trainSft(cpu, model, rows, [], options)
+  const straight = await trainSft(cpu, model, rows, [], { ...options, store: memoryTree('straight') })
+  assert.equal(flat(resumed.adapter), flat(straight.adapter))
+})
+
 test('a training that is cut goes on with the same bits', async () => {
   const { rows, model } = await setUp('untied')
   const options = {

@@ -189,7 +189,7 @@ export async function findClash(
   const taken = new Map<string, NamedPath & { readonly verb: string }>()
   for (const { option, path } of inputs) {
     const about = await stat(path).catch(() => null)
-    const inside = about?.isDirectory() ? (await readdir(path).catch(() => [])).map((name) => join(path, name)) : []
+    const inside = about?.isDirectory() ? (await listFiles(path).catch(() => [])).map((name) => join(path, name)) : []
     const around = dirname(await realpath(path).catch(() => resolve(path)))
     for (const file of [path, ...inside])
       for (const identity of await identities(file)) taken.set(identity, { option, path: file, verb: 'reads' })

@@ -4,6 +4,7 @@
 // unless its value says that it does nothing. Source: LoraConfig of PEFT 0.21.
 import { isObject, parseJsonObject, show } from '../files/json.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
+import { PROJECTIONS } from './adapter_plan.ts'
 
 export const ADAPTER_CONFIG_FILE = 'adapter_config.json'
 
@@ -293,7 +294,8 @@ export function newAdapterConfig(options: NewAdapter, name = ADAPTER_CONFIG_FILE
     lora_dropout: dropout,
     modules_to_save: task === 'SEQ_CLS' ? ['classifier', 'score'] : null,
     r: rank,
-    target_modules: targets,
+    // PEFT too writes the names that "all-linear" stands for.
+    target_modules: targets === 'all-linear' ? [...PROJECTIONS] : targets,
     task_type: task,
     use_rslora: rankStabilised,
   }

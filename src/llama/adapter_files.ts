@@ -5,7 +5,8 @@
 //   base_model.model.score.weight                                    [n, D]   the head of a classifier
 //
 // Either kind is an adapter of the same Llama. Every tensor that the configuration asks for must be there, and no other.
-import { show } from '../files/json.ts'
+import { digest } from '../files/hash.ts'
+import { isObject, show } from '../files/json.ts'
 import {
   encodeSafetensors,
   openSafetensors,
@@ -201,7 +202,10 @@ export interface AdapterFile {
  * keys, order and metadata, all values F32. Throws where configuration and tensors do not belong together.
  */
 export function encodeAdapter({ name, config, layers, score }: Adapter, base: LlamaConfig): AdapterFile[] {
-  const causal = config.task === 'FEATURE_EXTRACTION' ? { task_type: 'CAUSAL_LM', auto_mapping: null } : {}
+  // Without a task, PEFT notes the class of the base. The keys below are those of LlamaForCausalLM.
+  const { auto_mapping: noted } = config.json
+  const bare = config.task === null && isObject(noted) && noted.base_model_class === 'LlamaModel'
+  const causal = config.task === 'FEATURE_EXTRACTION' || bare ? { task_type: 'CAUSAL_LM', auto_mapping: null } : {}
   const text = adapterConfigText({ ...config, json: { ...config.json, ...causal } })
   // PEFT sorts the patterns, and the first that matches decides: what is written is what must ask for these tensors.
   const written = parseAdapterConfig(JSON.parse(text) as Record<string, unknown>, `${name}: ${ADAPTER_CONFIG_FILE}`)
@@ -240,6 +244,22 @@ export function encodeAdapter({ name, config, layers, score }: Adapter, base: Ll
     { file: ADAPTER_CONFIG_FILE, chunks: [new TextEncoder().encode(text)] },
     { file: ADAPTER_FILE, chunks: encodeSafetensors(tensors, { format: 'pt' }) },
   ]
+}
+
+/** SHA-256 of an adapter, 64 hexadecimal digits: of its configuration and its values, however they are stored. */
+export async function hashAdapter({ config, layers, score }: Adapter): Promise<string> {
+  const lines = ['pinball adapter 1', JSON.stringify(config.json)]
+  const add = async (name: string, values: Float32Array) =>
+    lines.push(`${name} ${await digest(new Uint8Array(Float32Array.from(values).buffer))}`)
+  for (const [layer, projections] of layers.entries()) {
+    for (const [projection, { rank, scaling, a, b }] of entriesOf(projections)) {
+      lines.push(`${layer} ${projection} ${rank} ${scaling}`)
+      await add('A', a)
+      await add('B', b)
+    }
+  }
+  if (score) await add(`score ${score.labels}`, score.weight)
+  return digest(new TextEncoder().encode(lines.join('\n')))
 }
 
 const describe = (found: LowRank | undefined): string =>

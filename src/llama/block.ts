@@ -9,6 +9,7 @@ import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { LlamaConfig } from './config.ts'
 import { linear } from './linear.ts'
+import { addLora, type LoraBranches } from './lora.ts'
 import type { LayerWeights, ProjectionName } from './weights.ts'
 
 /** What a block reads and writes. */
@@ -62,9 +63,13 @@ export interface BlockRows {
 /** Applies a linear map of a block: y = x W^T, and whatever an adapter adds. The only place where they are applied. */
 export type Project = (name: ProjectionName, x: Tensor, y: Tensor) => void
 
-/** The linear maps of a block as they are stored. */
-export function projection(device: Device, weights: LayerWeights): Project {
-  return (name, x, y) => linear(device, x, weights[name], y)
+/** The linear maps of a block as they are stored, with the branches of an adapter. */
+export function projection(device: Device, weights: LayerWeights, branches: LoraBranches = {}): Project {
+  return (name, x, y) => {
+    linear(device, x, weights[name], y)
+    const branch = branches[name]
+    if (branch) addLora(device, branch, x, y)
+  }
 }
 
 /** Makes one set of buffers for `rows` rows, for one block after the other: y is x, and both norms share theirs. */

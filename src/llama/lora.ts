@@ -7,6 +7,7 @@
 // Source: Hu et al. 2021, section 4.1; dropout where PEFT has it, before A.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
+import type { LlamaConfig } from './config.ts'
 import { addLinearGradInput, linear, linearGradInput } from './linear.ts'
 import type { ProjectionName } from './weights.ts'
 
@@ -32,28 +33,13 @@ export interface LoraDropout {
 
 /** Memory of one branch at a time. */
 export interface LoraScratch {
-  /** [N * r] of the largest rank, twice */
+  /** [N * r] of the largest rank */
   readonly low: Tensor
-  readonly dlow: Tensor
+  /** The same, for the way back. */
+  readonly dlow: Tensor | null
   /** [N * I] of the widest input, twice; only dropout needs them. */
   readonly wide: Tensor | null
   readonly dwide: Tensor | null
-}
-
-/** Makes memory for branches of up to `rows` rows. */
-export function makeLoraScratch(
-  rows: number,
-  rank: number,
-  width: number,
-  make: (label: string, ...shape: number[]) => Tensor,
-  dropout: boolean,
-): LoraScratch {
-  return {
-    low: make('LoRA', rows * rank),
-    dlow: make('gradient of LoRA', rows * rank),
-    wide: dropout ? make('dropped out', rows * width) : null,
-    dwide: dropout ? make('gradient of dropped out', rows * width) : null,
-  }
 }
 
 /** A branch as it is applied: its map, memory, dropout where it trains, and a number of its own among the branches. */
@@ -62,6 +48,34 @@ export interface LoraBranch {
   readonly scratch: LoraScratch
   readonly dropout: LoraDropout | null
   readonly stream: number
+}
+
+/** The branches of a layer. */
+export type LoraBranches = Readonly<Partial<Record<ProjectionName, LoraBranch>>>
+
+/**
+ * Makes the branches of every layer over up to `rows` rows, with memory that they share; `backward`: a pass that goes back as well.
+ */
+export function makeBranches(
+  layers: readonly LoraLayer[],
+  { hidden, heads, headDim, intermediate }: LlamaConfig,
+  rows: number,
+  make: (label: string, ...shape: number[]) => Tensor,
+  { backward, dropout }: { readonly backward: boolean; readonly dropout: LoraDropout | null },
+): readonly LoraBranches[] {
+  const rank = Math.max(0, ...layers.flatMap((maps) => Object.values(maps).map(({ a }) => a.shape[0]!)))
+  if (rank === 0) return layers.map(() => ({}))
+  const width = Math.max(hidden, heads * headDim, intermediate)
+  const scratch: LoraScratch = {
+    low: make('LoRA', rows * rank),
+    dlow: backward ? make('gradient of LoRA', rows * rank) : null,
+    wide: dropout ? make('dropped out', rows * width) : null,
+    dwide: dropout ? make('gradient of dropped out', rows * width) : null,
+  }
+  let stream = 0
+  return layers.map((maps) =>
+    Object.fromEntries(Object.entries(maps).map(([name, map]) => [name, { map, scratch, dropout, stream: stream++ }])),
+  )
 }
 
 /** Adds the branch of x [N, I] to y [N, O]. */
@@ -86,7 +100,7 @@ export function addLoraGrad(
   const input = droppedInput(device, branch, x)
   const low = branchLow(device, branch, input)
   device.run('linear_grad_weight_add', { dy: low, x: dy, dweight: grads.b })
-  const dlow = scratch.dlow.view(low.shape)
+  const dlow = scratch.dlow!.view(low.shape)
   linear(device, dy, map.b, dlow)
   device.run('scale', { x: dlow.view([dlow.size]) }, { factor: map.scaling })
   device.run('linear_grad_weight_add', { dy: dlow, x: input, dweight: grads.a })

@@ -12,6 +12,9 @@ export interface DeviceAdapter {
   destroy(): void
 }
 
+/** The base as it is. */
+export const NO_ADAPTER: DeviceAdapter = { layers: [], destroy() {} }
+
 /** [rows, columns] to [columns, rows] */
 export function transposed(values: Float32Array, rows: number): Float32Array<ArrayBuffer> {
   const columns = values.length / rows

@@ -51,6 +51,12 @@ interface Block {
   readonly weight: Tensor
 }
 
+/** The output matrix of a causal model, which may be its embedding; undefined where there is none. */
+export function outputInfo(tensors: ReadonlyMap<string, TensorInfo>, config: LlamaConfig): TensorInfo | undefined {
+  const tied = tensors.get('model.embed_tokens.weight') ?? tensors.get('embed_tokens.weight')
+  return tensors.get('lm_head.weight') ?? (config.tiedEmbeddings ? tied : undefined)
+}
+
 /** Loads the output matrix [V, D], which is the embedding table where a model has none of its own. */
 export async function openOutputLayer(
   device: Device,

@@ -4,12 +4,12 @@
 // the rest is computed again; both give the same bits.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
-import { type BlockBuffers, type BlockRows, block, blockInside, type Project } from './block.ts'
+import { type BlockBuffers, type BlockRows, block, blockInside, type Project, projection } from './block.ts'
 import { type BackwardRows, blockBackward, makeGradients, type Unproject } from './block_backward.ts'
 import type { LlamaConfig } from './config.ts'
 import { alone, type Backbone, ropeTables } from './forward.ts'
-import { addLinearGradInput, linear, linearGradInput } from './linear.ts'
-import { addLora, addLoraGrad, type LoraBranch, type LoraDropout, type LoraLayer, makeLoraScratch } from './lora.ts'
+import { addLinearGradInput, linearGradInput } from './linear.ts'
+import { addLoraGrad, type LoraBranches, type LoraLayer, makeBranches } from './lora.ts'
 import { checkSequences, type Packed, pack, planBlocks, planKeys } from './pack.ts'
 import type { PrefixGroup } from './prefix.ts'
 import type { LayerWeights, ProjectionName } from './weights.ts'
@@ -68,8 +68,8 @@ export async function openPass(
       dropout && dropout.share > 0
         ? { share: dropout.share, keys: rowKeys(packed, sequences, dropout.keys, index) }
         : null
-    const branches = branchesOf(adapter, config, N, make, masks)
-    const project = (layer: number, weights: LayerWeights): Project => projectWith(device, weights, branches(layer))
+    const branches = makeBranches(adapter, config, N, make, { backward: true, dropout: masks })
+    const project = (layer: number, weights: LayerWeights): Project => projection(device, weights, branches[layer])
     const buffers = makeKept(config, N, make, checkpointing)
     await model.embedding.rows(packed.tokens, buffers(0).x)
     for (let layer = 0; layer < config.layers; layer++) {
@@ -105,7 +105,7 @@ export async function openPass(
           const weights = await model.layers(layer)
           const b = buffers(layer)
           if (checkpointing) blockInside(device, config, weights, project(layer, weights), rows.forward, b)
-          const unproject = unprojectWith(device, weights, branches(layer), grads[layer]!)
+          const unproject = unprojectWith(device, weights, branches[layer] ?? {}, grads[layer]!)
           blockBackward(device, config, weights, unproject, rows.backward, b, g, {
             complete: checkpointing,
             needsInput: layer > lowest,
@@ -163,43 +163,10 @@ function rowKeys(packed: Packed, sequences: readonly Uint32Array[], keys: readon
   return index('dropout keys', mixed, packed.rows)
 }
 
-type Branches = (layer: number) => Readonly<Partial<Record<ProjectionName, LoraBranch>>>
-
-function branchesOf(
-  adapter: readonly LoraLayer[],
-  { hidden, heads, headDim, intermediate }: LlamaConfig,
-  rows: number,
-  make: Make,
-  dropout: LoraDropout | null,
-): Branches {
-  const ranks = adapter.flatMap((maps) => Object.values(maps).map(({ a }) => a.shape[0]!))
-  const width = Math.max(hidden, heads * headDim, intermediate)
-  const scratch = makeLoraScratch(rows, Math.max(1, ...ranks), width, make, dropout !== null)
-  let stream = 0
-  const all = adapter.map((maps) =>
-    Object.fromEntries(
-      Object.entries(maps).map(([name, map]) => [
-        name,
-        { map, scratch, dropout, stream: stream++ } satisfies LoraBranch,
-      ]),
-    ),
-  )
-  return (layer) => all[layer] ?? {}
-}
-
-/** The one place where a projection and an adapter's branch are applied. */
-export function projectWith(device: Device, weights: LayerWeights, branches: ReturnType<Branches>): Project {
-  return (name, x, y) => {
-    linear(device, x, weights[name], y)
-    const branch = branches[name]
-    if (branch) addLora(device, branch, x, y)
-  }
-}
-
 function unprojectWith(
   device: Device,
   weights: LayerWeights,
-  branches: ReturnType<Branches>,
+  branches: LoraBranches,
   grads: LoraGradients[number],
 ): Unproject {
   return (name, x, dy, dx, add) => {

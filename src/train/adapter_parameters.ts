@@ -51,6 +51,11 @@ export class AdapterParameters {
     this.grads = grads
   }
 
+  /** Share of the inputs of the branches that training leaves out. */
+  get dropout(): number {
+    return this.#adapter.config.dropout
+  }
+
   /** Sets all gradients to zero. */
   clear(): void {
     for (const { grad } of this.parameters) this.#device.fill(grad)

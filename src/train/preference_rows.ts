@@ -7,7 +7,7 @@ import { isObject, show } from '../files/json.ts'
 import { checkMessages } from '../reward/rows.ts'
 import type { Message } from '../text/chat.ts'
 import { chatTokens, plainTokens, readIds, type TextRules } from './row_text.ts'
-import { collect, endsWithAssistant } from './sft_rows.ts'
+import { collect, endsWithAssistant, type Records } from './sft_rows.ts'
 
 export interface PreferenceRow {
   /** [T] */
@@ -87,10 +87,7 @@ export interface PreferenceRows {
 }
 
 /** Encodes the pairs of a file in their order, as `encodeSftRows` does rows. */
-export async function encodePreferenceRows(
-  records: AsyncIterable<{ readonly where: string; readonly value: unknown }>,
-  rules: TextRules,
-): Promise<PreferenceRows> {
+export async function encodePreferenceRows(records: Records, rules: TextRules): Promise<PreferenceRows> {
   const fits = ({ chosen, rejected }: PreferenceRow) => Math.max(chosen.length, rejected.length) <= rules.maxLength
   return collect(records, (value) => encodePreferenceRow(value, rules), fits, rules)
 }

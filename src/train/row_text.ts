@@ -1,7 +1,11 @@
 // Rows of training to tokens: plain texts and conversations, and where in a conversation the assistant speaks.
-import { show } from '../files/json.ts'
+import { digest } from '../files/hash.ts'
+import { parseJsonObject, show } from '../files/json.ts'
+import { type ModelFiles, readText } from '../files/source.ts'
+import { parseLlamaConfig } from '../llama/config.ts'
+import { readManifest } from '../reward/manifest.ts'
 import { type BosPolicy, type Message, renderChat, renderText } from '../text/chat.ts'
-import type { Tokenizer } from '../text/tokenizer.ts'
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 
 /** What of a model the encoding of rows depends on. */
 export interface TextRules {
@@ -14,6 +18,20 @@ export interface TextRules {
   readonly vocab: number
   /** Rows of more tokens are dropped. */
   readonly maxLength: number
+}
+
+/**
+ * Reads what the encoding of rows needs of a model directory; rows that are longer than the model takes are too long, whatever
+ * `maxLength` says.
+ */
+export async function openTextRules(files: ModelFiles, maxLength: number): Promise<TextRules> {
+  const { name } = files
+  const where = `${name}/config.json`
+  const text = await readText(files, 'config.json')
+  if (text === null) throw new Error(`${where}: is missing; give the folder of a Llama checkpoint`)
+  const { vocab, maxPosition } = parseLlamaConfig(parseJsonObject(text, where), where)
+  const [tokenizer, { bos }] = [await loadTokenizer(files), await readManifest(files)]
+  return { name, tokenizer, bos, vocab, maxLength: Math.min(maxLength, maxPosition) }
 }
 
 /** Tokens [begin, end). */
@@ -136,4 +154,11 @@ function tokenBorders(
   // Where the pieces give the same tokens as the whole, none stands across a cut.
   const apart = pieces.length === whole.length && commonPrefix(pieces, whole) === whole.length
   return (place) => (apart ? known.get(place)! : commonPrefix(tokenizer.encode(text.slice(0, place)), whole))
+}
+
+/** SHA-256 over rows as words of 32 bits. */
+export async function hashWords(rows: readonly (Int32Array | Uint32Array)[]): Promise<string> {
+  const hashes: string[] = []
+  for (const row of rows) hashes.push(await digest(new Uint8Array(row.slice().buffer)))
+  return digest(new TextEncoder().encode(hashes.join(' ')))
 }

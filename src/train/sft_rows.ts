@@ -146,6 +146,10 @@ function readLabelled(row: Record<string, unknown>, rules: SftRules): SftRow {
   return { tokens, labels }
 }
 
+/** Rows as they were read, with what errors call each. */
+type Read = { readonly where: string; readonly value: unknown }
+export type Records = AsyncIterable<Read> | Iterable<Read>
+
 /** Rows of a file that are trained on. */
 export interface SftRows {
   readonly rows: readonly SftRow[]
@@ -157,10 +161,7 @@ export interface SftRows {
  * Encodes the rows of a file in their order; those that are too long are left out and counted. What a row throws gets the place of the
  * row in front. Throws where no row is left.
  */
-export async function encodeSftRows(
-  records: AsyncIterable<{ readonly where: string; readonly value: unknown }>,
-  rules: SftRules,
-): Promise<SftRows> {
+export async function encodeSftRows(records: Records, rules: SftRules): Promise<SftRows> {
   return collect(
     records,
     (value) => encodeSftRow(value, rules),
@@ -171,7 +172,7 @@ export async function encodeSftRows(
 
 /** Encodes records one by one, as `encodeSftRows` says. */
 export async function collect<T>(
-  records: AsyncIterable<{ readonly where: string; readonly value: unknown }>,
+  records: Records,
   encode: (value: unknown) => T,
   fits: (row: T) => boolean,
   { maxLength }: TextRules,

@@ -8,14 +8,15 @@ import type { Backbone } from '../llama/forward.ts'
 import type { OutputLayer, TokenMeasures } from '../llama/output_layer.ts'
 import { openPass, type PassOptions } from '../llama/training_pass.ts'
 import type { AdapterParameters } from './adapter_parameters.ts'
-import { microBatches, orderRows, type StepRows } from './data_order.ts'
-import { randomBits } from './random.ts'
+import type { TokenBatch, TokenTally } from './adapter_training.ts'
+import { cutByTokens, type PieceOptions, stepPieces } from './data_order.ts'
+import { dropoutKey } from './random.ts'
 import type { Plan } from './schedule.ts'
 import { IGNORED, type SftRow } from './sft_rows.ts'
-import type { MicroBatch, Task } from './trainer.ts'
+import type { Task } from './trainer.ts'
 
 /** Sequences that are computed at once: each one row, or with packing the rows of one bin. */
-export interface SftBatch extends MicroBatch {
+export interface SftBatch extends TokenBatch {
   /** Numbers of rows. */
   readonly rows: readonly number[]
 }
@@ -32,21 +33,13 @@ export interface TokenSums {
   readonly hits: number
 }
 
-export interface SftTally {
-  /** Tokens that went through the model, prompts included. */
-  readonly tokens: number
+export interface SftTally extends TokenTally {
   /** Of the last step, and of the last evaluation. */
   readonly loss: number | null
   readonly evalLoss: number | null
 }
 
-export interface SftTaskOptions {
-  readonly seed: number
-  readonly shuffle: boolean
-  /** Sequences of a micro-batch; null: as many as fit `tokens`. */
-  readonly microBatch: number | null
-  /** Tokens of a micro-batch where its sequences are not counted. */
-  readonly tokens: number
+export interface SftTaskOptions extends PieceOptions {
   readonly dropout: number
   readonly checkpointing: boolean
   /** Steps between two evaluations; 0: only after the last step. */
@@ -62,8 +55,6 @@ export interface SftData {
 }
 
 const NOTHING: TokenSums = { learned: 0, tokens: 0, loss: 0, entropy: 0, hits: 0 }
-/** Streams of random numbers from here on, one a step, are dropout keys. */
-const DROPOUT = 2 ** 20
 
 /** Learned tokens of a row: the first is predicted from nothing. */
 export function learnedTokens({ labels }: SftRow): number {
@@ -81,10 +72,9 @@ export function sftTask(
   { rows, sequences, plan, held }: SftData,
   options: SftTaskOptions,
 ): Task<SftBatch, TokenSums, SftTally> {
-  const { seed, shuffle, dropout, checkpointing } = options
-  const numbers = Uint32Array.from(sequences, (_, i) => i)
+  const { seed, dropout, checkpointing } = options
   const lengthOf = (sequence: number) => sequences[sequence].reduce((sum, row) => sum + rows[row].tokens.length, 0)
-  let steps: Generator<StepRows> | null = null
+  const pieces = stepPieces(plan, lengthOf, options)
   let now = 0
   let sums = NOTHING
   let checked = false
@@ -94,18 +84,15 @@ export function sftTask(
     nothing: { tokens: 0, loss: null, evalLoss: null },
     adds: true,
     async updates(step) {
-      steps ??= orderRows(numbers, plan, { seed, from: step, shuffle })
-      const next = steps.next()
-      if (next.done || next.value.step !== step) throw new Error(`training: step ${step} comes out of order`)
       now = step
-      const pieces =
-        options.microBatch === null
-          ? cutByTokens([...next.value.rows], lengthOf, options.tokens)
-          : microBatches(next.value.rows, options.microBatch).map((piece) => [...piece])
       return [
-        pieces.map((piece): SftBatch => {
+        pieces(step).map((piece): SftBatch => {
           const own = piece.flatMap((sequence) => sequences[sequence])
-          return { rows: own, weight: own.reduce((sum, row) => sum + learnedTokens(rows[row]), 0) }
+          return {
+            rows: own,
+            weight: own.reduce((sum, row) => sum + learnedTokens(rows[row]), 0),
+            tokens: own.reduce((sum, row) => sum + rows[row].tokens.length, 0),
+          }
         }),
       ]
     },
@@ -114,7 +101,7 @@ export function sftTask(
         adapter.clear()
         sums = NOTHING
       }
-      const keys = batch.rows.map((row) => randomBits(seed, DROPOUT + (now % DROPOUT), row))
+      const keys = batch.rows.map((row) => dropoutKey(seed, now, row))
       const own = batch.rows.map((row) => rows[row])
       const pass = { checkpointing, ...(dropout > 0 && { dropout: { share: dropout, keys } }) }
       sums = addSums(sums, await learn(device, model, output, adapter, own, pass, total))
@@ -197,26 +184,6 @@ function addSums(a: TokenSums, b: TokenSums): TokenSums {
 
 function meansOf({ learned, loss, entropy, hits }: TokenSums) {
   return { loss: loss / learned, entropy: entropy / learned, accuracy: hits / learned }
-}
-
-/** Cuts sequences, in order, into pieces of at most so many tokens, one sequence at least. */
-export function cutByTokens(
-  sequences: readonly number[],
-  lengthOf: (sequence: number) => number,
-  most: number,
-): number[][] {
-  const pieces: number[][] = []
-  let tokens = 0
-  for (const sequence of sequences) {
-    const own = lengthOf(sequence)
-    if (pieces.length === 0 || tokens + own > most) {
-      pieces.push([])
-      tokens = 0
-    }
-    pieces[pieces.length - 1].push(sequence)
-    tokens += own
-  }
-  return pieces
 }
 
 /** Measures held-out rows. */
