@@ -43,7 +43,9 @@ export { type HttpOptions, type HttpSourceOptions, httpFiles, httpSource } from 
 export { type FileRecord, type RecordOptions, readRecords, recordsOf } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
-export { memoryStore, type Store } from './files/store.ts'
+export { memoryStore, memoryTree, type Store, type StoreTree } from './files/store.ts'
+export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig } from './llama/adapter_config.ts'
+export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
 export type { LlamaConfig } from './llama/config.ts'
 export {
@@ -54,6 +56,8 @@ export {
   loadLlama,
   type StatesOptions,
 } from './llama/forward.ts'
+export { type MergeOptions, type MergeReport, mergeAdapter } from './llama/merge.ts'
+export { compareOutputs } from './llama/merge_compare.ts'
 export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
 export { type Assembled, assemble } from './reward/assemble.ts'
 export { type CalibrateOptions, calibrate, readUncalibrated } from './reward/calibrate.ts'
@@ -112,6 +116,8 @@ export {
 } from './solver/fit.ts'
 export { type BosPolicy, type Message, renderChat } from './text/chat.ts'
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.ts'
+export { startAdapter } from './train/adapter_start.ts'
+export type { AdapterProgress, AdapterSettings, AdapterTraining, KeepOptions } from './train/adapter_training.ts'
 export { type FittedHeads, fitHeads, type HeadsOptions, type HeadsProgress } from './train/heads.ts'
 export type { AttributeFit } from './train/heads_keeper.ts'
 export {
@@ -120,9 +126,18 @@ export {
   type RidgeFit,
   type RidgeOptions,
 } from './train/multi_attribute.ts'
+export { packBestFit } from './train/packing.ts'
 export type { EpochResult, PairEntry } from './train/pair_log.ts'
 export type { PairSettings } from './train/pair_task.ts'
+export { encodePreferenceRow, encodePreferenceRows, type PreferenceRow } from './train/preference_rows.ts'
 export { makeProblem, type Problem, type Ratings, ratingsProblem } from './train/problem.ts'
+export {
+  type QuantileResult,
+  type QuantileSettings,
+  type TunedQuantiles,
+  trainQuantileModel,
+} from './train/quantile_model.ts'
+export { encodeRatedExamples, type RatedExample, type RatedExamples } from './train/rated_examples.ts'
 export {
   type GateOptions,
   type Trained,
@@ -132,4 +147,16 @@ export {
   trainBradleyTerry,
   trainGate,
 } from './train/recipes.ts'
+export { type RewardResult, type RewardSettings, type TunedReward, trainRewardModel } from './train/reward_model.ts'
+export { openTextRules, type TextRules } from './train/row_text.ts'
+export { holdOut, type SftResult, type SftSettings, type Tuned, trainSft } from './train/sft.ts'
+export {
+  encodeSftRow,
+  encodeSftRows,
+  type SftLoss,
+  type SftRow,
+  type SftRows,
+  type SftRules,
+} from './train/sft_rows.ts'
+export type { SftEntry, SftEvaluation } from './train/sft_task.ts'
 export type { SaveEvery } from './train/training_folder.ts'

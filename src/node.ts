@@ -1,7 +1,7 @@
 // The public names in Node: everything of index.ts, and files on disk.
 
 export { readCsv } from './files/csv.ts'
-export { directoryStore, openDirectory, openFile, writeFileAtomic } from './files/disk.ts'
+export { directoryStore, directoryTree, openDirectory, openFile, writeFileAtomic } from './files/disk.ts'
 export { type HubFile, type HubListing, type HubOptions, type HubRepo, hubSource, listHub } from './files/hub.ts'
 export { type CachedFile, type HubCacheOptions, openHub } from './files/hub_cache.ts'
 export { openNpy } from './files/npy.ts'

@@ -4,6 +4,7 @@ import type { DType, TensorData } from '../src/device/tensor.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
 import { attention, EXP_SLACK } from './attention_case.ts'
 import { gradCases } from './grad_cases.ts'
+import { loraCases } from './lora_cases.ts'
 import { memoryCases } from './memory_cases.ts'
 import type { Random } from './random.ts'
 import { random } from './random.ts'
@@ -117,6 +118,7 @@ const RESIDUAL = { 'Llama-3.2-1B hidden states, 512 tokens': { N: 512, D: 2048 }
 /** By shader: one without its row is a type error. */
 const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   ...gradCases,
+  ...loraCases,
   attention,
   ...memoryCases,
   add: {

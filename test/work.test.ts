@@ -87,7 +87,9 @@ test('other settings are refused by name, and begun anew on request', async () =
       `${store.name}/${WORK_FILE}: was begun with --alpha 0.5, now it is 0.25; use the same, or give --restart or another --out`,
     )
     const fewer = { ...OPTIONS, settings: { '--alpha': 0.5 } }
-    await fails(() => openWork(store, fewer), /was begun with rows \[3,4\], now it is undefined/)
+    await fails(() => openWork(store, fewer), /: was begun with rows \[3,4\], now it has none; use the same/)
+    const more = { ...OPTIONS, settings: { ...OPTIONS.settings, '--beta': 2 } }
+    await fails(() => openWork(store, more), /: was begun without --beta, now it is 2; use the same/)
     await fails(() => openWork(store, { ...OPTIONS, command: 'gate' }), /holds work of "fit", not of "gate"/)
     const anew = await openWork(store, { ...other, restart: true })
     assert.is(anew.resumed, false)

@@ -3,11 +3,11 @@
 
 import { exp, loadPart, log, maxLanes, storePart, sumLanes } from '../math'
 import { scratch } from '../scratch'
-import { COLUMNS, ROWS, pack, tile } from '../tile'
+import { KEYS, packKeys, packValues } from '../attention_panels'
+import { COLUMNS, ROWS, tile } from '../tile'
 
-// Most queries of a block, which share packed tiles of keys and values, and keys of a tile.
+// Most queries of a block, which share packed tiles of keys and values.
 const QUERIES: usize = 64
-const KEYS: usize = 64
 // Bytes of a planned block.
 const BLOCK: usize = 24
 // Largest number of channels per head; the arrays below have room for as many.
@@ -113,9 +113,9 @@ function attend(
     const within = key < ahead ? min(keys, ahead - key) : 0
     const first = (prefix + key) * stride
     const second = (own + key - ahead) * stride
-    packKeys(k + first, k + second, stride, within, keys, C)
-    packValues(v + first, stride, 0, within, C)
-    packValues(v + second, stride, within, keys, C)
+    packKeys(k + first, k + second, stride, within, keys, C, scratch + K, scratch + EDGE)
+    packValues(v + first, stride, 0, within, C, scratch + V)
+    packValues(v + second, stride, within, keys, C, scratch + V)
     for (let r: usize = 0; r < padded; r += ROWS) {
       const lowest = before + r
       const highest = min(lowest + ROWS - 1, last)
@@ -130,33 +130,6 @@ function attend(
       storePart(to + c * 4, f32x4.div(v128.load(from + c * 4), f32x4.splat(total)), <u32>(C - c))
     }
     store<f32>(lse + r * H * 4, load<f32>(scratch + LARGEST + r * 4) + log(total))
-  }
-}
-
-// Packs a tile of keys by eight: number j lies in `first` where j < within, else in `second`.
-function packKeys(first: usize, second: usize, stride: usize, within: usize, keys: usize, C: usize): void {
-  for (let j: usize = 0; j < keys; j += COLUMNS) {
-    const count = min(COLUMNS, keys - j)
-    const to = scratch + K + j * C * 4
-    if (j + count <= within) pack<f32>(first + j * stride, stride, count, C, to)
-    else if (j >= within) pack<f32>(second + j * stride, stride, count, C, to)
-    else {
-      for (let i: usize = 0; i < count; i++) {
-        memory.copy(scratch + EDGE + i * C * 4, (j + i < within ? first : second) + (j + i) * stride, C * 4)
-      }
-      pack<f32>(scratch + EDGE, C * 4, count, C, to)
-    }
-  }
-}
-
-// Packs the values of keys begin to end - 1 of a tile by eight channels.
-function packValues(v: usize, stride: usize, begin: usize, end: usize, C: usize): void {
-  for (let c: usize = 0; c < C; c += 4) {
-    // Half of a panel of eight channels.
-    let to = scratch + V + (c & ~7) * KEYS * 4 + (c & 4) * 4 + begin * COLUMNS * 4
-    for (let j = begin; j < end; j++, to += COLUMNS * 4) {
-      v128.store(to, loadPart(v + j * stride + c * 4, <u32>(C - c)))
-    }
   }
 }
 

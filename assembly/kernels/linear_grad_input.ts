@@ -3,7 +3,6 @@
 import { DEPTH, STRIP, pack, products } from '../linear_grad'
 import { ROWS } from '../tile'
 
-// dx[n, d] = sum over o of dy[n, o] * weight[o, d] for all n and start <= d < end.
 export function linear_grad_input<T>(
   dy: usize,
   weight: usize,
@@ -14,6 +13,22 @@ export function linear_grad_input<T>(
   D: usize,
   start: usize,
   end: usize,
+): void {
+  grad_input<T>(dy, weight, weight_scale, dx, N, O, D, start, end, false)
+}
+
+// dx[n, d] = sum over o of dy[n, o] * weight[o, d] (or dx += with `add`) for all n and start <= d < end.
+export function grad_input<T>(
+  dy: usize,
+  weight: usize,
+  weight_scale: usize,
+  dx: usize,
+  N: usize,
+  O: usize,
+  D: usize,
+  start: usize,
+  end: usize,
+  add: bool,
 ): void {
   for (let o: usize = 0; o < O; o += DEPTH) {
     const depth = min(DEPTH, O - o)
@@ -27,7 +42,7 @@ export function linear_grad_input<T>(
         const x1 = from + min(1, rows - 1) * stride
         const x2 = from + min(2, rows - 1) * stride
         const x3 = from + min(3, rows - 1) * stride
-        products(from, x1, x2, x3, depth, dx + n * D * 4, D, rows, first, last, o > 0)
+        products(from, x1, x2, x3, depth, dx + n * D * 4, D, rows, first, last, add || o > 0)
       }
     }
   }

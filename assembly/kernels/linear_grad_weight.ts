@@ -4,7 +4,6 @@ import { DEPTH, STRIP, TURNED, pack, products } from '../linear_grad'
 import { scratch } from '../scratch'
 import { ROWS } from '../tile'
 
-// dweight[o, d] = sum over n of dy[n, o] * x[n, d] for all o and start <= d < end.
 export function linear_grad_weight(
   dy: usize,
   x: usize,
@@ -14,6 +13,21 @@ export function linear_grad_weight(
   D: usize,
   start: usize,
   end: usize,
+): void {
+  grad_weight(dy, x, dweight, N, O, D, start, end, false)
+}
+
+// dweight[o, d] = sum over n of dy[n, o] * x[n, d] (or dweight += with `add`) for all o and start <= d < end.
+export function grad_weight(
+  dy: usize,
+  x: usize,
+  dweight: usize,
+  N: usize,
+  O: usize,
+  D: usize,
+  start: usize,
+  end: usize,
+  add: bool,
 ): void {
   const turned = scratch + TURNED
   const line = DEPTH * 4
@@ -26,7 +40,7 @@ export function linear_grad_weight(
         const rows = min(ROWS, O - o)
         turn(dy + (n * O + o) * 4, O * 4, depth, rows, turned)
         const to = dweight + o * D * 4
-        products(turned, turned + line, turned + 2 * line, turned + 3 * line, depth, to, D, rows, first, last, n > 0)
+        products(turned, turned + line, turned + 2 * line, turned + 3 * line, depth, to, D, rows, first, last, add || n > 0)
       }
     }
   }

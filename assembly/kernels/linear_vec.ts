@@ -14,11 +14,11 @@ export function linear_vec<T>(
   weight: usize,
   weight_scale: usize,
   y: usize,
-  N: usize,
-  D: usize,
-  O: usize,
-  start: usize,
-  end: usize,
+  N: u32,
+  D: u32,
+  O: u32,
+  start: u32,
+  end: u32,
 ): void {
   if (N > 2) {
     linear<T>(x, weight, weight_scale, y, N, D, O, start, end)

@@ -9,7 +9,7 @@ import { gzip } from '../files/gzip.ts'
 import { encodeJsonl } from '../files/jsonl.ts'
 import { datasetDocument, datasetReport, rowsReport } from '../report/datasets.ts'
 import { claimOutputs } from './claims.ts'
-import { parseOut, usageError, wholeNumber } from './options.ts'
+import { checkOption, parseOut, usageError, wholeNumber } from './options.ts'
 import { print, printJson } from './output.ts'
 import { startFetches, startProgress } from './progress.ts'
 
@@ -76,7 +76,7 @@ function parseSets(text: string): string[] {
 
 async function rows(options: RowsOptions): Promise<void> {
   const { out, data, seed, json } = options
-  const datasets = chosen(options.dataset)
+  const datasets = checkOption('--dataset', () => findDatasets(options.dataset))
   if (data && datasets.length > 1) {
     usageError(`--data: its files are of one dataset, --dataset names ${datasets.length}`)
   }
@@ -103,14 +103,6 @@ async function rows(options: RowsOptions): Promise<void> {
   if (json) {
     await printJson({ out, kind: datasets[0].kind, limit: limit === Infinity ? null : limit, seed, commits, ...report })
   } else await print(rowsReport(report, out, (performance.now() - start) / 1000))
-}
-
-function chosen(names: readonly string[]): Dataset[] {
-  try {
-    return findDatasets(names)
-  } catch (error) {
-    return usageError(`--dataset: ${(error as Error).message}`)
-  }
 }
 
 /** Fetches what is not here of a dataset, with a progress line for each file. */

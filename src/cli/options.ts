@@ -17,6 +17,12 @@ export interface DeviceChoice {
   readonly threads?: number
 }
 
+/** What `adapterOption` adds to that. */
+export interface ModelChoice extends DeviceChoice {
+  /** A directory with an adapter. */
+  readonly adapter?: string
+}
+
 /** Name under which the embedded model is shown: its folder in the package. */
 export const EMBEDDED = 'models/nano'
 
@@ -25,6 +31,11 @@ export function deviceOptions(command: Command): Command {
   return computeOptions(
     command.option('--model <dir>', `model directory (default: the embedded ${EMBEDDED})`, parseModel),
   )
+}
+
+/** Adds --adapter. */
+export function adapterOption(command: Command): Command {
+  return command.option('--adapter <dir>', 'a LoRA adapter over the model', fileName('--adapter', 'directory'))
 }
 
 /** Adds --device, with its default, and --threads. */
@@ -94,6 +105,15 @@ function parseFixedWeights(text: string): FixedWeights {
 /** Ends the command as wrong usage: exit code 2. */
 export function usageError(message: string): never {
   throw new CommanderError(EXIT.usage, 'pinball.usage', message)
+}
+
+/** Does what an option asks for; what it throws is wrong usage of the option. */
+export function checkOption<T>(option: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    return usageError(`${option}: ${(error as Error).message}`)
+  }
 }
 
 /** Makes a parser of names of files and directories, which must not be empty; `what` is for the error. */

@@ -13,11 +13,14 @@ import { addRidge } from './fit/ridge.ts'
 import { addAssemble } from './heads/assemble.ts'
 import { addCalibrate } from './heads/calibrate.ts'
 import { addDebias } from './heads/debias.ts'
+import { addMerge } from './merge.ts'
 import { addScore } from './score/score.ts'
 import { addStart } from './score/start.ts'
 import { handleSignals } from './signals.ts'
 import { addBradleyTerry } from './train/bradley_terry.ts'
 import { addGate } from './train/gate.ts'
+import { addSft } from './train/sft.ts'
+import { addTrainRm } from './train/train_rm.ts'
 
 const HELP = `
 Exit codes: 0 done, 1 an error (one line on standard error), 2 wrong usage, 3 a fit missed its tolerance.
@@ -45,6 +48,9 @@ const COMMANDS = [
   addBradleyTerry,
   addCalibrate,
   addAssemble,
+  addSft,
+  addTrainRm,
+  addMerge,
   addEval,
   addDevices,
   addStart,

@@ -1,7 +1,7 @@
 // Progress on standard error: one line that is redrawn on a terminal, and now and then a line where there is none.
 
 import { printable } from '../files/json.ts'
-import { duration } from '../report/draw.ts'
+import { countText, rowsText } from '../report/progress.ts'
 import type { Progress } from '../reward/features.ts'
 
 const REDRAW_MS = 200
@@ -55,11 +55,7 @@ export function startProgress(unit: string, workUnit = unit): ProgressLine {
   const start = performance.now()
   return {
     update(done, total, work = done, totalWork = total) {
-      status.show(() => {
-        const rate = work / ((performance.now() - start) / 1000)
-        const left = rate > 0 ? `, ${duration((totalWork - work) / rate)} left` : ''
-        return `${done} of ${total} ${unit}, ${Number(rate.toPrecision(3))} ${workUnit} a second${left}`
-      })
+      status.show(() => countText([done, total, unit], [work, totalWork, workUnit], (performance.now() - start) / 1000))
     },
     end: status.end,
   }
@@ -101,14 +97,8 @@ export function startRows(before: Pick<Progress, 'done' | 'tokens'> = { done: 0,
   const status = startStatus()
   const start = performance.now()
   return {
-    update({ done, rows, tokens, totalTokens }) {
-      status.show(() => {
-        const seconds = (performance.now() - start) / 1000
-        const rate = (tokens - before.tokens) / seconds
-        const [some, many] = [(done - before.done) / seconds, rate].map((value) => Number(value.toPrecision(3)))
-        const left = rate > 0 ? `, ${duration((totalTokens - tokens) / rate)} left` : ''
-        return `${done} of ${rows} rows, ${some} rows and ${many} tokens a second${left}`
-      })
+    update(progress) {
+      status.show(() => rowsText(progress, before, (performance.now() - start) / 1000))
     },
     end: status.end,
   }

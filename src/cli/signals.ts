@@ -31,13 +31,15 @@ export function handleSignals(): void {
 
 /**
  * Runs work that computes for a long time without a pause and writes no file. A handler would be called only in a pause, so
- * the system's own is put back, which ends the process at once.
+ * the system's own is put back, which ends the process at once. Inside of such work, or of work with a handler of its own, this
+ * changes nothing.
  */
 export async function withoutInterruptHandler<T>(work: () => Promise<T>): Promise<T> {
-  for (const signal of SIGNALS) process.off(signal, stop)
+  const removed = SIGNALS.filter((signal) => process.listeners(signal).includes(stop))
+  for (const signal of removed) process.off(signal, stop)
   try {
     return await work()
   } finally {
-    for (const signal of SIGNALS) process.on(signal, stop)
+    for (const signal of removed) process.on(signal, stop)
   }
 }

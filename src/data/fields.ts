@@ -78,15 +78,21 @@ export function conversation(found: readonly Message[], name: string): Message[]
 
 /** Turns of a text such as Anthropic's, where a blank line and `Human:` or `Assistant:` begin each. */
 export function dialogue(record: Record<string, unknown>, name: string): Message[] {
-  const whole = text(record, name)
+  const found = splitDialogue(text(record, name))
+  if (found === null) throw new Unusable(`text before the first turn of ${name}`)
+  return conversation(found, name)
+}
+
+/** The turns of such a text, empty ones included, without blanks around them; null where text stands before the first. */
+export function splitDialogue(whole: string): Message[] | null {
   const parts = `\n\n${whole.trimStart()}`.split(/\n\n(Human|Assistant):/)
-  if (parts[0].trim() !== '') throw new Unusable(`text before the first turn of ${name}`)
+  if (parts[0].trim() !== '') return null
   const found: Message[] = []
   for (let i = 1; i + 1 < parts.length; i += 2) {
     const role = parts[i] === 'Human' ? 'user' : 'assistant'
     found.push({ role, content: parts[i + 1].trim() })
   }
-  return conversation(found, name)
+  return found
 }
 
 /** A single question with its answer as texts, or null where the conversation is more than that. */

@@ -49,7 +49,16 @@ export async function openDirectory(path: string): Promise<ModelFiles> {
     throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such directory' : explain(error)}`)
   })
   if (!about.isDirectory()) throw new Error(`${path}: is not a directory; a model is a directory with config.json`)
-  return { name: path, open: (file) => openInside(path, file), list: async () => (await readdir(path)).sort() }
+  return { name: path, open: (file) => openInside(path, file), list: () => listFiles(path) }
+}
+
+/** Names of the files of a folder, without folders in it. */
+async function listFiles(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true })
+  return entries
+    .filter((entry) => !entry.isDirectory())
+    .map(({ name }) => name)
+    .sort()
 }
 
 /** Throws unless `file` is the plain name of a file. */
@@ -180,7 +189,7 @@ export async function findClash(
   const taken = new Map<string, NamedPath & { readonly verb: string }>()
   for (const { option, path } of inputs) {
     const about = await stat(path).catch(() => null)
-    const inside = about?.isDirectory() ? (await readdir(path).catch(() => [])).map((name) => join(path, name)) : []
+    const inside = about?.isDirectory() ? (await listFiles(path).catch(() => [])).map((name) => join(path, name)) : []
     const around = dirname(await realpath(path).catch(() => resolve(path)))
     for (const file of [path, ...inside])
       for (const identity of await identities(file)) taken.set(identity, { option, path: file, verb: 'reads' })

@@ -37,6 +37,7 @@ export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
 export interface ModelFiles {
   readonly name: string
   open(file: string): Promise<Source | null>
+  /** Names of its files, sorted; folders in it are left out. */
   list?(): Promise<string[]>
 }
 

@@ -131,12 +131,14 @@ async function removeWork(store: Store, partNames?: RegExp): Promise<void> {
 }
 
 /** Throws where settings differ, and names the first that does; `begun` is what the error calls what there was. */
-export function compareSettings(then: unknown, now: WorkSettings, path: string, begun = 'was begun'): void {
-  const before = isObject(then) ? then : {}
+export function compareSettings(earlier: unknown, now: WorkSettings, path: string, begun = 'was begun'): void {
+  const before = isObject(earlier) ? earlier : {}
   for (const name of Object.keys({ ...now, ...before })) {
     if (JSON.stringify(before[name]) === JSON.stringify(now[name])) continue
+    const then = before[name] === undefined ? `without ${name}` : `with ${name} ${show(before[name])}`
+    const present = now[name] === undefined ? 'it has none' : `it is ${show(now[name])}`
     throw new Error(
-      `${printable(path)}: ${begun} with ${name} ${show(before[name])}, now it is ${show(now[name])}; use the same, or give --restart or another --out`,
+      `${printable(path)}: ${begun} ${then}, now ${present}; use the same, or give --restart or another --out`,
     )
   }
 }

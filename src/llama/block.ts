@@ -9,6 +9,7 @@ import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { LlamaConfig } from './config.ts'
 import { linear } from './linear.ts'
+import { addLora, type LoraBranches } from './lora.ts'
 import type { LayerWeights, ProjectionName } from './weights.ts'
 
 /** What a block reads and writes. */
@@ -62,9 +63,13 @@ export interface BlockRows {
 /** Applies a linear map of a block: y = x W^T, and whatever an adapter adds. The only place where they are applied. */
 export type Project = (name: ProjectionName, x: Tensor, y: Tensor) => void
 
-/** The linear maps of a block as they are stored. */
-export function projection(device: Device, weights: LayerWeights): Project {
-  return (name, x, y) => linear(device, x, weights[name], y)
+/** The linear maps of a block as they are stored, with the branches of an adapter. */
+export function projection(device: Device, weights: LayerWeights, branches: LoraBranches = {}): Project {
+  return (name, x, y) => {
+    linear(device, x, weights[name], y)
+    const branch = branches[name]
+    if (branch) addLora(device, branch, x, y)
+  }
 }
 
 /** Makes one set of buffers for `rows` rows, for one block after the other: y is x, and both norms share theirs. */
@@ -129,6 +134,20 @@ export function block(
   config: LlamaConfig,
   norms: Pick<LayerWeights, 'input_layernorm' | 'post_attention_layernorm'>,
   project: Project,
+  rows: BlockRows,
+  b: BlockBuffers,
+): void {
+  blockInside(device, config, norms, project, rows, b)
+  project('down_proj', b.act, b.y)
+  device.run('add', { x: b.y, y: b.middle })
+}
+
+/** Records a block but for its last linear map: every buffer but y, which is all that a backward pass reads of a block. */
+export function blockInside(
+  device: Device,
+  config: LlamaConfig,
+  norms: Pick<LayerWeights, 'input_layernorm' | 'post_attention_layernorm'>,
+  project: Project,
   { cos, sin, position, chosenPosition, chosen, plan }: BlockRows,
   b: BlockBuffers,
 ): void {
@@ -157,6 +176,4 @@ export function block(
   project('gate_proj', b.middleNormed, b.gate)
   project('up_proj', b.middleNormed, b.up)
   device.run('swiglu', { gate: b.gate, up: b.up, y: b.act })
-  project('down_proj', b.act, b.y)
-  device.run('add', { x: b.y, y: b.middle })
 }

@@ -5,11 +5,15 @@ import type { Tensor } from '../device/tensor.ts'
 import { parseJsonObject } from '../files/json.ts'
 import { closeTensors, openModelTensors, type TensorInfo } from '../files/safetensors.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
+import { readAdapter } from './adapter_files.ts'
 import { type BlockRows, block, chooseBuffers, makeBuffers, projection } from './block.ts'
 import { inverseFrequencies, type LlamaConfig, parseLlamaConfig } from './config.ts'
 import { type Embedding, openEmbedding } from './embedding.ts'
+import { type LoraLayer, makeBranches } from './lora.ts'
+import { type DeviceAdapter, loadAdapter, NO_ADAPTER } from './lora_adapter.ts'
 import { checkGroups, checkSequences, type Packed, pack, planBlocks } from './pack.ts'
 import type { PrefixGroup } from './prefix.ts'
+import { Slot } from './slot.ts'
 import { findTensors, type LayerWeights, type LlamaTensors, loadLayer, loadVector } from './weights.ts'
 
 /** Layers above this size in all are read from the file at every pass: 32-bit WebAssembly memory ends at 4 GiB. */
@@ -36,6 +40,8 @@ export interface ChosenStates {
 export interface StatesOptions {
   /** Which sequences share a beginning, as `groupPrefixes` finds them; by default none. Each sequence is in one group. */
   readonly groups?: readonly PrefixGroup[]
+  /** Branches of an adapter of whoever calls, in the place of the model's own. */
+  readonly adapter?: readonly LoraLayer[]
   /** Sequences and groups are known to be right: tokens below `config.vocab`, at most `config.maxPosition` of them. */
   readonly checked?: boolean
 }
@@ -51,6 +57,8 @@ export interface OpenedModel {
 export interface LoadOptions {
   /** Read the layers from the file at every pass instead of keeping them; decided by the device's memory if not given. */
   readonly stream?: boolean
+  /** An adapter that the model computes under from the beginning. */
+  readonly adapter?: ModelFiles | null
 }
 
 export interface Llama {
@@ -69,6 +77,11 @@ export interface Llama {
     positions: readonly ArrayLike<number>[],
     options?: StatesOptions,
   ): Promise<ChosenStates>
+  /**
+   * Puts an adapter over the model, in the place of the one that was there; null: none. The base stays as it is loaded. Calls that
+   * have begun go on with what they began with. Throws as `readAdapter` does, and then nothing has changed.
+   */
+  adapter(files: ModelFiles | null): Promise<void>
   destroy(): void
 }
 
@@ -96,6 +109,61 @@ export async function loadLlama(device: Device, files: ModelFiles, options: Load
 
 /** As `loadLlama`, from a directory that is open. */
 export async function createLlama(device: Device, opened: OpenedModel, options: LoadOptions = {}): Promise<Llama> {
+  const { config, destroy, ...parts } = await openBackbone(device, opened, options)
+  const slot = new Slot<DeviceAdapter>(NO_ADAPTER)
+  const llama: Llama = {
+    config,
+    async hidden(sequences) {
+      checkSequences(config, sequences)
+      const packed = pack(sequences, alone(sequences))
+      const x = await slot.use(({ layers }) => forward(device, config, parts, packed, null, layers))
+      const first = Uint32Array.from(sequences, (_, s) => packed.rowOf(s, 0))
+      return { x, first, destroy: () => x.destroy() }
+    },
+    async states(sequences, positions, { groups = alone(sequences), checked = false, adapter } = {}) {
+      if (!checked) {
+        checkSequences(config, sequences)
+        checkGroups(sequences, groups)
+      }
+      const packed = pack(sequences, groups)
+      const rows = sequences.map(({ length }, s) =>
+        Uint32Array.from(positions[s] ?? [], (t) => {
+          if (Number.isInteger(t) && t >= 0 && t < length) return packed.rowOf(s, t)
+          throw new RangeError(`llama: sequence ${s} has ${length} tokens, none at position ${t}`)
+        }),
+      )
+      const chosen = Uint32Array.from(new Set(rows.flatMap((own) => [...own]))).sort()
+      if (chosen.length === 0) throw new RangeError('llama: no positions were given')
+      const place = new Map(Array.from(chosen, (row, i) => [row, i]))
+      const x = await slot.use(({ layers }) => forward(device, config, parts, packed, chosen, adapter ?? layers))
+      return { x, rows: rows.map((own) => own.map((row) => place.get(row)!)), destroy: () => x.destroy() }
+    },
+    async adapter(files) {
+      slot.set(files ? loadAdapter(device, await readAdapter(files, config), config) : NO_ADAPTER)
+    },
+    destroy() {
+      slot.close()
+      destroy()
+    },
+  }
+  try {
+    if (options.adapter) await llama.adapter(options.adapter)
+    return llama
+  } catch (error) {
+    llama.destroy()
+    throw error
+  }
+}
+
+/** A backbone on a device: what a forward pass needs of it, whoever makes that pass. */
+export interface Backbone extends Parts {
+  readonly config: LlamaConfig
+  readonly tensors: LlamaTensors
+  destroy(): void
+}
+
+/** Puts the weights of a directory that is open on a device. */
+export async function openBackbone(device: Device, opened: OpenedModel, options: LoadOptions = {}): Promise<Backbone> {
   const config = parseLlamaConfig(opened.config, `${opened.name}/config.json`)
   const owned: { destroy(): void }[] = []
   const own = <T extends { destroy(): void }>(thing: T): T => {
@@ -111,36 +179,7 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
     const embedding = own(await openEmbedding(device, tensors.embedding))
     const norm = own(await loadVector(device, tensors.norm))
     const layers = await openLayers(device, tensors, stream, own)
-    const parts = { embedding, norm, layers }
-    return {
-      config,
-      async hidden(sequences) {
-        checkSequences(config, sequences)
-        const packed = pack(sequences, alone(sequences))
-        const x = await forward(device, config, parts, packed, null)
-        const first = Uint32Array.from(sequences, (_, s) => packed.rowOf(s, 0))
-        return { x, first, destroy: () => x.destroy() }
-      },
-      async states(sequences, positions, { groups = alone(sequences), checked = false } = {}) {
-        if (!checked) {
-          checkSequences(config, sequences)
-          checkGroups(sequences, groups)
-        }
-        const packed = pack(sequences, groups)
-        const rows = sequences.map(({ length }, s) =>
-          Uint32Array.from(positions[s] ?? [], (t) => {
-            if (Number.isInteger(t) && t >= 0 && t < length) return packed.rowOf(s, t)
-            throw new RangeError(`llama: sequence ${s} has ${length} tokens, none at position ${t}`)
-          }),
-        )
-        const chosen = Uint32Array.from(new Set(rows.flatMap((own) => [...own]))).sort()
-        if (chosen.length === 0) throw new RangeError('llama: no positions were given')
-        const place = new Map(Array.from(chosen, (row, i) => [row, i]))
-        const x = await forward(device, config, parts, packed, chosen)
-        return { x, rows: rows.map((own) => own.map((row) => place.get(row)!)), destroy: () => x.destroy() }
-      },
-      destroy,
-    }
+    return { config, tensors, embedding, norm, layers, destroy }
   } catch (error) {
     destroy()
     throw error
@@ -148,10 +187,11 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
 }
 
 /** Every sequence by itself. */
-const alone = (sequences: readonly unknown[]): PrefixGroup[] => sequences.map((_, s) => ({ members: [s], common: 0 }))
+export const alone = (sequences: readonly unknown[]): PrefixGroup[] =>
+  sequences.map((_, s) => ({ members: [s], common: 0 }))
 
 /** Gives the weights of layer `l`; asked for in order, l + 1 right after layer l has been recorded. */
-type Layers = (layer: number) => Promise<LayerWeights>
+export type Layers = (layer: number) => Promise<LayerWeights>
 
 async function openLayers(
   device: Device,
@@ -187,7 +227,7 @@ interface Parts {
 }
 
 /** RoPE's tables [P, C / 2] for positions 0 to P - 1, made in f64: a software GPU's own sine is good to 2e-4 only. */
-function ropeTables(config: LlamaConfig, positions: number): { cos: Float32Array; sin: Float32Array } {
+export function ropeTables(config: LlamaConfig, positions: number): { cos: Float32Array; sin: Float32Array } {
   const frequencies = inverseFrequencies(config)
   const half = frequencies.length
   const cos = new Float32Array(positions * half)
@@ -209,6 +249,7 @@ async function forward(
   { embedding, norm, layers }: Parts,
   packed: Packed,
   chosen: Uint32Array<ArrayBuffer> | null,
+  adapter: readonly LoraLayer[],
 ): Promise<Tensor> {
   const { rows: N, tokens, position, longest } = packed
   const Q = chosen?.length ?? N
@@ -241,11 +282,13 @@ async function forward(
       plan: plan(position.map((_, row) => row)),
     }
     const buffers = makeBuffers(config, N, make)
+    const branches = makeBranches(adapter, config, N, make, { backward: false, dropout: null })
+    const project = (layer: number, own: LayerWeights) => projection(device, own, branches[layer])
     await embedding.rows(tokens, buffers.x)
     const last = config.layers - 1
     let weights = await layers(0)
     for (let layer = 0; layer < last; layer++) {
-      block(device, config, weights, projection(device, weights), all, buffers)
+      block(device, config, weights, project(layer, weights), all, buffers)
       weights = await layers(layer + 1)
     }
     // Of the last layer only the rows that are asked for go on behind keys and values.
@@ -263,7 +306,7 @@ async function forward(
           plan: plan(chosen),
         }
       : all
-    block(device, config, weights, projection(device, weights), rows, ends)
+    block(device, config, weights, project(last, weights), rows, ends)
     device.run('rms_norm', { x: ends.y, weight: norm, y: out, rstd: ends.middleRstd }, { eps: config.rmsNormEps })
     return out
   } catch (error) {

@@ -30,6 +30,11 @@ export function linearGradInput(device: Device, dy: Tensor, weight: Weight, dx: 
   run(device, storedKernels.linear_grad_input, weight, { dy, dx })
 }
 
+/** dx[n, d] += sum over o of dy[n, o] * weight[o, d]; dy [N, O] and dx [N, D] f32. */
+export function addLinearGradInput(device: Device, dy: Tensor, weight: Weight, dx: Tensor): void {
+  run(device, storedKernels.linear_grad_input_add, weight, { dy, dx })
+}
+
 function run(
   device: Device,
   names: Readonly<Record<string, KernelName>>,

@@ -125,3 +125,21 @@ export function planBlocks({ segments }: Packed, chosen: Uint32Array, heads: num
   }
   return Uint32Array.from(plan)
 }
+
+/**
+ * The plan [B, 3] of attention's way back for keys and values: blocks of at most 64 rows of one segment, and the row from which on
+ * no query sees them. A common beginning lies right before the sequences that share it and is seen by all of them.
+ */
+export function planKeys({ segments }: Packed): Uint32Array<ArrayBuffer> {
+  const plan: number[] = []
+  for (const [s, { first, end }] of segments.entries()) {
+    let stop = end
+    for (let other = s + 1; other < segments.length; other++) {
+      const { common, prefix, end: last } = segments[other]!
+      if (common === 0 || prefix !== first) break
+      stop = last
+    }
+    for (let row = first; row < end; row += BLOCK_QUERIES) plan.push(row, Math.min(BLOCK_QUERIES, end - row), stop)
+  }
+  return Uint32Array.from(plan)
+}

@@ -23,13 +23,14 @@ export interface LlamaTensors {
   readonly layerBytes: number
 }
 
-/** Names of the modules of one layer. */
-const moduleOf = (name: keyof LayerWeights): string => {
+/** Path of a module inside its layer. */
+export const moduleOf = (name: keyof LayerWeights): string => {
   if (name.endsWith('layernorm')) return name
   return `${['gate_proj', 'up_proj', 'down_proj'].includes(name) ? 'mlp' : 'self_attn'}.${name}`
 }
 
-function shapesOf({ hidden: D, heads: H, kvHeads: G, headDim: C, intermediate: F }: LlamaConfig) {
+/** Shapes of the weights of one layer: [O, D] of linear maps, [D] of norms. */
+export function shapesOf({ hidden: D, heads: H, kvHeads: G, headDim: C, intermediate: F }: LlamaConfig) {
   return {
     q_proj: [H * C, D],
     k_proj: [G * C, D],

@@ -1,12 +1,41 @@
-// What `pinball start` shows of the responses to one prompt: which is best by expectation, which by utility, and where they part.
+// What `pinball start` shows of the responses to each prompt: which is best by expectation, which by utility, and where they part.
+import type { Example } from '../data/everyday_prompts.ts'
 import type { Score } from '../reward/model.ts'
 import { entropic } from '../reward/risk.ts'
-import { axis, figure, nearest, type Scale, sketch, snippet, table } from './draw.ts'
+import { axis, commonScale, figure, nearest, type Scale, sketch, snippet, table } from './draw.ts'
 
+const PROMPT_CHARACTERS = 100
 const RESPONSE_CHARACTERS = 60
+const DRAWING_CHARACTERS = 30
+
+/** A table for each prompt, what its letters mean, and what risk aversion changes; `scores` are those of all responses in order. */
+export function choicesText(
+  levels: readonly number[],
+  examples: readonly Example[],
+  scores: readonly Score[],
+  lambda: number,
+): string {
+  const scale = commonScale(
+    scores.map(({ quantiles }) => quantiles),
+    DRAWING_CHARACTERS,
+  )
+  const tables: string[] = []
+  const verdicts: string[] = []
+  let at = 0
+  for (const [i, { prompt, responses }] of examples.entries()) {
+    const own = scores.slice(at, at + responses.length)
+    at += responses.length
+    const title = `${i + 1}. ${snippet(prompt, PROMPT_CHARACTERS)}`
+    tables.push(`\n${title}\n${choiceTable(levels, responses, own, scale, lambda)}`)
+    if (responses.length > 1) verdicts.push(`  ${i + 1}. ${verdict(own, lambda)}\n`)
+  }
+  const letters = '\nE: best by expectation. U: best by the utility -E[exp(-lambda r)], which shuns low rewards.\n'
+  const changes = verdicts.length > 0 ? `What risk aversion changes:\n${verdicts.join('')}` : ''
+  return `${tables.join('')}${letters}${changes}`
+}
 
 /** A line for each response to one prompt; marks the best by expectation and by utility. */
-export function choiceTable(
+function choiceTable(
   levels: readonly number[],
   responses: readonly string[],
   scores: readonly Score[],
@@ -45,7 +74,7 @@ function largest(values: readonly number[]): number {
 const LAMBDAS = Array.from({ length: 142 }, (_, i) => 0.1 * 1.05 ** i)
 
 /** Says which response is chosen at `lambda` and which by expectation, or the lambda from which on they differ. */
-export function verdict(scores: readonly Score[], lambda: number): string {
+function verdict(scores: readonly Score[], lambda: number): string {
   const expected = bestExpected(scores)
   const averse = bestAverse(scores, lambda)
   if (averse !== expected) {

@@ -2,8 +2,9 @@
 import { printable } from '../files/json.ts'
 import type { AlphaProgress } from '../solver/alpha.ts'
 import type { FittedHeads, HeadsProgress } from '../train/heads.ts'
-import type { AttributeFit } from '../train/heads_keeper.ts'
+import type { AttributeFit, Kept } from '../train/heads_keeper.ts'
 import { counted, figure, table } from './draw.ts'
+import { timeLeft } from './progress.ts'
 
 /** For --json. */
 export function fitDocument(heads: FittedHeads, rows: number, ms: number): Record<string, unknown> {
@@ -58,7 +59,7 @@ function coefficients({ columns, weight, bias, fits }: FittedHeads, names: reado
 }
 
 /** What a fit is doing: the level and how far it is, or the choice of a penalty. */
-export function doing({ attribute, level, choice }: HeadsProgress): string {
+function doing({ attribute, level, choice }: HeadsProgress): string {
   if (choice) return `${attribute}: ${choosing(choice)}`
   const { gap, nonzeros, iterations } = level!
   const steps = counted(iterations, 'step')
@@ -69,4 +70,16 @@ export function doing({ attribute, level, choice }: HeadsProgress): string {
 export function choosing({ index, alphas, alpha, fold, folds }: AlphaProgress): string {
   if (index < 0) return 'choosing alpha, first where it begins'
   return `choosing alpha, ${index + 1} of ${alphas} (${figure(alpha)}), fold ${fold + 1} of ${folds}`
+}
+
+/** What is being done and how many levels are; `first` of them were there, `seconds` ago, when the work began. */
+export function levelsText(progress: HeadsProgress, first: number, seconds: number): string {
+  const { done, total } = progress
+  return `${doing(progress)}; ${done} of ${total} levels${timeLeft(done - first, total - first, seconds)}`
+}
+
+/** What a fit of `total` levels that has not come to its end leaves in `folder`. */
+export function keptText({ levels, alphas }: Kept, total: number, folder: string): string {
+  if (levels + alphas === 0) return 'no level was finished'
+  return `${levels} of ${total} levels are kept in ${printable(folder)}; the same command goes on from there`
 }

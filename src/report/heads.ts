@@ -1,5 +1,5 @@
-// What `pinball debias` and `pinball calibrate` report of the attributes of heads.
-import { printable } from '../files/json.ts'
+// What `pinball debias` and `pinball calibrate` report of the attributes of heads, and `pinball assemble` of their files.
+import { printable, show } from '../files/json.ts'
 import type { CalibratedAttribute, Calibration } from '../reward/conformal.ts'
 import type { DebiasedHeads } from '../reward/debias.ts'
 import { figure, optional, table } from './draw.ts'
@@ -75,4 +75,14 @@ export function unreachableNote({ attributes }: Calibration): string | null {
   if (far.length === 0) return null
   const names = far.map(({ name, unreachable }) => `${name} (${unreachable})`).join(', ')
   return `too few items for the highest levels of ${names}`
+}
+
+// Names in a note; --json has all.
+const SHOWN = 6
+
+/** Names some files of the backbone's directory that are not taken over. */
+export function leftOutNote(files: readonly string[], backbone: string): string {
+  const more = files.length > SHOWN ? ` and ${files.length - SHOWN} more` : ''
+  const names = files.slice(0, SHOWN).map(show).join(', ')
+  return `what is no part of the model stays in ${printable(backbone)} alone: ${names}${more}`
 }

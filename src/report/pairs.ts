@@ -10,6 +10,8 @@ import { accuracyTable, questionTable, sectionTable } from './evaluation.ts'
 /** What was scored, by what, and what ranked. */
 export interface Ranking {
   readonly model: string
+  /** The adapter that the model is under. */
+  readonly adapter?: string
   readonly device: string
   readonly score: ScoreKind
 }
@@ -17,12 +19,13 @@ export interface Ranking {
 /** The document of --json and --out; `compared` is what a second model on the same rows came to. */
 export function pairDocument(
   found: PairEvaluation,
-  { model, device, score }: Ranking,
+  { model, adapter, device, score }: Ranking,
   compared: { readonly model: string; readonly difference: PairedDifference } | null,
 ): Record<string, unknown> {
   const { kind, ...level } = score
   return {
-    ...{ suite: found.suite, model, device, score_kind: kind, ...level, ...numbersOf(found) },
+    ...{ suite: found.suite, model, ...(adapter !== undefined && { adapter }) },
+    ...{ device, score_kind: kind, ...level, ...numbersOf(found) },
     ...(compared && { comparison: { model: compared.model, ...snake(compared.difference) } }),
     skipped: found.skipped.length,
   }

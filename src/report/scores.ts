@@ -10,13 +10,20 @@ const RESPONSE_CHARACTERS = 40
 /** Names of a model and of the device it is on. */
 export interface Scorer {
   readonly model: Pick<RewardModel, 'name' | 'levels' | 'attributes' | 'lambda'>
+  /** The adapter that the model is under. */
+  readonly adapter?: string
   readonly device: { readonly name: string; readonly description: string }
 }
 
 /** The document of `score --json`; `rearranged` says that the quantiles were sorted. */
-export function scoreDocument({ model, device }: Scorer, results: readonly Score[], rearranged = false): unknown {
+export function scoreDocument(
+  { model, adapter, device }: Scorer,
+  results: readonly Score[],
+  rearranged = false,
+): unknown {
   return {
     model: model.name,
+    ...(adapter !== undefined && { adapter }),
     device: device.name,
     levels: [...model.levels],
     attributes: [...model.attributes],

@@ -1,4 +1,4 @@
-// What a training on pairs reports: a line for each epoch, and the speed it was made at.
+// What a training on pairs reports: a line for each epoch, the speed it was made at, and where it goes on.
 import { printable } from '../files/json.ts'
 import type { TrainingResult, TrainProgress } from '../train/recipes.ts'
 import { optional, table } from './draw.ts'
@@ -19,12 +19,30 @@ export function trainingReport(result: TrainingResult, out: string): string {
 }
 
 /** Progress and when it was made, in milliseconds. */
-export interface TimedProgress extends TrainProgress {
-  readonly at: number
+export type Timed<Progress> = Progress & { readonly at: number }
+
+/** What is counted, a second, between two points; null where nothing was made. */
+export function rate<Progress>(
+  first: Timed<Progress> | undefined,
+  last: Timed<Progress> | undefined,
+  count: (progress: Progress) => number,
+): number | null {
+  if (!first || !last || count(last) <= count(first)) return null
+  return (count(last) - count(first)) / ((last.at - first.at) / 1000)
 }
 
 /** Pairs a second between two points; null where no step was made. */
-export function pairRate(first: TimedProgress | undefined, last: TimedProgress | undefined): number | null {
-  if (!first || !last || last.pairs === first.pairs) return null
-  return (last.pairs - first.pairs) / ((last.at - first.at) / 1000)
+export function pairRate(first: Timed<TrainProgress> | undefined, last: typeof first): number | null {
+  return rate(first, last, ({ pairs }) => pairs)
+}
+
+/** Says that there is nothing to do in the folder `out`. */
+export function finishedText(out: string): string {
+  return `${printable(out)} holds this training, finished; --restart begins it anew`
+}
+
+/** Says what an interrupt left in the folder `out`: the step that was saved, or nothing. */
+export function interruptedText(saved: number | undefined, out: string): string {
+  const kept = saved === undefined ? 'no step was made' : `step ${saved} is saved in ${printable(out)}`
+  return `interrupted; ${kept}; the same command goes on from there`
 }

@@ -1,6 +1,7 @@
 // A reward model's checkpoint: reads and checks the heads of a model directory, with a backbone or without, as plain arrays.
 import { show } from '../files/json.ts'
 import type { ModelFiles } from '../files/source.ts'
+import type { Adapter } from '../llama/adapter_files.ts'
 import { type Calibration, readCalibration } from './conformal.ts'
 import { type ModelDirectory, openModelDirectory } from './directory.ts'
 import { evenLevels } from './distribution.ts'
@@ -92,6 +93,35 @@ export async function checkpointOf({ files, config, manifest, tensors }: ModelDi
     },
     ...heads,
     calibration: await readCalibration(files, heads.regression, objectives * quantiles),
+  }
+}
+
+/**
+ * The checkpoint that a directory comes to under an adapter: the adapter's `score` head in the place of the base's, in the layout of
+ * LlamaForSequenceClassification, or the base's own heads where the adapter has none. A calibration holds for the states of the base
+ * alone and is left out. Throws where the head has several labels, or the base has other heads that it cannot stand beside.
+ */
+export async function adaptedCheckpoint(directory: ModelDirectory, { name, score }: Adapter): Promise<Checkpoint> {
+  if (score === null) return { ...(await checkpointOf(directory)), calibration: null }
+  const { files, config, manifest, tensors } = directory
+  if (score.labels !== 1) throw new Error(`${name}: has a score head of ${score.labels} labels; a reward model has one`)
+  const body = /^(model|embed_tokens|layers|norm)\./
+  const other = [...tensors.keys()].find((key) => !body.test(key) && key !== 'score.weight' && key !== 'lm_head.weight')
+  if (other !== undefined) {
+    throw new Error(
+      `${files.name}: has heads of its own (${show(other)}), which the score head of ${name} cannot stand beside`,
+    )
+  }
+  checkCount(manifest.attributes, 1, 'attributes', 'num_labels', files)
+  checkCount(manifest.levels, 1, 'levels', 'num_labels', files)
+  return {
+    layout: 'classifier',
+    config,
+    manifest: { ...manifest, attributes: manifest.attributes ?? ['reward'], levels: manifest.levels ?? evenLevels(1) },
+    regression: { weight: score.weight, bias: null },
+    transform: null,
+    gate: null,
+    calibration: null,
   }
 }
 

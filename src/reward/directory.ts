@@ -47,13 +47,15 @@ export async function openFor<M extends { destroy(): Promise<void> }>(
   const directory = await openModelDirectory(files)
   try {
     const model = await make(directory)
-    return {
-      ...model,
-      async destroy() {
-        await model.destroy()
-        await directory.close()
-      },
+    const destroy = async (): Promise<void> => {
+      await model.destroy()
+      await directory.close()
     }
+    // Getters stay getters.
+    return Object.create(Object.prototype, {
+      ...Object.getOwnPropertyDescriptors(model),
+      destroy: { value: destroy, enumerable: true },
+    })
   } catch (error) {
     await directory.close()
     throw error

@@ -2,12 +2,16 @@
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { ModelFiles } from '../files/source.ts'
+import { type Adapter, readAdapter } from '../llama/adapter_files.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import { createLlama, type Llama } from '../llama/forward.ts'
+import type { LoraLayer } from '../llama/lora.ts'
+import { loadAdapter, NO_ADAPTER } from '../llama/lora_adapter.ts'
+import { Slot } from '../llama/slot.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { type Batch, planBatches } from './batches.ts'
 import { type ModelDirectory, openFor } from './directory.ts'
-import { fingerprint } from './fingerprint.ts'
+import { adaptedFingerprint, fingerprint } from './fingerprint.ts'
 import { type EncodedRow, encodeRow, encodeRows, type Row, type RowRules } from './rows.ts'
 
 export interface ModelOptions {
@@ -16,6 +20,8 @@ export interface ModelOptions {
    * share a beginning and have more in all, up to twice as many (or twice those of the longest row).
    */
   readonly batchTokens?: number
+  /** A LoRA adapter that the model computes under from the beginning, as PEFT or Pinball writes it. */
+  readonly adapter?: ModelFiles | null
 }
 
 export interface Progress {
@@ -62,6 +68,15 @@ export interface BatchStates {
   readonly prompt: Tensor | null
 }
 
+/** An adapter over a backbone, or none: what a call computes with. */
+export interface Adapted {
+  /** null: none. */
+  readonly adapter: Adapter | null
+  /** On the device. */
+  readonly layers: readonly LoraLayer[]
+  destroy(): void
+}
+
 /** The backbone of a model directory, ready to run; the common part of a feature and a reward model. */
 export interface Backbone {
   readonly name: string
@@ -69,13 +84,18 @@ export interface Backbone {
   readonly config: LlamaConfig
   readonly tokenizer: Tokenizer | null
   readonly rules: RowRules
-  /** Runs encoded rows batch by batch, one batch at a time even where calls overlap. With `gate`, all have gate positions. */
+  /** Puts an adapter on the device; null: none. */
+  adapt(files: ModelFiles | null): Promise<Adapted>
+  /**
+   * Runs encoded rows under an adapter, batch by batch, one batch at a time even where calls overlap. With `gate`, all have gate
+   * positions.
+   */
   run(
     rows: readonly EncodedRow[],
-    options: RunOptions & { gate: boolean },
+    options: RunOptions & { readonly gate: boolean; readonly adapted: Adapted },
     consume: (states: BatchStates) => Promise<void>,
   ): Promise<void>
-  fingerprint(): Promise<string>
+  fingerprint(adapted: Adapted): Promise<string>
   destroy(): Promise<void>
 }
 
@@ -88,7 +108,12 @@ export interface FeatureModel {
   encode(row: unknown, options?: { readonly gate?: boolean }): EncodedRow
   /** Features of the rows, in their order; with `gate`, those of the gate too. */
   features(rows: readonly Row[], options?: FeatureOptions): Promise<Features>
-  /** SHA-256 over configuration, tokenizer and weights, 64 hexadecimal digits. Reads the whole model. */
+  /**
+   * Puts a LoRA adapter over the model, in the place of the one that was there; null: none. The base stays as it is loaded, and calls
+   * that have begun keep the adapter that they began with. Throws where it does not fit, and then nothing has changed.
+   */
+  adapter(files: ModelFiles | null): Promise<void>
+  /** SHA-256 over configuration, tokenizer, weights and adapter, 64 hexadecimal digits. Reads the whole model. */
   fingerprint(): Promise<string>
   destroy(): Promise<void>
 }
@@ -101,15 +126,29 @@ export async function loadFeatureModel(
 ): Promise<FeatureModel> {
   return openFor(files, async (directory) => {
     const backbone = await loadBackbone(device, directory, options)
-    return {
+    const slot = new Slot(await backbone.adapt(null))
+    const model: FeatureModel = {
       name: backbone.name,
       device,
       config: backbone.config,
       tokenizer: backbone.tokenizer,
       encode: (row, settings) => encodeRow(row, backbone.rules, settings?.gate),
-      features: (rows, settings) => extractFeatures(backbone, rows, settings),
-      fingerprint: backbone.fingerprint,
-      destroy: backbone.destroy,
+      features: (rows, settings) => slot.use((adapted) => extractFeatures(backbone, adapted, rows, settings)),
+      async adapter(own) {
+        slot.set(await backbone.adapt(own))
+      },
+      fingerprint: () => slot.use(backbone.fingerprint),
+      async destroy() {
+        await backbone.destroy()
+        slot.close()
+      },
+    }
+    try {
+      if (options.adapter) await model.adapter(options.adapter)
+      return model
+    } catch (error) {
+      await model.destroy()
+      throw error
     }
   })
 }
@@ -153,7 +192,12 @@ export async function loadBackbone(
     config: llama.config,
     tokenizer,
     rules: { name: files.name, tokenizer, bos, gatePattern, vocab, maxPosition },
-    async run(rows, { gate, onProgress, signal, share = true }, consume) {
+    async adapt(own) {
+      if (own === null) return { adapter: null, ...NO_ADAPTER }
+      const adapter = await readAdapter(own, llama.config)
+      return { adapter, ...loadAdapter(device, adapter, llama.config) }
+    },
+    async run(rows, { gate, adapted, onProgress, signal, share = true }, consume) {
       const sequences = rows.map((row) => row.input_ids)
       const totalTokens = sequences.reduce((sum, { length }) => sum + length, 0)
       const progress = { done: 0, rows: rows.length, tokens: 0, totalTokens }
@@ -161,14 +205,14 @@ export async function loadBackbone(
         await takeTurn(async () => {
           signal?.throwIfAborted()
           if (destroyed) throw new Error(`${files.name}: the model has been destroyed`)
-          await runBatch(device, llama, rows, gate, batch, consume)
+          await runBatch(device, llama, adapted, rows, gate, batch, consume)
         })
         progress.done += batch.indices.length
         for (const i of batch.indices) progress.tokens += sequences[i].length
         onProgress?.({ ...progress })
       }
     },
-    fingerprint: () => fingerprint(files, tensors),
+    fingerprint: async ({ adapter }) => adaptedFingerprint(await fingerprint(files, tensors), adapter),
     destroy: () =>
       takeTurn(async () => {
         if (destroyed) return
@@ -181,6 +225,7 @@ export async function loadBackbone(
 async function runBatch(
   device: Device,
   llama: Llama,
+  { layers: adapter }: Adapted,
   rows: readonly EncodedRow[],
   gate: boolean,
   { indices, groups }: Batch,
@@ -189,7 +234,7 @@ async function runBatch(
   const own = indices.map((i) => rows[i])
   const positions = own.map(({ input_ids: ids, gate_position: at }) => [ids.length - 1, ...(gate ? [at!] : [])])
   const sequences = own.map((row) => row.input_ids)
-  const states = await llama.states(sequences, positions, { groups, checked: true })
+  const states = await llama.states(sequences, positions, { groups, checked: true, adapter })
   const made: { destroy(): void }[] = [states]
   const keep = (tensor: Tensor): Tensor => {
     made.push(tensor)
@@ -209,9 +254,10 @@ async function runBatch(
   }
 }
 
-/** Features of rows by a loaded backbone; see `FeatureModel`. */
+/** Features of rows by a loaded backbone under an adapter; see `FeatureModel`. */
 export async function extractFeatures(
   backbone: Backbone,
+  adapted: Adapted,
   rows: readonly Row[],
   { gate = false, nameRow, ...options }: FeatureOptions = {},
 ): Promise<Features> {
@@ -219,7 +265,7 @@ export async function extractFeatures(
   const width = backbone.config.hidden
   const embeddings = new Float32Array(rows.length * width)
   const promptEmbeddings = gate ? new Float32Array(rows.length * width) : undefined
-  await backbone.run(encoded, { gate, ...options }, async ({ indices, last, prompt }) => {
+  await backbone.run(encoded, { gate, adapted, ...options }, async ({ indices, last, prompt }) => {
     const [states, promptStates] = await Promise.all([last.readF32(), prompt?.readF32()])
     scatter(states, indices, embeddings, nameRow)
     if (promptStates && promptEmbeddings) scatter(promptStates, indices, promptEmbeddings, nameRow)

@@ -1,7 +1,10 @@
 // The fingerprint of a model directory: one SHA-256 over everything that its scores depend on.
 import { BLOCK_BYTES, digest } from '../files/hash.ts'
+import { parseJsonObject } from '../files/json.ts'
 import { closeTensors, openModelTensors, type TensorInfo } from '../files/safetensors.ts'
-import type { ModelFiles } from '../files/source.ts'
+import { type ModelFiles, readText } from '../files/source.ts'
+import { type Adapter, hashAdapter, readAdapter } from '../llama/adapter_files.ts'
+import { parseLlamaConfig } from '../llama/config.ts'
 
 const FILES = ['config.json', 'pinball.json', 'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']
 
@@ -33,11 +36,21 @@ export async function fingerprint(files: ModelFiles, tensors: ReadonlyMap<string
   return digest(new TextEncoder().encode(`${lines.join('\n')}\n`))
 }
 
-/** The fingerprint of a model directory that is not opened otherwise. */
-export async function fingerprintFiles(files: ModelFiles): Promise<string> {
+/** The fingerprint of a model under an adapter, from that of the model; without an adapter they are the same. */
+export async function adaptedFingerprint(base: string, adapter: Adapter | null): Promise<string> {
+  if (adapter === null) return base
+  return digest(new TextEncoder().encode(`pinball adapted model 1\n${base}\n${await hashAdapter(adapter)}\n`))
+}
+
+/** The fingerprint of a model that is not loaded, under an adapter or (null) none. Throws as `readAdapter` does. */
+export async function fingerprintOf(files: ModelFiles, adapter: ModelFiles | null): Promise<string> {
   const tensors = await openModelTensors(files)
   try {
-    return await fingerprint(files, tensors)
+    const base = await fingerprint(files, tensors)
+    if (adapter === null) return base
+    const where = `${files.name}/config.json`
+    const config = parseLlamaConfig(parseJsonObject((await readText(files, 'config.json')) ?? '', where), where)
+    return await adaptedFingerprint(base, await readAdapter(adapter, config))
   } finally {
     await closeTensors(tensors)
   }

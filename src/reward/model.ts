@@ -4,10 +4,12 @@
 import type { Device } from '../device/device.ts'
 import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
+import { Slot } from '../llama/slot.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
-import { checkpointOf } from './checkpoint.ts'
+import { adaptedCheckpoint, type Checkpoint, checkpointOf } from './checkpoint.ts'
 import { openFor } from './directory.ts'
 import {
+  type Adapted,
   type Backbone,
   extractFeatures,
   type FeatureModel,
@@ -33,7 +35,7 @@ export interface RewardModel extends FeatureModel {
   readonly attributes: readonly string[]
   /** Of the utility, where `score` is given no other. */
   readonly lambda: number
-  /** Whether a conformal calibration is applied to the quantiles. */
+  /** Whether a conformal calibration is applied to the quantiles: not under an adapter, which changes what it was made for. */
   readonly calibrated: boolean
   /** Scores rows, in their order. Throws `row N: ...` on the first row that cannot be scored, before any is computed. */
   score(rows: readonly Row[], options?: ScoreOptions): Promise<Score[]>
@@ -48,10 +50,28 @@ export async function loadRewardModel(
   options: ModelOptions & HeadOptions = {},
 ): Promise<RewardModel> {
   return openFor(files, async (directory) => {
-    const checkpoint = await checkpointOf(directory)
+    const { adapter: own = null } = options
+    // Heads are small and most often what is wrong.
+    const checkpoint = own === null ? await checkpointOf(directory) : null
     const backbone = await loadBackbone(device, directory, options)
+    const open = async (files: ModelFiles | null, known: Checkpoint | null = null): Promise<Scoring> => {
+      const adapted = await backbone.adapt(files)
+      try {
+        const { adapter } = adapted
+        const found = known ?? (await (adapter ? adaptedCheckpoint(directory, adapter) : checkpointOf(directory)))
+        const heads = openHeads(device, found, directory.name, options)
+        const destroy = (): void => {
+          adapted.destroy()
+          heads.destroy()
+        }
+        return { ...adapted, heads, destroy }
+      } catch (error) {
+        adapted.destroy()
+        throw error
+      }
+    }
     try {
-      return rewardModel(backbone, openHeads(device, checkpoint, directory.name, options))
+      return rewardModel(backbone, new Slot(await open(own, checkpoint)), open)
     } catch (error) {
       await backbone.destroy()
       throw error
@@ -59,9 +79,18 @@ export async function loadRewardModel(
   })
 }
 
-function rewardModel(backbone: Backbone, heads: Heads): RewardModel {
+/** What a call of `score` computes with. */
+interface Scoring extends Adapted {
+  readonly heads: Heads
+}
+
+function rewardModel(
+  backbone: Backbone,
+  slot: Slot<Scoring>,
+  open: (files: ModelFiles | null) => Promise<Scoring>,
+): RewardModel {
   const { device, config, rules, name, tokenizer } = backbone
-  const { levels, attributes, lambda: usual, needsPrompt, calibrated } = heads
+  const { levels, attributes, lambda: usual, needsPrompt } = slot.now.heads
   return {
     name,
     device,
@@ -70,25 +99,32 @@ function rewardModel(backbone: Backbone, heads: Heads): RewardModel {
     levels,
     attributes,
     lambda: usual,
-    calibrated,
+    get calibrated() {
+      return slot.now.heads.calibrated
+    },
     encode: (row, settings) => encodeRow(row, rules, settings?.gate && needsPrompt),
-    features: (rows, settings) => extractFeatures(backbone, rows, settings),
+    features: (rows, settings) => slot.use((adapted) => extractFeatures(backbone, adapted, rows, settings)),
+    async adapter(files) {
+      slot.set(await open(files))
+    },
     async score(rows, { lambda = usual, rearrange = false, ...settings } = {}) {
       checkLambda(lambda)
       const encoded = encodeRows(rows, rules, needsPrompt)
       const results = new Array<Score>(rows.length)
-      await backbone.run(encoded, { gate: needsPrompt, ...settings }, async ({ indices, last, prompt }) => {
-        const scores = await heads.score(last, prompt, { lambda, rearrange, indices })
-        for (const [b, score] of scores.entries()) {
-          results[indices[b]] = { ...score, tokens: encoded[indices[b]].input_ids.length }
-        }
-      })
+      await slot.use((own) =>
+        backbone.run(encoded, { gate: needsPrompt, adapted: own, ...settings }, async ({ indices, last, prompt }) => {
+          const scores = await own.heads.score(last, prompt, { lambda, rearrange, indices })
+          for (const [b, score] of scores.entries()) {
+            results[indices[b]] = { ...score, tokens: encoded[indices[b]].input_ids.length }
+          }
+        }),
+      )
       return results
     },
-    fingerprint: backbone.fingerprint,
+    fingerprint: () => slot.use(backbone.fingerprint),
     async destroy() {
       await backbone.destroy()
-      heads.destroy()
+      slot.close()
     },
   }
 }

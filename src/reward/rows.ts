@@ -105,22 +105,27 @@ function readPair(row: Record<string, unknown>): Message[] {
 
 function readMessages(row: Record<string, unknown>): Message[] {
   checkFields(row, ['messages'])
-  const { messages } = row
+  const messages = checkMessages(row.messages, 'messages')
+  const { role } = messages[messages.length - 1]
+  if (role !== 'assistant') throw new Error(`messages must end with role "assistant", got ${show(role)}`)
+  return messages
+}
+
+/** Checks a list of one message or more, each a role and a content; `what` is what errors call it. */
+export function checkMessages(messages: unknown, what: string): Message[] {
   if (!Array.isArray(messages) || messages.length === 0) {
-    throw new Error(`messages must be a list of at least one message, got ${show(messages)}`)
+    throw new Error(`${what} must be a list of at least one message, got ${show(messages)}`)
   }
   for (const [i, message] of messages.entries()) {
-    if (!isObject(message)) throw new Error(`messages[${i}] must be an object, got ${show(message)}`)
+    if (!isObject(message)) throw new Error(`${what}[${i}] must be an object, got ${show(message)}`)
     for (const key of Object.keys(message)) {
-      if (key !== 'role' && key !== 'content') throw new Error(`messages[${i}]: unknown field ${show(key)}`)
+      if (key !== 'role' && key !== 'content') throw new Error(`${what}[${i}]: unknown field ${show(key)}`)
     }
     for (const key of ['role', 'content']) {
       if (typeof message[key] !== 'string')
-        throw new Error(`messages[${i}].${key} must be a text, got ${show(message[key])}`)
+        throw new Error(`${what}[${i}].${key} must be a text, got ${show(message[key])}`)
     }
   }
-  const { role } = messages[messages.length - 1]
-  if (role !== 'assistant') throw new Error(`messages must end with role "assistant", got ${show(role)}`)
   return messages
 }
 

@@ -16,10 +16,10 @@ export interface Tokenizer {
   /** Number of ids, added tokens included. */
   readonly size: number
   /**
-   * Text to token ids, nothing added before or after. Text that spells a special token becomes that token, as in
-   * transformers. Throws on lone surrogates, which have no UTF-8.
+   * Text to token ids, nothing added before or after, or, with `framed`, what the tokenizer itself puts there (Llama's: BOS). Text that
+   * spells a special token becomes that token, as in transformers. Throws on lone surrogates, which have no UTF-8.
    */
-  encode(text: string): Uint32Array<ArrayBuffer>
+  encode(text: string, options?: { framed?: boolean }): Uint32Array<ArrayBuffer>
   /** Token ids to text; special tokens are kept unless `skipSpecial`. Throws on ids that the vocabulary does not have. */
   decode(tokens: ArrayLike<number>, options?: { skipSpecial?: boolean }): string
 }
@@ -80,9 +80,9 @@ function describe(engine: Engine, config: Record<string, unknown>, template: str
     specialTokens,
     chatTemplate: template ?? defaultTemplate(config.chat_template, name),
     size: engine.get_vocab(true).size,
-    encode(text) {
+    encode(text, { framed = false } = {}) {
       if (/\p{Surrogate}/u.test(text)) throw new Error(`${name}: text has a lone surrogate: ${show(text)}`)
-      return Uint32Array.from(engine.encode(text, { add_special_tokens: false }).ids)
+      return Uint32Array.from(engine.encode(text, { add_special_tokens: framed }).ids)
     },
     decode(tokens, { skipSpecial = false } = {}) {
       const ids = Array.from(tokens)

@@ -39,3 +39,51 @@ export function microBatches(rows: Uint32Array, size: number): Uint32Array[] {
   for (let at = 0; at < rows.length; at += size) pieces.push(rows.subarray(at, at + size))
   return pieces
 }
+
+/** Cuts sequences, in order, into pieces of at most so many tokens, one sequence at least. */
+export function cutByTokens(
+  sequences: ArrayLike<number>,
+  lengthOf: (sequence: number) => number,
+  most: number,
+): number[][] {
+  const pieces: number[][] = []
+  let tokens = 0
+  for (let i = 0; i < sequences.length; i++) {
+    const own = lengthOf(sequences[i])
+    if (pieces.length === 0 || tokens + own > most) {
+      pieces.push([])
+      tokens = 0
+    }
+    pieces[pieces.length - 1].push(sequences[i])
+    tokens += own
+  }
+  return pieces
+}
+
+export interface PieceOptions {
+  readonly seed: number
+  readonly shuffle: boolean
+  /** Sequences of a micro-batch; null: as many as fit `tokens`. */
+  readonly microBatch: number | null
+  /** Tokens of a micro-batch where its sequences are not counted. */
+  readonly tokens: number
+}
+
+/** Gives the micro-batches of a step as lists of sequences; to be asked for every step in order, from any one on. */
+export function stepPieces(
+  plan: Plan,
+  lengthOf: (sequence: number) => number,
+  { seed, shuffle, microBatch, tokens }: PieceOptions,
+): (step: number) => number[][] {
+  const numbers = Uint32Array.from({ length: plan.rows }, (_, i) => i)
+  let steps: Generator<StepRows> | null = null
+  return (step) => {
+    steps ??= orderRows(numbers, plan, { seed, from: step, shuffle })
+    const next = steps.next()
+    if (next.done || next.value.step !== step) throw new Error(`training: step ${step} comes out of order`)
+    const { rows } = next.value
+    return microBatch === null
+      ? cutByTokens(rows, lengthOf, tokens)
+      : microBatches(rows, microBatch).map((piece) => [...piece])
+  }
+}

@@ -24,3 +24,11 @@ export function shuffled(values: Uint32Array, seed: number, stream: number): Uin
   }
   return order
 }
+
+/** Streams from here on, one a step, are dropout keys. */
+const DROPOUT = 2 ** 20
+
+/** The 32 bits from which the dropout of a sequence in a step follows. */
+export function dropoutKey(seed: number, step: number, sequence: number): number {
+  return randomBits(seed, DROPOUT + (step % DROPOUT), sequence)
+}

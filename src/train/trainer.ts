@@ -100,11 +100,16 @@ export interface Training<Batch extends MicroBatch, Sums, Tally> {
   /** Where it goes on, the task having the tensors of then, unless `keeper` knows better. */
   readonly start?: Position<Tally>
   readonly keeper?: Keeper | null
-  /** Stops after a step, saves, and throws its reason. */
+  /**
+   * Stops after a step, or before the next micro-batch of one that has not changed anything yet, saves the last step, and throws its
+   * reason.
+   */
   readonly signal?: AbortSignal
   readonly onEntry?: (entry: LogEntry) => void
   /** When it begins or goes on, before the first step. */
-  readonly onBegin?: (position: Position<Tally>) => void
+  readonly onBegin?: (position: Position<Tally>) => Promise<void> | void
+  /** After each micro-batch. */
+  readonly onBatch?: (batch: Batch, place: Place) => void
   /** After each step, when everything is consistent and may be saved. */
   readonly onStep?: (position: Position<Tally>) => Promise<void> | void
   /** When an interrupt has saved. */
@@ -115,7 +120,7 @@ export interface Training<Batch extends MicroBatch, Sums, Tally> {
 export async function train<Batch extends MicroBatch, Sums, Tally>(
   training: Training<Batch, Sums, Tally>,
 ): Promise<Position<Tally>> {
-  const { device, task, settings, keeper, signal, onEntry, onBegin, onStep, onSave } = training
+  const { device, task, settings, keeper, signal, onEntry, onBegin, onBatch, onStep, onSave } = training
   const { steps, evaluateEvery = Infinity } = settings
   const optimiser = new Optimiser(device, task.parameters, settings)
   let position = training.start ?? { step: 0, updates: 0, tally: task.nothing }
@@ -126,9 +131,17 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
     }
     return tally
   }
+  const stop = async (): Promise<void> => {
+    if (!signal?.aborted) return
+    if (keeper) {
+      await keeper.save(task, position)
+      onSave?.(position)
+    }
+    signal.throwIfAborted()
+  }
   try {
     position = (await keeper?.begin(task, position)) ?? position
-    onBegin?.(position)
+    await onBegin?.(position)
     while (position.step < steps) {
       const lr = learningRate(settings, position.step, steps)
       const step = position.step + 1
@@ -136,7 +149,10 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
       for (const batches of await task.updates(position.step)) {
         const total = batches.reduce((sum, { weight }) => sum + weight, 0)
         for (const [index, batch] of batches.entries()) {
-          await task.compute(batch, { index, total })
+          if (updates.length === 0) await stop()
+          const place = { index, total }
+          await task.compute(batch, place)
+          onBatch?.(batch, place)
           if (batches.length > 1 && !task.adds) optimiser.add()
         }
         optimiser.update(lr, position.updates + updates.length)
@@ -153,11 +169,8 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
       if (task.evaluate && step % evaluateEvery === 0) tally = write(await task.evaluate(tally, step))
       position = { step, updates: position.updates + updates.length, tally }
       await onStep?.(position)
-      if (signal?.aborted && keeper) {
-        await keeper.save(task, position)
-        onSave?.(position)
-      } else if (step < steps) await keeper?.step(task, position)
-      signal?.throwIfAborted()
+      await stop()
+      if (step < steps) await keeper?.step(task, position)
     }
     return position
   } finally {

@@ -22,7 +22,8 @@ import { encodeState, openState } from './training_state.ts'
 const RESULT = 'training.json'
 const LOG = 'log.jsonl'
 /** What a finished training leaves beside its log. */
-const OUTPUTS = /^(config|pinball|training)\.json$|^model.*\.safetensors(\.index\.json)?$/
+const OUTPUTS =
+  /^(config|pinball|training|adapter_config)\.json$|^(model|adapter_model).*\.safetensors(\.index\.json)?$/
 /** The part that says which files of a finished training are to go, by their hashes. */
 const OLD = 'replaced'
 const STATE = /^state-(\d+)(\.part)?$/
@@ -45,12 +46,16 @@ export interface FolderOptions {
   readonly command: string
   /** Everything that the bits of the training depend on, by what an error calls it: an option, or what was read. Values are JSON. */
   readonly settings: WorkSettings
+  /** What else the result is to say; nothing depends on it, and it may change when the training goes on. */
+  readonly record?: WorkSettings
   readonly saveEvery?: SaveEvery
   /** Begins anew, whatever the folder holds of an earlier training. */
   readonly restart?: boolean
   /** Takes one line about each damaged state, and one about where the training goes on then. */
   readonly onNote?: (line: string) => void
 }
+
+export type FinalFiles = AsyncIterable<CheckpointFile> | ((out: Store) => Promise<void>)
 
 export interface TrainingFolder {
   /** What a finished training with the same settings has reached; null where there is something to do. */
@@ -61,8 +66,11 @@ export interface TrainingFolder {
   /** After a step: saves the state where it is time to. */
   step(trained: Trainable, position: Position<unknown>): Promise<void>
   save(trained: Trainable, position: Position<unknown>): Promise<void>
-  /** Writes the files of the model, then the result, and removes the states. */
-  finish(files: AsyncIterable<CheckpointFile>, result: Record<string, unknown>): Promise<void>
+  /**
+   * Writes the files of the model, then the result, and removes the states. A function writes into the store that it is given, which
+   * refuses to put a file in the place of another one.
+   */
+  finish(files: FinalFiles, result: Record<string, unknown>): Promise<void>
   /** Leaves a folder as it was where no training has begun in it. */
   close(): Promise<void>
 }
@@ -104,19 +112,24 @@ export async function openTrainingFolder(store: Store, options: FolderOptions): 
   const work = await open(restart || !names.some((name) => /^(state-\d+|replaced)\.part(\.damaged)?$/.test(name)))
   if (done && !work.resumed) {
     const old: Record<string, string | null> = {}
-    for (const name of names.filter((other) => OUTPUTS.test(other))) old[name] = await fileDigest(store, name)
+    const own = names.filter((name) => OUTPUTS.test(name) || done.files.includes(name))
+    for (const name of own) old[name] = await fileDigest(store, name)
     await work.write(OLD, [new TextEncoder().encode(JSON.stringify(old))])
   }
   return new Folder(store, work, { ...options, settings, damaged })
 }
 
 /** What a finished training has left. Throws where the file is not Pinball's. */
-async function readResult(
-  store: Store,
-): Promise<{ settings: Record<string, unknown>; result: Record<string, unknown> }> {
+async function readResult(store: Store): Promise<{
+  settings: Record<string, unknown>
+  result: Record<string, unknown>
+  /** Outputs under names that not every training has. */
+  files: readonly unknown[]
+}> {
   const path = `${store.name}/${RESULT}`
-  const { settings, result } = parseJsonObject((await readText(store, RESULT)) ?? '', path)
-  if (isObject(settings) && typeof settings.command === 'string' && isObject(result)) return { settings, result }
+  const { settings, result, files = [] } = parseJsonObject((await readText(store, RESULT)) ?? '', path)
+  if (isObject(settings) && typeof settings.command === 'string' && isObject(result) && Array.isArray(files))
+    return { settings, result, files }
   throw new Error(`${printable(path)}: is not the result of a training; move it away or choose another --out`)
 }
 
@@ -234,20 +247,29 @@ class Folder implements TrainingFolder {
     this.#saved = { step: position.step, at: performance.now() }
   }
 
-  async finish(files: AsyncIterable<CheckpointFile>, result: Record<string, unknown>): Promise<void> {
+  async finish(files: FinalFiles, result: Record<string, unknown>): Promise<void> {
     await this.#log.sync()
-    for await (const { file, chunks } of files) await this.#put(file, chunks)
-    const text = `${JSON.stringify({ settings: versioned(this.#options.settings), result }, null, 2)}\n`
+    const others: string[] = []
+    const write: Store['write'] = async (file, chunks) => {
+      await this.#put(file, chunks)
+      if (!OUTPUTS.test(file)) others.push(file)
+    }
+    if (typeof files === 'function') await files({ ...this.#store, write })
+    else for await (const { file, chunks } of files) await write(file, chunks)
+    const { settings, record } = this.#options
+    const more = others.length > 0 && { files: others }
+    const content = { settings: versioned(settings), ...(record && { record }), result, ...more }
+    const text = `${JSON.stringify(content, null, 2)}\n`
     await this.#put(RESULT, [new TextEncoder().encode(text)])
     await this.#work.end()
   }
 
   /** Writes a file, unless another one of its name has been put there. */
-  async #put(file: string, chunks: readonly Uint8Array[]): Promise<void> {
+  async #put(file: string, chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
     const there = await fileDigest(this.#store, file)
     if (there !== null) {
       const hash = new BlockHash()
-      for (const chunk of chunks) await hash.update(chunk)
+      for await (const chunk of chunks) await hash.update(chunk)
       if (there === hex(await hash.result())) return
       const path = `${printable(this.#store.name)}/${file}`
       throw new Error(`${path}: is not of this training and stays; move it away and run the same command again`)

@@ -31,7 +31,9 @@ export async function calibrationSuite(options: EvalCommand): Promise<void> {
   const references = reference ? await withRatings(reference, async (ratings) => ratingsByAttribute(ratings)) : null
   const { attributes, mean, missing } = evaluateCalibration(predicted, references)
   const unconditional = reference ? 'quantiles of --reference' : 'quantiles of the same ratings'
-  const document = { suite: 'calibration', model, device, calibrated, levels, unconditional, attributes, mean }
+  const { adapter } = options
+  const own = adapter === undefined ? {} : { adapter }
+  const document = { suite: 'calibration', model, ...own, device, calibrated, levels, unconditional, attributes, mean }
   if (options.out !== undefined) await writeDocument(options.out, document)
   if (missing.length > 0)
     note(`eval: note: --reference has no ratings of ${missing.join(', ')}; theirs are compared with themselves`)
@@ -46,7 +48,7 @@ const withRatings = <T>(paths: readonly string[], work: (ratings: RatingFile) =>
 function predictFeatures(paths: readonly string[], options: EvalCommand): Promise<Predicted> {
   const { model = EMBEDDED, calibration } = options
   return withRatings(paths, async (ratings) => {
-    const checkpoint = await readCheckpoint(await openModel(options))
+    const checkpoint = await readCheckpoint((await openModel(options)).files)
     return withDevice(options, async (device) => {
       const progress = startProgress('rows')
       const choice = { calibration, onProgress: progress.update }
@@ -61,7 +63,7 @@ async function predictRated(options: EvalCommand): Promise<Predicted> {
   return withModel(
     options,
     // Ratings are not debiased.
-    (device, files) => loadRewardModel(device, files, { ...chosenHeads(options), rewards: 'raw' }),
+    (device, files, own) => loadRewardModel(device, files, { ...chosenHeads(options), ...own, rewards: 'raw' }),
     async (model, device, compute) => {
       const rated = readRatedRows(records, model.attributes)
       if (rated.unused.length > 0)

@@ -9,11 +9,12 @@ import { resultsDocument } from '../../report/pairs.ts'
 import { parseScoreKind, type ScoreKind } from '../../reward/scoring.ts'
 import { claimOutputs } from '../claims.ts'
 import {
-  type DeviceChoice,
+  adapterOption,
   deviceOptions,
   embeddedModel,
   type HeadChoice,
   headOptions,
+  type ModelChoice,
   parseFeatures,
   parseLambda,
   parseOut,
@@ -28,7 +29,7 @@ import { HUB } from './rows.ts'
 const SUITES = ['rewardbench', 'rewardbench2', 'pairs', 'calibration'] as const
 export type Suite = (typeof SUITES)[number]
 
-export interface EvalCommand extends DeviceChoice, HeadChoice {
+export interface EvalCommand extends ModelChoice, HeadChoice {
   readonly suite: Suite
   readonly data?: string[]
   readonly features?: string[]
@@ -63,19 +64,20 @@ loads the suite's own data.
 --double-bos: RewardBench tokenises rendered templates with one BOS too many and masks the first. As rotary positions are relative that
 changes nothing, so masked is the same as off; attended is what pipelines do that do not mask it.
 Every accuracy comes with Wilson's 95 % interval; that of a section takes its weights into account. --compare scores a second model on
-the same rows: the difference with a paired bootstrap of the rows, and McNemar's test.
+the same rows, without --adapter: the difference with a paired bootstrap of the rows, and McNemar's test.
 
 Examples:
   $ pinball eval --suite rewardbench --model ./my-reward-model --data reward_bench.jsonl --out results.json
   $ pinball eval --suite rewardbench --from-results results.json --json
   $ pinball eval --suite pairs --data pairs.jsonl --score cvar:0.2 --compare ./other-model
   $ pinball eval --suite pairs --model reward --features test_pairs.safetensors --json
+  $ pinball eval --suite pairs --model base --adapter reward-lora --compare base-reward --data pairs.jsonl
   $ pinball eval --suite calibration --model reward --features held_out.safetensors --reference ratings.safetensors
 `
 
 /** Adds the command to the program. */
 export function addEval(program: Command): void {
-  shareOption(headOptions(deviceOptions(program.command('eval'))))
+  shareOption(headOptions(adapterOption(deviceOptions(program.command('eval')))))
     .description('evaluate a reward model: RewardBench, pairs, calibration')
     .addOption(new Option('--suite <suite>', 'what to evaluate').choices([...SUITES]).makeOptionMandatory())
     .option(
@@ -131,7 +133,7 @@ function parseScore(text: string): ScoreKind {
 }
 
 async function evaluate(options: EvalCommand): Promise<void> {
-  const { suite, fromResults, data, features, out, outputs, compare, reference, doubleBos } = options
+  const { suite, fromResults, data, features, out, outputs, compare, reference, doubleBos, adapter } = options
   const sources = [fromResults, data, features].filter((given) => given !== undefined).length
   if (sources !== 1) usageError('exactly one of --data, --features and --from-results is needed')
   if (fromResults !== undefined && suite !== 'rewardbench')
@@ -146,6 +148,8 @@ async function evaluate(options: EvalCommand): Promise<void> {
   if (outputs !== undefined && (suite === 'calibration' || fromResults !== undefined)) {
     usageError('--outputs goes with --data and --features of pairs and questions only')
   }
+  if (adapter !== undefined && !data)
+    usageError('--adapter: goes with --data only; features are made under one by "pinball features --adapter"')
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   await claimOutputs({
     inputs: {
@@ -154,6 +158,7 @@ async function evaluate(options: EvalCommand): Promise<void> {
       '--reference': reference,
       '--from-results': fromResults,
       '--model': fromResults === undefined ? (options.model ?? embeddedModel()) : undefined,
+      '--adapter': adapter,
       '--compare': compare,
     },
     files: { '--out': out, '--outputs': outputs },

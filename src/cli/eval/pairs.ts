@@ -28,12 +28,12 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   const questions = features ? null : readQuestions(await readEvalRows(options), suite)
   const score = (choice: EvalCommand) => (questions ? scoreRows(questions, choice) : scoreFeatures(features!, choice))
   const scores = await score(options)
-  const other = compare === undefined ? null : await score({ ...options, model: compare })
+  const other = compare === undefined ? null : await score({ ...options, model: compare, adapter: undefined })
   if (outputs !== undefined) await writeText(outputs, scoreLines(scores))
   const found = measurePairs(scores, suite, options)
   const compared = other && comparePairs(scores, other)
   const { model, device, skipped } = scores
-  const ranking = { model, device, score: options.score }
+  const ranking = { model, adapter: options.adapter, device, score: options.score }
   const document = pairDocument(found, ranking, compared && { model: other.model, difference: compared })
   if (out !== undefined) {
     if (found.suite === 'rewardbench') await writeDocument(out, leaderboard(found, model), 4)
@@ -53,7 +53,7 @@ function scoreRows(questions: readonly Question[], options: EvalCommand): Promis
   const { score, lambda, doubleBos, skipInvalid, share } = options
   return withModel(
     options,
-    (device, files) => loadRewardModel(device, files, chosenHeads(options)),
+    (device, files, own) => loadRewardModel(device, files, { ...chosenHeads(options), ...own }),
     async (model, device, compute) => {
       const progress = startRows()
       const choice = { score, lambda, doubleBos, skipInvalid, share, onProgress: progress.update }
@@ -66,7 +66,7 @@ function scoreRows(questions: readonly Question[], options: EvalCommand): Promis
 /** Scores pairs of features by the heads of the model directory of `options`. */
 async function scoreFeatures(paths: readonly string[], options: EvalCommand): Promise<ModelScores> {
   const { model = EMBEDDED, score, lambda, suite } = options
-  const files = await openModel(options)
+  const { files } = await openModel(options)
   return withFeatures(paths, async (sources) => {
     const pairs = await openPairs(sources)
     return withDevice(options, async (device) => {

@@ -7,15 +7,17 @@ import { featuresDocument, featuresReport, leftOutNotes } from '../../report/fea
 import { findFeatures, type MadeFeatures, makeFeatures } from '../../reward/feature_files/make.ts'
 import { manifestName } from '../../reward/feature_files/manifest.ts'
 import { readFeatureRows, reservedName } from '../../reward/feature_files/rows.ts'
+import { parseShard } from '../../reward/feature_files/shard_choice.ts'
 import { type Shard, shardName } from '../../reward/feature_files/shards.ts'
 import { loadFeatureModel } from '../../reward/features.ts'
-import { fingerprintFiles } from '../../reward/fingerprint.ts'
 import { claimOutputs } from '../claims.ts'
-import { openModel, withModel } from '../engine.ts'
+import { fingerprintModel, withModel } from '../engine.ts'
 import {
-  type DeviceChoice,
+  adapterOption,
+  checkOption,
   deviceOptions,
   embeddedModel,
+  type ModelChoice,
   parseInput,
   parseNames,
   parseOut,
@@ -26,9 +28,8 @@ import {
 import { note, print, printJson } from '../output.ts'
 import { startRows } from '../progress.ts'
 import { eachRow } from '../rows.ts'
-import { parseShard } from './shard_option.ts'
 
-interface FeaturesOptions extends DeviceChoice {
+interface FeaturesOptions extends ModelChoice {
   readonly input: string
   readonly out: string
   readonly labels?: string[]
@@ -74,7 +75,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFeatures(program: Command): void {
-  shareOption(deviceOptions(program.command('features')))
+  shareOption(adapterOption(deviceOptions(program.command('features'))))
     .description('compute the features of rows or pairs and keep them in a file')
     .requiredOption(
       '--input <file>',
@@ -87,7 +88,7 @@ export function addFeatures(program: Command): void {
     .option('--gate', "also the features of the gate's token (pairs always have them)")
     .addOption(new Option('--dtype <dtype>', 'how features are stored').choices(['f32', 'bf16']).default('f32'))
     .option('--shard <i/n>', 'compute one of n shards, i from 0; n alone: i from the environment', (text) =>
-      parseShard(text, process.env),
+      checkOption('--shard', () => parseShard(text, process.env)),
     )
     .option('--max-length <tokens>', 'longest row (default: what the model takes)', wholeNumber(1, 2 ** 31))
     .option('--skip-invalid', 'leave out rows that are too long or not valid, and say which')
@@ -108,7 +109,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const out = shardName(options.out, shard)
   const partial = `${out}.partial`
   await claimOutputs({
-    inputs: { '--input': input, '--model': options.model ?? embeddedModel() },
+    inputs: { '--input': input, '--model': options.model ?? embeddedModel(), '--adapter': options.adapter },
     files: { '--out': [out, manifestName(out)] },
     folders: { '--out': partial },
   })
@@ -121,7 +122,7 @@ async function features(options: FeaturesOptions): Promise<void> {
   const start = performance.now()
   let known: string | null = null
   const there = await findFeatures(rows, target, async () => {
-    known = await fingerprintFiles(await openModel(options))
+    known = await fingerprintModel(options)
     return known
   })
   if (there !== null) {

@@ -3,8 +3,7 @@
 import { type Command, Option } from 'commander'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryStore, writeFileAtomic } from '../../files/disk.ts'
-import { printable } from '../../files/json.ts'
-import { fitDocument, fitReport } from '../../report/fit.ts'
+import { fitDocument, fitReport, keptText } from '../../report/fit.ts'
 import { encodeHeads } from '../../reward/heads_file.ts'
 import { type FittedHeads, fitHeads } from '../../train/heads.ts'
 import type { Kept } from '../../train/heads_keeper.ts'
@@ -139,11 +138,7 @@ async function run(
     await heads.end()
     return heads
   } catch (error) {
-    const count = `${kept.levels} of ${problem.attributes.length * levels.length} levels`
-    const so =
-      kept.levels + kept.alphas > 0
-        ? `${count} are kept in ${printable(folder)}; the same command goes on from there`
-        : 'no level was finished'
+    const so = keptText(kept, problem.attributes.length * levels.length, folder)
     if (signal.aborted) {
       note(`fit: interrupted; ${so}`)
       process.exitCode = interrupt.code()

@@ -1,11 +1,12 @@
 // What `pinball fit` and `pinball ridge` read: their options, which of them go together, and the files opened.
-import { type Command, CommanderError } from 'commander'
+import type { Command } from 'commander'
 import { listFeatureFiles, withFiles } from '../../files/file_list.ts'
 import { printable, show } from '../../files/json.ts'
 import { type Source, watchReads } from '../../files/source.ts'
 import { type FeatureKind, type FileProblem, featureKind, readProblem } from '../../train/problem_files.ts'
 import { claimOutputs } from '../claims.ts'
 import {
+  checkOption,
   parseFeatures,
   parseLabelRows,
   parseLabels,
@@ -101,13 +102,7 @@ function checkKind(options: ProblemOptions): FeatureKind {
 }
 
 function optionNames(option: string, text: string | undefined): string[] | undefined {
-  if (text === undefined) return undefined
-  try {
-    return parseNames(text)
-  } catch (error) {
-    if (error instanceof CommanderError) usageError(`${option}: ${error.message}`)
-    throw error
-  }
+  return text === undefined ? undefined : checkOption(option, () => parseNames(text))
 }
 
 /** A problem, and what is to be called once its features have been read for the last time. */

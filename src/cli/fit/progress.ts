@@ -1,6 +1,5 @@
 // How far a fit has come, on standard error.
-import { duration } from '../../report/draw.ts'
-import { doing } from '../../report/fit.ts'
+import { levelsText } from '../../report/fit.ts'
 import type { HeadsProgress } from '../../train/heads.ts'
 import { startStatus } from '../progress.ts'
 
@@ -15,16 +14,11 @@ export function startLevels(): LevelProgress {
   const status = startStatus()
   const start = performance.now()
   let before: number | null = null
-  const overall = ({ done, total }: HeadsProgress, first: number) => {
-    const each = (performance.now() - start) / 1000 / (done - first)
-    const left = done > first ? `, ${duration(each * (total - done))} left` : ''
-    return `${done} of ${total} levels${left}`
-  }
   return {
     update(progress) {
       before ??= progress.done
       const first = before
-      status.show(() => `${doing(progress)}; ${overall(progress, first)}`)
+      status.show(() => levelsText(progress, first, (performance.now() - start) / 1000))
     },
     end: status.end,
   }

@@ -3,7 +3,8 @@ import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Command } from 'commander'
 import { directoryStore, openDirectory } from '../../files/disk.ts'
-import { printable, show } from '../../files/json.ts'
+import { printable } from '../../files/json.ts'
+import { leftOutNote } from '../../report/heads.ts'
 import { assemble } from '../../reward/assemble.ts'
 import { claimOutputs } from '../claims.ts'
 import { fileName, parseOut } from '../options.ts'
@@ -15,9 +16,6 @@ interface AssembleCommand {
   readonly out: string
   readonly json?: boolean
 }
-
-// Names in a note; --json has all.
-const SHOWN = 6
 
 const EXAMPLES = `
 --heads is a directory as "pinball gate" and "pinball bradley-terry" write it; what it has of a calibration goes along. The directory
@@ -50,11 +48,7 @@ async function run({ backbone, heads, out, json }: AssembleCommand): Promise<voi
   await claimOutputs({ inputs: { '--backbone': backbone, '--heads': heads }, folders: { '--out': folder } })
   await mkdir(dirname(folder), { recursive: true })
   const { layout, files, leftOut } = await assemble(from, its, directoryStore(folder))
-  if (leftOut.length > 0) {
-    const more = leftOut.length > SHOWN ? ` and ${leftOut.length - SHOWN} more` : ''
-    const names = leftOut.slice(0, SHOWN).map(show).join(', ')
-    note(`note: what is no part of the model stays in ${printable(backbone)} alone: ${names}${more}`)
-  }
+  if (leftOut.length > 0) note(`note: ${leftOutNote(leftOut, backbone)}`)
   if (json) return printJson({ out, layout, files, left_out: leftOut, ms: performance.now() - start })
   await print(`${printable(out)}: ${layout} model of ${files.length} files\n`)
 }

@@ -3,14 +3,13 @@ import type { Command } from 'commander'
 import type { DeviceKind } from '../../device/open.ts'
 import { writeFileAtomic } from '../../files/disk.ts'
 import { listFeatureFiles, withFile, withFiles } from '../../files/file_list.ts'
-import { printable } from '../../files/json.ts'
 import { debiasedAttributes, debiasReport } from '../../report/heads.ts'
 import { debiasHeads, THRESHOLD, USUAL_UNWANTED, unwantedIndex } from '../../reward/debias.ts'
-import { encodeHeads, type HeadsFile, readHeadsFile } from '../../reward/heads_file.ts'
+import { encodeHeads, readHeadsFile } from '../../reward/heads_file.ts'
 import { stateRows } from '../../reward/state_rows.ts'
 import { claimOutputs } from '../claims.ts'
 import { withDevice } from '../engine.ts'
-import { computeOptions, fileName, parseFeatures, parseOut, realNumber, usageError } from '../options.ts'
+import { checkOption, computeOptions, fileName, parseFeatures, parseOut, realNumber } from '../options.ts'
 import { print, printJson } from '../output.ts'
 import { startPhases } from '../progress.ts'
 import { withoutInterruptHandler } from '../signals.ts'
@@ -64,7 +63,7 @@ async function run(options: DebiasCommand): Promise<void> {
   await claimOutputs({ inputs: { '--features': paths, '--heads': options.heads }, files: { '--out': out } })
   const start = performance.now()
   const heads = await withFile(options.heads, readHeadsFile)
-  const unwanted = chosenAttribute(heads, attribute)
+  const unwanted = checkOption('--attribute', () => unwantedIndex(heads, attribute))
   const found = await withFiles(paths, async (sources) => {
     const features = await stateRows(sources)
     return withDevice(options, (device) => {
@@ -81,13 +80,4 @@ async function run(options: DebiasCommand): Promise<void> {
   return options.json
     ? printJson({ rows, unwanted: found.attribute, threshold, attributes: debiasedAttributes(found), ms })
     : print(debiasReport(found, out))
-}
-
-/** The number of the unwanted attribute. */
-function chosenAttribute(heads: HeadsFile, wanted: string | undefined): number {
-  try {
-    return unwantedIndex(heads, wanted)
-  } catch (error) {
-    return usageError(`--attribute: ${printable((error as Error).message)}`)
-  }
 }

@@ -4,6 +4,7 @@ import type { Device } from '../../device/device.ts'
 import type { FileRecord } from '../../files/records.ts'
 import type { ModelFiles } from '../../files/source.ts'
 import { attributeTable, scoreDocument, scoreHeading, scoreTable } from '../../report/scores.ts'
+import type { ModelOptions } from '../../reward/features.ts'
 import {
   loadRewardModel,
   type RewardModel,
@@ -13,11 +14,12 @@ import {
 import { encodeNamed } from '../../reward/rows.ts'
 import { type Compute, withModel } from '../engine.ts'
 import {
+  adapterOption,
   chosenHeads,
-  type DeviceChoice,
   deviceOptions,
   type HeadChoice,
   headOptions,
+  type ModelChoice,
   parseInput,
   parseLambda,
   shareOption,
@@ -27,7 +29,7 @@ import { print, printJson } from '../output.ts'
 import { startRows } from '../progress.ts'
 import { readRows } from '../rows.ts'
 
-interface ScoreOptions extends DeviceChoice, HeadChoice {
+interface ScoreOptions extends ModelChoice, HeadChoice {
   readonly prompt?: string
   readonly response?: string[]
   readonly input?: string
@@ -49,12 +51,13 @@ Tables and drawings show quantiles that cross in ascending order; --json prints 
 Examples:
   $ pinball score --prompt "How was the film?" --response "A delight." --response "Dull."
   $ pinball score --input rows.jsonl --json > scores.json
+  $ pinball score --model ./Llama-3-8B --adapter reward-lora --input rows.jsonl
   $ generate | pinball score --model ./QRM-Llama3.1-8B --device webgpu -
 `
 
 /** Adds the command to the program. */
 export function addScore(program: Command): void {
-  shareOption(headOptions(deviceOptions(program.command('score'))))
+  shareOption(headOptions(adapterOption(deviceOptions(program.command('score')))))
     .description('score responses: reward distribution, expectation and risk-aware utility')
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
@@ -78,11 +81,12 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, chosenHeads(options))
+  const load = (device: Device, files: ModelFiles, own: ModelOptions) =>
+    loadRewardModel(device, files, { ...chosenHeads(options), ...own })
   await withModel(options, load, async (model, device, compute) => {
     const { lambda, rearrange, share } = options
     const results = await scoreRows(model, compute, rows, { lambda, rearrange, share })
-    const scorer = { model, device }
+    const scorer = { model, adapter: options.adapter, device }
     if (options.json) return printJson(scoreDocument(scorer, results, rearrange))
     await print(`${scoreHeading(scorer, rows.length, lambda)}\n${scoreTable(model.levels, rows, results)}`)
     if (results.length === 1) await print(`\n${attributeTable(model, results[0])}`)

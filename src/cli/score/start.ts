@@ -1,8 +1,7 @@
 // pinball start: scores built-in prompts (or the user's own), and shows where a risk-averse choice differs from the expected best.
 import type { Command } from 'commander'
 import { EVERYDAY_PROMPTS, type Example } from '../../data/everyday_prompts.ts'
-import { choiceTable, verdict } from '../../report/choices.ts'
-import { commonScale, snippet } from '../../report/draw.ts'
+import { choicesText } from '../../report/choices.ts'
 import { scoreHeading } from '../../report/scores.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { withModel } from '../engine.ts'
@@ -42,22 +41,9 @@ async function start(options: StartOptions): Promise<void> {
     const rows = examples.flatMap(({ prompt, responses }) => ownRows(prompt, responses))
     const results = await scoreRows(model, compute, rows, { lambda: options.lambda })
     const lambda = options.lambda ?? model.lambda
-    const scale = commonScale(
-      results.map((result) => result.quantiles),
-      30,
-    )
     await print(scoreHeading({ model, device }, rows.length, lambda))
-    const verdicts: string[] = []
-    let at = 0
-    for (const [i, { prompt, responses }] of examples.entries()) {
-      const scores = results.slice(at, at + responses.length)
-      at += responses.length
-      await print(`\n${i + 1}. ${snippet(prompt, 100)}\n${choiceTable(model.levels, responses, scores, scale, lambda)}`)
-      if (responses.length > 1) verdicts.push(`  ${i + 1}. ${verdict(scores, lambda)}\n`)
-    }
+    await print(choicesText(model.levels, examples, results, lambda))
     const seconds = ((performance.now() - began) / 1000).toFixed(1)
-    await print(`\nE: best by expectation. U: best by the utility -E[exp(-lambda r)], which shuns low rewards.\n`)
-    if (verdicts.length > 0) await print(`What risk aversion changes:\n${verdicts.join('')}`)
     await print(`Loaded and scored in ${seconds} s. More: pinball --help\n`)
   })
 }

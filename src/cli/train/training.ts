@@ -3,15 +3,14 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { Device } from '../../device/device.ts'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryStore } from '../../files/disk.ts'
-import { printable } from '../../files/json.ts'
-import { pairRate, type TimedProgress, trainingReport } from '../../report/training.ts'
+import { pairRate, type Timed, trainingReport } from '../../report/training.ts'
 import { openPairs, type PairFile } from '../../reward/pair_file.ts'
 import { PAIR_DEFAULTS, type PairSettings } from '../../train/pair_task.ts'
-import type { Trained, TrainOptions } from '../../train/recipes.ts'
+import type { Trained, TrainOptions, TrainProgress } from '../../train/recipes.ts'
 import { SAVE_DEFAULT, type SaveEvery } from '../../train/training_folder.ts'
 import { claimOutputs } from '../claims.ts'
 import { withDevice, withFeatures } from '../engine.ts'
-import { type Interrupt, interruptible } from '../interrupt.ts'
+import { interruptibleTraining } from '../interrupt.ts'
 import { computeOptions, parseFeatures, parseOut, positive, realNumber, wholeNumber } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startProgress } from '../progress.ts'
@@ -96,9 +95,7 @@ export async function runTraining(
   await claimOutputs({ inputs: { '--features': options.features, ...inputs }, folders: { '--out': options.out } })
   await withFeatures(options.features, async (sources) => {
     const pairs = await openPairs(sources)
-    await withDevice(options, (device) =>
-      interruptible(command, (interrupt) => runOn(device, pairs, { command, options, train, interrupt })),
-    )
+    await withDevice(options, (device) => runOn(device, pairs, { command, options, train }))
   })
 }
 
@@ -106,45 +103,31 @@ interface Run {
   readonly command: string
   readonly options: TrainingOptions
   readonly train: Train
-  readonly interrupt: Interrupt
 }
 
-async function runOn(device: Device, pairs: PairFile, { command, options, train, interrupt }: Run): Promise<void> {
+function runOn(device: Device, pairs: PairFile, { command, options, train }: Run): Promise<void> {
   const { out, lr, weightDecay, batch, epochs, marginScale, validation, seed, logEvery, saveEvery, restart } = options
-  const { signal } = interrupt
   const start = performance.now()
   const progress = startProgress('steps', 'pairs')
-  const seen: { first?: TimedProgress; last?: TimedProgress; saved?: number } = {}
-  try {
-    const {
-      checkpoint: _,
-      finished,
-      ...result
-    } = await train(device, pairs, {
-      ...{ lr, weightDecay, batch, epochs, marginScale, validation, seed },
-      ...{ logEvery, saveEvery, restart },
-      store: directoryStore(out),
-      signal,
-      onNote: note,
-      onProgress(now) {
-        seen.last = { ...now, at: performance.now() }
-        seen.first ??= seen.last
-        const before = seen.first.pairs
-        progress.update(now.step, now.steps, now.pairs - before, now.allPairs - before)
-      },
-      onSave(step) {
-        seen.saved = step
-      },
-    })
-    progress.end()
-    if (finished) note(`${command}: ${printable(out)} holds this training, finished; --restart begins it anew`)
-    const times = { ms: performance.now() - start, rows_per_second: pairRate(seen.first, seen.last) }
-    await (options.json ? printJson({ ...result, ...times }) : print(trainingReport(result, out)))
-  } catch (error) {
-    progress.end()
-    if (!signal.aborted) throw error
-    const kept = seen.saved === undefined ? 'no step was made' : `step ${seen.saved} is saved in ${printable(out)}`
-    note(`${command}: interrupted; ${kept}; the same command goes on from there`)
-    process.exitCode = interrupt.code()
-  }
+  const seen: { first?: Timed<TrainProgress>; last?: Timed<TrainProgress> } = {}
+  return interruptibleTraining({
+    ...{ command, out, progress },
+    train: (signal, onSave) =>
+      train(device, pairs, {
+        ...{ lr, weightDecay, batch, epochs, marginScale, validation, seed },
+        ...{ logEvery, saveEvery, restart, signal, onSave },
+        store: directoryStore(out),
+        onNote: note,
+        onProgress(now) {
+          seen.last = { ...now, at: performance.now() }
+          seen.first ??= seen.last
+          const before = seen.first.pairs
+          progress.update(now.step, now.steps, now.pairs - before, now.allPairs - before)
+        },
+      }),
+    report({ checkpoint: _, finished: __, ...result }) {
+      const times = { ms: performance.now() - start, rows_per_second: pairRate(seen.first, seen.last) }
+      return options.json ? printJson({ ...result, ...times }) : print(trainingReport(result, out))
+    },
+  })
 }
