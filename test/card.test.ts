@@ -7,6 +7,8 @@ import { fillCard, tables } from '../models/card.ts'
 import { ATTRIBUTES, fraction, isCalibration, partOf, verbosity } from '../models/nano/rows.ts'
 import { type Metrics, SYSTEMS } from '../models/recipe.ts'
 import { openDirectory } from '../src/files/disk.ts'
+import { readAdapter } from '../src/llama/adapter_files.ts'
+import { parseLlamaConfig } from '../src/llama/config.ts'
 import { readCheckpoint } from '../src/reward/checkpoint.ts'
 
 const NANO = fileURLToPath(new URL('../models/nano/', import.meta.url))
@@ -71,6 +73,16 @@ test("items are split as the backbone's scripts split them", () => {
   assert.ok(Math.abs(share((key) => partOf(key) === 'heads') - 0.3) < 0.03)
   assert.ok(Math.abs(share(isCalibration) - 0.2) < 0.03)
   assert.equal([verbosity(''), verbosity('word '.repeat(600))], [0, 1])
+})
+
+test('nano-sft is an adapter over nano, of the size that its card says', async () => {
+  const config = parseLlamaConfig(JSON.parse(readFileSync(`${NANO}config.json`, 'utf8')), 'config.json')
+  const folder = fileURLToPath(new URL('../models/nano-sft/', import.meta.url))
+  const { layers, config: adapter } = await readAdapter(await openDirectory(folder), config)
+  const values = layers.flatMap((maps) => Object.values(maps).flatMap(({ a, b }) => [...a, ...b]))
+  assert.ok(values.every(Number.isFinite))
+  assert.match(readFileSync(`${folder}CARD.md`, 'utf8'), values.length.toLocaleString('en-US'))
+  assert.equal([adapter.rank, adapter.alpha, adapter.task], [8, 16, 'CAUSAL_LM'])
 })
 
 test.run()
