@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { cp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EVERYDAY_PROMPTS } from '../src/data/everyday_prompts.ts'
@@ -345,18 +346,21 @@ test('a reader that goes away ends the command quietly', async () => {
 test('an interrupt ends the command at once and leaves no file but what is finished', async () => {
   const draw = random(3)
   const rows = Array.from({ length: 3000 }, (_, n) => ({ input_ids: [...draw.integers(1000, 0, 97)], n }))
-  const args = ['features', '--model', qrm, '--input', '-', '--out', 'long.safetensors', '--device', 'wasm']
   const interrupt = async (threads: string) => {
-    const child = place.launch([...args, '--threads', threads], lines(...rows))
-    // Once the rows are taken the work begins.
-    child.stdin?.once('finish', () => setTimeout(() => child.kill('SIGINT'), 1000))
-    return new Promise((resolve) => child.on('close', (code, signal) => resolve(code ?? signal)))
+    const out = `long_${threads}.safetensors`
+    const args = ['features', '--model', qrm, '--input', '-', '--out', out, '--device', 'wasm', '--threads', threads]
+    const child = place.launch(args, lines(...rows))
+    const ended = new Promise((resolve) => child.on('close', (code, signal) => resolve(code ?? signal)))
+    // The work has begun once its folder is there; it takes seconds.
+    while (child.exitCode === null && !(await readdir(place.folder)).includes(`${out}.partial`)) await sleep(10)
+    child.kill('SIGINT')
+    return ended
   }
   assert.is(await interrupt('2'), 130)
   // One thread computes without a pause and leaves the interrupt to the system; shells report that as 130 as well.
   assert.ok([130, 'SIGINT'].includes((await interrupt('1')) as string))
-  const left = (await readdir(place.folder)).filter((name) => name.includes('long.safetensors'))
-  assert.equal(left, ['long.safetensors.partial'])
+  const left = (await readdir(place.folder)).filter((name) => name.startsWith('long_'))
+  assert.equal(left.sort(), ['long_1.safetensors.partial', 'long_2.safetensors.partial'])
 })
 
 test.run()
