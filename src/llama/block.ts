@@ -72,15 +72,17 @@ export function projection(device: Device, weights: LayerWeights, branches: Lora
   }
 }
 
-/** Makes one set of buffers for `rows` rows, for one block after the other: y is x, and both norms share theirs. */
+/**
+ * Makes one set of buffers for `rows` rows: y is x, and both norms share theirs, so that it serves one block after the other.
+ * What is `given` is not made: a way back asks for separate ones, and shares some between blocks.
+ */
 export function makeBuffers(
   { hidden: D, heads: H, kvHeads: G, headDim: C, intermediate: F }: LlamaConfig,
   rows: number,
   make: (label: string, ...shape: number[]) => Tensor,
+  given: Partial<Pick<BlockBuffers, 'x' | 'normed' | 'rstd' | 'middleNormed' | 'middleRstd' | 'act'>> = {},
 ): BlockBuffers {
-  const x = make('x', rows, D)
-  const normed = make('normed', rows, D)
-  const rstd = make('rstd', rows)
+  const { x = make('x', rows, D), normed = make('normed', rows, D), rstd = make('rstd', rows) } = given
   return {
     x,
     normed,
@@ -93,11 +95,11 @@ export function makeBuffers(
     mixed: make('mixed', rows, H * C),
     lse: make('lse', rows, H),
     middle: make('middle', rows, D),
-    middleNormed: normed,
-    middleRstd: rstd,
+    middleNormed: given.middleNormed ?? normed,
+    middleRstd: given.middleRstd ?? rstd,
     gate: make('gate', rows, F),
     up: make('up', rows, F),
-    act: make('act', rows, F),
+    act: given.act ?? make('act', rows, F),
     y: x,
   }
 }

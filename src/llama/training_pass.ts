@@ -4,7 +4,15 @@
 // the rest is computed again; both give the same bits.
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
-import { type BlockBuffers, type BlockRows, block, blockInside, type Project, projection } from './block.ts'
+import {
+  type BlockBuffers,
+  type BlockRows,
+  block,
+  blockInside,
+  makeBuffers,
+  type Project,
+  projection,
+} from './block.ts'
 import { type BackwardRows, blockBackward, makeGradients, type Unproject } from './block_backward.ts'
 import type { LlamaConfig } from './config.ts'
 import { alone, type Backbone, ropeTables } from './forward.ts'
@@ -185,42 +193,14 @@ function makeKept(
 ): (layer: number) => BlockBuffers {
   const D = config.hidden
   const streams = Array.from({ length: config.layers + 1 }, () => make('residual stream', rows, D))
-  const first = makeTrainingBuffers(config, rows, make, streams[0]!)
+  const middle = () => make('middle rstd', rows)
+  const middleNormed = make('middle normed', rows, D)
+  const first = makeBuffers(config, rows, make, { x: streams[0], middleNormed, middleRstd: middle() })
+  const { normed, act } = first
   const sets = streams.slice(0, -1).map((x, layer) => {
     const y = streams[layer + 1]!
     if (checkpointing || layer === 0) return { ...first, x, chosenX: x, y }
-    const { normed, middleNormed, act } = first
-    return { ...makeTrainingBuffers(config, rows, make, x, { normed, middleNormed, act }), y }
+    return { ...makeBuffers(config, rows, make, { x, normed, middleNormed, middleRstd: middle(), act }), y }
   })
   return (layer) => sets[layer]!
-}
-
-function makeTrainingBuffers(
-  config: LlamaConfig,
-  rows: number,
-  make: Make,
-  x: Tensor,
-  shared?: Pick<BlockBuffers, 'normed' | 'middleNormed' | 'act'>,
-): BlockBuffers {
-  const { hidden: D, heads: H, kvHeads: G, headDim: C, intermediate: F } = config
-  const normed = shared?.normed ?? make('normed', rows, D)
-  return {
-    x,
-    normed,
-    rstd: make('rstd', rows),
-    k: make('k', rows, G * C),
-    v: make('v', rows, G * C),
-    chosenX: x,
-    chosenNormed: normed,
-    q: make('q', rows, H * C),
-    mixed: make('mixed', rows, H * C),
-    lse: make('lse', rows, H),
-    middle: make('middle', rows, D),
-    middleNormed: shared?.middleNormed ?? make('middle normed', rows, D),
-    middleRstd: make('middle rstd', rows),
-    gate: make('gate', rows, F),
-    up: make('up', rows, F),
-    act: shared?.act ?? make('act', rows, F),
-    y: x,
-  }
 }
