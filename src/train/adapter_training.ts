@@ -15,7 +15,7 @@ import { EventLog } from './event_log.ts'
 import type { LogEntry } from './log.ts'
 import type { Decline } from './schedule.ts'
 import { type MicroBatch, type Place, type Position, type Task, train } from './trainer.ts'
-import { openTrainingFolder, type SaveEvery } from './training_folder.ts'
+import { openTrainingFolder, type ResumeOptions } from './training_folder.ts'
 
 /** How a new adapter begins. */
 export interface AdapterSettings {
@@ -89,16 +89,12 @@ export interface AdapterProgress {
   readonly gradNorm: number | null
 }
 
-export interface KeepOptions {
+export interface KeepOptions extends ResumeOptions {
   /**
    * Where the training is kept while it goes on, and the adapter when it is done: adapter_config.json, adapter_model.safetensors,
    * log.jsonl, event file, training.json, checkpoint-N. The same call continues after a crash and gives the same bits.
    */
   readonly store?: StoreTree
-  /** Begins anew, whatever the store holds of an earlier training. */
-  readonly restart?: boolean
-  /** When states are saved: by default once a minute, and after the steps of `saveSteps`. */
-  readonly saveEvery?: SaveEvery
   /** What else training.json is to say, such as names of files; nothing depends on it. */
   readonly record?: WorkSettings
   /** Stops, saves the last step, and throws its reason. */
@@ -108,8 +104,6 @@ export interface KeepOptions {
   readonly onProgress?: (progress: AdapterProgress) => void
   /** Called with the step that has been saved. */
   readonly onSave?: (step: number) => void
-  /** Takes one line about each damaged state of an earlier call. */
-  readonly onNote?: (line: string) => void
 }
 
 /** A micro-batch that knows how many tokens it has. */

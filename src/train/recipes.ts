@@ -15,7 +15,7 @@ import { gateStates, scoreStates } from './pair_rewards.ts'
 import { PAIR_DEFAULTS, type PairModel, type PairSettings, type PairStates, trainPairs } from './pair_task.ts'
 import type { Plan } from './schedule.ts'
 import type { Position } from './trainer.ts'
-import { openTrainingFolder, type SaveEvery } from './training_folder.ts'
+import { openTrainingFolder, type ResumeOptions } from './training_folder.ts'
 
 /** How far a training is. */
 export interface TrainProgress {
@@ -27,17 +27,13 @@ export interface TrainProgress {
   readonly allPairs: number
 }
 
-export interface TrainOptions {
+export interface TrainOptions extends ResumeOptions {
   /**
    * Where the training is kept while it goes on, and its model when it is done: config.json, pinball.json, model.safetensors,
    * log.jsonl, training.json. The same call then goes on after a crash and gives the same bits; another training in the store, or
    * anything else, is an error. Without a store nothing is kept.
    */
   readonly store?: Store
-  /** Begins anew, whatever the store holds of an earlier training. */
-  readonly restart?: boolean
-  /** When a state is saved; default once a minute. */
-  readonly saveEvery?: SaveEvery
   /** Steps between two lines of the log; default 10. */
   readonly logEvery?: number
   /** Stops after a step, saves, and throws its reason. */
@@ -48,8 +44,6 @@ export interface TrainOptions {
   readonly onProgress?: (progress: TrainProgress) => void
   /** Called with the step that has been saved. */
   readonly onSave?: (step: number) => void
-  /** Takes one line about each damaged state of an earlier call. */
-  readonly onNote?: (line: string) => void
 }
 
 export interface GateOptions extends TrainOptions {

@@ -41,18 +41,23 @@ export interface SaveEvery {
 /** Saves once a minute. */
 export const SAVE_DEFAULT: SaveEvery = { steps: Infinity, seconds: 60 }
 
-export interface FolderOptions {
+/** How a training is kept while it goes on. */
+export interface ResumeOptions {
+  /** Begins anew, whatever is kept of an earlier training. */
+  readonly restart?: boolean
+  /** When states are saved; default once a minute. */
+  readonly saveEvery?: SaveEvery
+  /** Takes one line about each damaged state of an earlier call, and one about where the training goes on then. */
+  readonly onNote?: (line: string) => void
+}
+
+export interface FolderOptions extends ResumeOptions {
   /** The command, as `gate`; work of another one is refused. */
   readonly command: string
   /** Everything that the bits of the training depend on, by what an error calls it: an option, or what was read. Values are JSON. */
   readonly settings: WorkSettings
   /** What else the result is to say; nothing depends on it, and it may change when the training goes on. */
   readonly record?: WorkSettings
-  readonly saveEvery?: SaveEvery
-  /** Begins anew, whatever the folder holds of an earlier training. */
-  readonly restart?: boolean
-  /** Takes one line about each damaged state, and one about where the training goes on then. */
-  readonly onNote?: (line: string) => void
 }
 
 export type FinalFiles = AsyncIterable<CheckpointFile> | ((out: Store) => Promise<void>)
