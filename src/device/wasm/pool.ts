@@ -44,6 +44,8 @@ export class Pool {
   #backlog: Waiting[] = []
   /** Hears begin and end of every task, in order, before its slot is used again. */
   #onTime: ((begin: number, end: number) => void) | null = null
+  /** When the last task that was timed ended. */
+  #timed = 0
   /** Tasks whose times have been heard, and the counter of the next one. */
   #heard = 0
   /** Tasks that have been in the ring. */
@@ -157,9 +159,10 @@ export class Pool {
     const first = this.#inRing() - this.#put
     for (; this.#heard < finished; this.#heard++) {
       const at = (slotOf((first + this.#heard) | 0) + TIMES) / 2
-      const begin = this.#times[at]!
-      // The clocks of two threads may differ by what a page's clock resolves.
-      this.#onTime(begin, Math.max(begin, this.#times[at + 1]!))
+      // A task begins when the one before has ended. The clocks of two threads may differ by what a page's clock resolves.
+      const begin = Math.max(this.#times[at]!, this.#timed)
+      this.#timed = Math.max(begin, this.#times[at + 1]!)
+      this.#onTime(begin, this.#timed)
     }
   }
 
