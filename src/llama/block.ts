@@ -5,11 +5,13 @@
 //
 // Keys and values are of all N rows; everything after them is of the Q rows that go on, which are all but in a last block
 // of which few rows are asked for. Nothing is overwritten that a backward pass reads, as long as no two buffers are one.
+
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { LlamaConfig } from './config.ts'
 import { linear } from './linear.ts'
 import { addLora, type LoraBranches } from './lora.ts'
+import type { Make } from './pass_tensors.ts'
 import type { LayerWeights, ProjectionName } from './weights.ts'
 
 /** What a block reads and writes. */
@@ -79,7 +81,7 @@ export function projection(device: Device, weights: LayerWeights, branches: Lora
 export function makeBuffers(
   { hidden: D, heads: H, kvHeads: G, headDim: C, intermediate: F }: LlamaConfig,
   rows: number,
-  make: (label: string, ...shape: number[]) => Tensor,
+  make: Make,
   given: Partial<Pick<BlockBuffers, 'x' | 'normed' | 'rstd' | 'middleNormed' | 'middleRstd' | 'act'>> = {},
 ): BlockBuffers {
   const { x = make('x', rows, D), normed = make('normed', rows, D), rstd = make('rstd', rows) } = given
@@ -105,11 +107,7 @@ export function makeBuffers(
 }
 
 /** The same buffers for a block of which `rows` rows go on. */
-export function chooseBuffers(
-  all: BlockBuffers,
-  rows: number,
-  make: (label: string, ...shape: number[]) => Tensor,
-): BlockBuffers {
+export function chooseBuffers(all: BlockBuffers, rows: number, make: Make): BlockBuffers {
   const few = (tensor: Tensor): Tensor => tensor.view([rows, ...tensor.shape.slice(1)])
   const D = all.x.shape[1]!
   const chosenX = make('chosen x', rows, D)

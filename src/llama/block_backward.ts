@@ -1,8 +1,10 @@
 // The way back through one decoder block, line for line against block.ts, from the last line to the first.
+
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { BlockBuffers } from './block.ts'
 import type { LlamaConfig } from './config.ts'
+import type { Make } from './pass_tensors.ts'
 import type { LayerWeights, ProjectionName } from './weights.ts'
 
 /** Gradients of a block's buffers. */
@@ -44,7 +46,7 @@ export type Unproject = (name: ProjectionName, x: Tensor, dy: Tensor, dx: Tensor
 export function makeGradients(
   { hidden: D, heads: H, kvHeads: G, headDim: C, intermediate: F }: LlamaConfig,
   rows: number,
-  make: (label: string, ...shape: number[]) => Tensor,
+  make: Make,
 ): BlockGradients {
   return {
     stream: make('gradient of the residual stream', rows, D),

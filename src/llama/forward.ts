@@ -1,5 +1,6 @@
 // The Llama forward pass over packed sequences: token ids to the hidden states after the final norm.
 // Source: the Llama 3 architecture as in Hugging Face's modeling_llama (RMSNorm, rotate-half RoPE, GQA, SwiGLU).
+
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { parseJsonObject } from '../files/json.ts'
@@ -12,6 +13,7 @@ import { type Embedding, openEmbedding } from './embedding.ts'
 import { type LoraLayer, makeBranches } from './lora.ts'
 import { type DeviceAdapter, loadAdapter, NO_ADAPTER } from './lora_adapter.ts'
 import { checkGroups, checkSequences, type Packed, pack, planBlocks } from './pack.ts'
+import { passTensors } from './pass_tensors.ts'
 import type { PrefixGroup } from './prefix.ts'
 import { Slot } from './slot.ts'
 import { findTensors, type LayerWeights, type LlamaTensors, loadLayer, loadVector } from './weights.ts'
@@ -253,14 +255,7 @@ async function forward(
 ): Promise<Tensor> {
   const { rows: N, tokens, position, longest } = packed
   const Q = chosen?.length ?? N
-  const arena: Tensor[] = []
-  const own = (tensor: Tensor): Tensor => {
-    arena.push(tensor)
-    return tensor
-  }
-  const make = (label: string, ...shape: number[]): Tensor => own(device.tensor(shape, { label }))
-  const index = (label: string, data: Uint32Array<ArrayBuffer>, ...shape: number[]): Tensor =>
-    own(device.tensor(shape, { label, dtype: 'u32', data }))
+  const { make, index, destroy } = passTensors(device)
   const plan = (rows: Uint32Array): Tensor => {
     const blocks = planBlocks(packed, rows, config.heads)
     return index('plan', blocks, blocks.length / 6, 6)
@@ -313,6 +308,6 @@ async function forward(
     out.destroy()
     throw error
   } finally {
-    for (const tensor of arena) tensor.destroy()
+    destroy()
   }
 }

@@ -5,10 +5,12 @@
 //
 // B is kept transposed, [r, O]: then every product has its long side where threads divide it.
 // Source: Hu et al. 2021, section 4.1; dropout where PEFT has it, before A.
+
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { LlamaConfig } from './config.ts'
 import { addLinearGradInput, linear, linearGradInput } from './linear.ts'
+import type { Make } from './pass_tensors.ts'
 import type { ProjectionName } from './weights.ts'
 
 /** The two matrices of an adapted projection. */
@@ -60,7 +62,7 @@ export function makeBranches(
   layers: readonly LoraLayer[],
   { hidden, heads, headDim, intermediate }: LlamaConfig,
   rows: number,
-  make: (label: string, ...shape: number[]) => Tensor,
+  make: Make,
   { backward, dropout }: { readonly backward: boolean; readonly dropout: LoraDropout | null },
 ): readonly LoraBranches[] {
   const rank = Math.max(0, ...layers.flatMap((maps) => Object.values(maps).map(({ a }) => a.shape[0]!)))

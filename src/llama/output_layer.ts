@@ -2,11 +2,13 @@
 // logits exists.
 //
 // Source: the online softmax of Milakov and Gimelshein 2018, over blocks of rows of the output matrix.
+
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { TensorInfo } from '../files/safetensors.ts'
 import type { LlamaConfig } from './config.ts'
 import { addLinearGradInput, linear } from './linear.ts'
+import { passTensors } from './pass_tensors.ts'
 import { readPieces, storageOf } from './weights.ts'
 
 /** Bytes of logits that exist at once: a whole step of a small model, and a part of what 128,256 tokens would take. */
@@ -114,22 +116,14 @@ async function measure(
   scale: number,
 ): Promise<Measured> {
   const R = x.shape[0]!
-  const arena: Tensor[] = []
-  const own = (tensor: Tensor): Tensor => {
-    arena.push(tensor)
-    return tensor
-  }
-  const destroy = (): void => {
-    for (const tensor of arena.splice(0)) tensor.destroy()
-  }
+  const { make, index, vector, destroy } = passTensors(device)
   try {
-    const running = (label: string, value: number) =>
-      own(device.tensor([R], { label, data: new Float32Array(R).fill(value) }))
+    const running = (label: string, value: number) => vector(label, new Float32Array(R).fill(value))
     const [top, total] = [running('largest logit', -1e30), running('sum of the softmax', 0)]
     const [spread, hit] = [running('spread of the softmax', 0), running('wanted logit', 0)]
-    const target = own(device.tensor([R], { label: 'wanted', dtype: 'u32', data: Uint32Array.from(wanted) }))
+    const target = index('wanted', Uint32Array.from(wanted), R)
     const widest = Math.max(...blocks.map(({ weight }) => weight.shape[0]!))
-    const memory = own(device.tensor([R * widest], { label: 'logits' }))
+    const memory = make('logits', R * widest)
     const logitsOf = ({ weight }: Block): Tensor => {
       const logits = memory.view([R, weight.shape[0]!])
       linear(device, x, weight, logits)
@@ -146,8 +140,8 @@ async function measure(
       entropies: lse.map((_, r) => Math.log(totals![r]!) - spreads![r]! / totals![r]!),
       hits: Array.from(hits!, (value, r) => value >= tops![r]!),
       backward(coefficients, dx) {
-        const sums = own(device.tensor([R], { label: 'lse', data: lse }))
-        const coefficient = own(device.tensor([R], { label: 'coefficients', data: coefficients }))
+        const sums = vector('lse', lse)
+        const coefficient = vector('coefficients', coefficients)
         device.fill(dx)
         for (const block of blocks) {
           // A single block is still there.

@@ -2,6 +2,7 @@
 //
 // Either every block's buffers are kept until its backward, or, with checkpointing, only the residual stream before each block, and
 // the rest is computed again; both give the same bits.
+
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import {
@@ -19,6 +20,7 @@ import { alone, type Backbone, ropeTables } from './forward.ts'
 import { addLinearGradInput, linearGradInput } from './linear.ts'
 import { addLoraGrad, type LoraBranches, type LoraLayer, makeBranches } from './lora.ts'
 import { checkSequences, type Packed, pack, planBlocks, planKeys } from './pack.ts'
+import { type Make, type MakeIndex, passTensors } from './pass_tensors.ts'
 import type { PrefixGroup } from './prefix.ts'
 import type { LayerWeights, ProjectionName } from './weights.ts'
 
@@ -59,17 +61,7 @@ export async function openPass(
   checkSequences(config, sequences)
   const packed = pack(sequences, groups)
   const N = packed.rows
-  const arena: Tensor[] = []
-  const own = (tensor: Tensor): Tensor => {
-    arena.push(tensor)
-    return tensor
-  }
-  const make = (label: string, ...shape: number[]): Tensor => own(device.tensor(shape, { label }))
-  const index = (label: string, data: Uint32Array<ArrayBuffer>, ...shape: number[]): Tensor =>
-    own(device.tensor(shape, { label, dtype: 'u32', data }))
-  const destroy = (): void => {
-    for (const tensor of arena.splice(0)) tensor.destroy()
-  }
+  const { make, index, destroy } = passTensors(device)
   try {
     const rows = placeRows(config, packed, make, index)
     const masks =
@@ -128,10 +120,7 @@ export async function openPass(
   }
 }
 
-type Make = (label: string, ...shape: number[]) => Tensor
-type Index = (label: string, data: Uint32Array<ArrayBuffer>, ...shape: number[]) => Tensor
-
-function placeRows(config: LlamaConfig, packed: Packed, make: Make, index: Index) {
+function placeRows(config: LlamaConfig, packed: Packed, make: Make, index: MakeIndex) {
   const E = config.headDim / 2
   const tables = ropeTables(config, packed.longest)
   const [cos, sin] = [make('cos', packed.longest, E), make('sin', packed.longest, E)]
@@ -154,7 +143,7 @@ function placeRows(config: LlamaConfig, packed: Packed, make: Make, index: Index
 }
 
 /** A key of every row: that of its sequence (of a shared beginning, of the first that has it) and its position, mixed. */
-function rowKeys(packed: Packed, sequences: readonly Uint32Array[], keys: readonly number[], index: Index): Tensor {
+function rowKeys(packed: Packed, sequences: readonly Uint32Array[], keys: readonly number[], index: MakeIndex): Tensor {
   const mixed = new Uint32Array(packed.rows)
   const known = new Uint8Array(packed.rows)
   for (const [s, { length }] of sequences.entries()) {

@@ -1,4 +1,5 @@
 // Features: the backbone's states that heads and gate read, for any model directory with a Llama backbone, heads or not.
+
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { ModelFiles } from '../files/source.ts'
@@ -7,6 +8,7 @@ import type { LlamaConfig } from '../llama/config.ts'
 import { createLlama, type Llama } from '../llama/forward.ts'
 import type { LoraLayer } from '../llama/lora.ts'
 import { loadAdapter, NO_ADAPTER } from '../llama/lora_adapter.ts'
+import { passTensors } from '../llama/pass_tensors.ts'
 import { Slot } from '../llama/slot.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { type Batch, planBatches } from './batches.ts'
@@ -235,22 +237,19 @@ async function runBatch(
   const positions = own.map(({ input_ids: ids, gate_position: at }) => [ids.length - 1, ...(gate ? [at!] : [])])
   const sequences = own.map((row) => row.input_ids)
   const states = await llama.states(sequences, positions, { groups, checked: true, adapter })
-  const made: { destroy(): void }[] = [states]
-  const keep = (tensor: Tensor): Tensor => {
-    made.push(tensor)
-    return tensor
-  }
+  const { make, index, destroy } = passTensors(device)
   const gather = (label: string, which: number): Tensor => {
     const wanted = Uint32Array.from(states.rows, (of) => of[which])
-    const index = keep(device.tensor([own.length], { dtype: 'u32', label: `${label} positions`, data: wanted }))
-    const y = keep(device.tensor([own.length, llama.config.hidden], { label: `${label} states` }))
-    device.run('gather_rows', { x: states.x, rows: index, y })
+    const rows = index(`${label} positions`, wanted, own.length)
+    const y = make(`${label} states`, own.length, llama.config.hidden)
+    device.run('gather_rows', { x: states.x, rows, y })
     return y
   }
   try {
     await consume({ indices, last: gather('last token', 0), prompt: gate ? gather('gate', 1) : null })
   } finally {
-    for (const thing of made) thing.destroy()
+    states.destroy()
+    destroy()
   }
 }
 

@@ -7,6 +7,7 @@
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
+import { passTensors } from '../llama/pass_tensors.ts'
 import type { GateWeights } from './checkpoint.ts'
 import { BATCH_NORM_EPS } from './layouts.ts'
 
@@ -66,31 +67,26 @@ export class Gate {
   forward(x: Tensor, g: Tensor): void {
     const device = this.#device
     const rows = x.shape[0]
-    const made: Tensor[] = []
-    const make = (width: number, label: string) => {
-      const tensor = device.tensor([rows, width], { label })
-      made.push(tensor)
-      return tensor
-    }
+    const { make, destroy } = passTensors(device)
     try {
       let h = x
       for (const { weight, bias, norm } of this.#hidden) {
-        const z = make(weight.shape[0], 'gate activations') // [N, H]
+        const z = make('gate activations', rows, weight.shape[0]) // [N, H]
         linear(device, h, weight, z)
         if (bias) device.run('bias_add', { x: z, bias })
         device.run('relu', { x: z })
         h = z
         if (norm === null) continue
-        const y = make(weight.shape[0], 'gate normalised') // [N, H]
+        const y = make('gate normalised', rows, weight.shape[0]) // [N, H]
         device.run('batch_norm', { x: z, ...norm, y }, { eps: BATCH_NORM_EPS })
         h = y
       }
-      const logits = make(this.#bias.size, 'gate logits') // [N, M]
+      const logits = make('gate logits', rows, this.#bias.size) // [N, M]
       linear(device, h, this.#weight, logits)
       device.run('bias_add', { x: logits, bias: this.#bias })
       device.run('softmax', { x: logits, y: g }, { temperature: this.#temperature, scale: this.#scale })
     } finally {
-      for (const tensor of made) tensor.destroy()
+      destroy()
     }
   }
 
