@@ -15,7 +15,7 @@ import { GateModel } from '../src/train/gating.ts'
 import { largestBatch, planPairs, splitPairs } from '../src/train/pair_batches.ts'
 import { gateStates } from '../src/train/pair_rewards.ts'
 import { trainPairs } from '../src/train/pair_task.ts'
-import { randomBits } from '../src/train/random.ts'
+import { randomBits } from '../src/data/random.ts'
 import { measure, table } from './measure.ts'
 
 const HELP = `usage: npm run bench -- gate [options]

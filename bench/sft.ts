@@ -17,7 +17,7 @@ import { type ModelDirectory, openModelDirectory } from '../src/reward/directory
 import { loadTokenizer } from '../src/text/tokenizer.ts'
 import { AdapterParameters } from '../src/train/adapter_parameters.ts'
 import { startAdapter } from '../src/train/adapter_start.ts'
-import { randomBits } from '../src/train/random.ts'
+import { randomBits } from '../src/data/random.ts'
 import { trainSft } from '../src/train/sft.ts'
 import { encodeSftRow, type SftRow } from '../src/train/sft_rows.ts'
 import { evaluateRows, type SftEntry } from '../src/train/sft_task.ts'

@@ -15,7 +15,7 @@ import { largestBatch, listBatches, splitPairs } from '../src/train/pair_batches
 import { addBatch, means, NO_PAIRS, type PairEntry } from '../src/train/pair_log.ts'
 import { scoreStates } from '../src/train/pair_rewards.ts'
 import { PAIR_DEFAULTS, trainPairs } from '../src/train/pair_task.ts'
-import { randomBits, shuffled, uniform } from '../src/train/random.ts'
+import { randomBits, shuffled, uniform } from '../src/data/random.ts'
 import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
 import { learningRate, planSteps } from '../src/train/schedule.ts'
 import { close, fails } from './assert.ts'

@@ -1,11 +1,11 @@
 // Adapters as they begin: A drawn as PEFT draws it, B zero, so that the model computes what its base does.
 
+import { randomBits, uniform } from '../data/random.ts'
 import type { AdapterConfig } from '../llama/adapter_config.ts'
 import type { Adapter, LayerLora, LoraWeights } from '../llama/adapter_files.ts'
 import { PROJECTIONS, planAdapter } from '../llama/adapter_plan.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import { type ProjectionName, shapesOf } from '../llama/weights.ts'
-import { randomBits, uniform } from './random.ts'
 
 // Streams of random numbers for adapters: the first is the head's, then one for each projection of each layer. Epochs have those from
 // 2^21 on, and whatever else is drawn the first few.

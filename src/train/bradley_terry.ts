@@ -4,12 +4,13 @@
 //
 // Source: the head `score` of LlamaForSequenceClassification. Its scores are as the gate's weights to the trainer, with rewards
 // 1 and -1, so that it needs no code of its own but this.
+
+import { uniform } from '../data/random.ts'
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
 import type { PairModel } from './pair_task.ts'
 import { destroyParameter, makeParameter, type Parameter } from './parameters.ts'
-import { uniform } from './random.ts'
 
 /** Owns the head on a device, for batches of up to `rows` rows of `width` columns. */
 export class ScoreModel implements PairModel {

@@ -1,5 +1,5 @@
 // The order of the rows: which rows each step takes, from any step on, and how a step divides into micro-batches.
-import { shuffled } from './random.ts'
+import { shuffled } from '../data/random.ts'
 import { locateStep, type Plan } from './schedule.ts'
 
 // Streams of random numbers from here on belong to epochs.

@@ -4,6 +4,8 @@
 //   g = softmax((linear(h) + bias) / temperature) * scale
 //
 // Source: GatingNetwork of the published QRM models, and of ArmoRM (no norm, biases in all maps; its dropout is left out).
+
+import { uniform } from '../data/random.ts'
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import { linear } from '../llama/linear.ts'
@@ -11,7 +13,6 @@ import type { GateLayer, GateWeights } from '../reward/checkpoint.ts'
 import { BATCH_NORM_EPS as EPS, layerNames } from '../reward/layouts.ts'
 import type { PairModel } from './pair_task.ts'
 import { destroyParameter, makeParameter, type Parameter } from './parameters.ts'
-import { uniform } from './random.ts'
 
 /** Of torch.nn.BatchNorm1d. */
 const MOMENTUM = 0.1

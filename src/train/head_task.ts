@@ -4,6 +4,8 @@
 //
 // What is learned from the outputs is the loss's business: a few numbers a sequence, computed in float64 on the CPU. Sequences that
 // begin alike, as the two sides of a pair do, have their beginning computed once, forward and backward.
+
+import { dropoutKey } from '../data/random.ts'
 import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { Backbone } from '../llama/forward.ts'
@@ -15,7 +17,6 @@ import type { TokenBatch, TokenTally } from './adapter_training.ts'
 import { cutByTokens, type PieceOptions, stepPieces } from './data_order.ts'
 import type { LogEntry } from './log.ts'
 import type { Parameter } from './parameters.ts'
-import { dropoutKey } from './random.ts'
 import type { Plan } from './schedule.ts'
 import type { Task } from './trainer.ts'
 

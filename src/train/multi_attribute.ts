@@ -4,12 +4,13 @@
 // the rows to fit and 20 % to choose by the mean squared error, and no further fit on all rows. Here:
 // 1. rows are held out by a seeded hash of their number, not by a shuffle of scikit-learn's random numbers;
 // 2. several ratings of a row count as that many rows (see src/solver/ridge.ts), and ratings may have weights.
+
+import { randomBits } from '../data/random.ts'
 import type { FeatureBlocks } from '../files/table.ts'
 import type { HeadsFile } from '../reward/heads_file.ts'
 import { Ridge } from '../solver/ridge.ts'
 import { Team } from '../solver/team.ts'
 import { originOf, type Problem, type Ratings } from './problem.ts'
-import { randomBits } from './random.ts'
 
 /** The penalties of ArmoRM. */
 export const RIDGE_ALPHAS: readonly number[] = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100, 1e3, 1e4]

@@ -1,7 +1,8 @@
 // Batches of pairs: the split by prompt, and the order of training and validation.
+
+import { randomBits } from '../data/random.ts'
 import type { PairFile } from '../reward/pair_file.ts'
 import { orderRows } from './data_order.ts'
-import { randomBits } from './random.ts'
 import { type Plan, planSteps } from './schedule.ts'
 
 // A stream of random numbers between those of initial weights and those of epochs.

@@ -1,4 +1,6 @@
 // Supervised fine-tuning with LoRA, from rows to an adapter's files, in one call: kept in a store while it goes on.
+
+import { randomBits } from '../data/random.ts'
 import type { Device } from '../device/device.ts'
 import type { ModelFiles } from '../files/source.ts'
 import { newAdapterConfig } from '../llama/adapter_config.ts'
@@ -16,7 +18,6 @@ import {
   trainAdapter,
 } from './adapter_training.ts'
 import { packBestFit } from './packing.ts'
-import { randomBits } from './random.ts'
 import { hashWords } from './row_text.ts'
 import { planSteps } from './schedule.ts'
 import type { SftRow } from './sft_rows.ts'

@@ -3,6 +3,8 @@
 //   loss = -(sum over learned tokens of log p(token | tokens before it)) / (their number in the whole step)
 //
 // Source: the loss of transformers with `num_items_in_batch`, which does not depend on how a step is cut into micro-batches.
+
+import { dropoutKey } from '../data/random.ts'
 import type { Device } from '../device/device.ts'
 import type { Backbone } from '../llama/forward.ts'
 import type { OutputLayer, TokenMeasures } from '../llama/output_layer.ts'
@@ -10,7 +12,6 @@ import { openPass, type PassOptions } from '../llama/training_pass.ts'
 import type { AdapterParameters } from './adapter_parameters.ts'
 import type { TokenBatch, TokenTally } from './adapter_training.ts'
 import { cutByTokens, type PieceOptions, stepPieces } from './data_order.ts'
-import { dropoutKey } from './random.ts'
 import type { Plan } from './schedule.ts'
 import { IGNORED, type SftRow } from './sft_rows.ts'
 import type { Task } from './trainer.ts'

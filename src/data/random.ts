@@ -1,5 +1,5 @@
-// Seeded random numbers for training: a value depends on seed, stream and counter alone, so that a run that goes on draws the same.
-import { mix32, WEYL } from '../data/scramble.ts'
+// Seeded random numbers: a value depends on seed, stream and counter alone, so that a run that goes on draws the same.
+import { mix32, WEYL } from './scramble.ts'
 
 /** 32 random bits. Seed, stream and counter are whole numbers of 32 bits; within a stream no two counters give the same. */
 export function randomBits(seed: number, stream: number, counter: number): number {
