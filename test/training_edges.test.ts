@@ -1,6 +1,7 @@
 // What a training draws, where it begins and what it logs: against a second program, so that a run of a seed stays what it was.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { randomBits, shuffled, uniform } from '../src/data/random.ts'
 import type { Device } from '../src/device/device.ts'
 import { openDevice } from '../src/device/open.ts'
 import { encodeSafetensors } from '../src/files/safetensors.ts'
@@ -15,7 +16,6 @@ import { largestBatch, listBatches, splitPairs } from '../src/train/pair_batches
 import { addBatch, means, NO_PAIRS, type PairEntry } from '../src/train/pair_log.ts'
 import { scoreStates } from '../src/train/pair_rewards.ts'
 import { PAIR_DEFAULTS, trainPairs } from '../src/train/pair_task.ts'
-import { randomBits, shuffled, uniform } from '../src/data/random.ts'
 import { trainBradleyTerry, trainGate } from '../src/train/recipes.ts'
 import { learningRate, planSteps } from '../src/train/schedule.ts'
 import { close, fails } from './assert.ts'
