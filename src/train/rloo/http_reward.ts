@@ -37,6 +37,7 @@ class Refused extends Error {}
 export function httpReward(url: string, options: HttpRewardOptions = {}): RewardSource {
   const address = shownUrl(url)
   const { name = address, weight, tries = 5, pauseMs = 1000 } = options
+  const { target, own } = withoutCredentials(url)
   return {
     name,
     weight,
@@ -49,7 +50,11 @@ export function httpReward(url: string, options: HttpRewardOptions = {}): Reward
       })
       for (let failures = 0; ; ) {
         try {
-          return readRewards(await post(url, body, address, options, signal), rows.length, address)
+          return readRewards(
+            await post(target, body, address, { ...options, headers: { ...own, ...options.headers } }, signal),
+            rows.length,
+            address,
+          )
         } catch (error) {
           signal?.throwIfAborted()
           if (!(error instanceof Passing)) throw error
@@ -60,6 +65,17 @@ export function httpReward(url: string, options: HttpRewardOptions = {}): Reward
       }
     },
   }
+}
+
+/** What fetch does not take in an address, a user and a password, as the header that they stand for. */
+function withoutCredentials(url: string): { target: string; own: Record<string, string> } {
+  const target = new URL(url)
+  const { username, password } = target
+  if (username === '' && password === '') return { target: url, own: {} }
+  target.username = ''
+  target.password = ''
+  const bytes = new TextEncoder().encode(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`)
+  return { target: target.href, own: { Authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` } }
 }
 
 /** Prompt and completion as one text. */
@@ -137,7 +153,8 @@ function readRewards(text: string, count: number, address: string): Rewards {
     throw new Error(`${address}: must answer {"rewards": [...]}, got ${show(answer)}`)
   if (rewards.length !== count) throw new Error(`${address}: must give ${count} rewards, got ${rewards.length}`)
   const bad = rewards.find((reward: unknown) => reward !== null && !Number.isFinite(reward))
-  if (bad !== undefined) throw new Error(`${address}: rewards must be numbers or null, got ${show(bad)}`)
+  if (bad !== undefined)
+    throw new Error(`${address}: rewards must be numbers or null, got ${typeof bad === 'number' ? bad : show(bad)}`)
   const extra: Record<string, number> = {}
   const logs = isObject(answer.extra_logs) ? answer.extra_logs : {}
   for (const [key, values] of [['scores', answer.scores] as const, ...Object.entries(logs)]) {

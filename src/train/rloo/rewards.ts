@@ -140,7 +140,9 @@ function checkRewards(rewards: unknown, rows: readonly RewardRow[], name: string
     if (reward === null || reward === undefined || Number.isNaN(reward)) return null
     if (typeof reward === 'number' && Number.isFinite(reward)) return reward
     const { id } = rows[i]
-    throw new Error(`${name}: a reward must be a finite number or null, prompt ${id + 1} got ${show(reward)}`)
+    throw new Error(
+      `${name}: a reward must be a finite number or null, prompt ${id + 1} got ${typeof reward === 'number' ? reward : show(reward)}`,
+    )
   })
 }
 
