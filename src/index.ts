@@ -148,6 +148,28 @@ export {
   trainGate,
 } from './train/recipes.ts'
 export { type RewardResult, type RewardSettings, type TunedReward, trainRewardModel } from './train/reward_model.ts'
+export type { DrawCompletions, RolloutProgress } from './train/rloo/collect.ts'
+export type { Generation } from './train/rloo/generations.ts'
+export { type HttpRewardOptions, httpReward } from './train/rloo/http_reward.ts'
+export type { RlooEntry } from './train/rloo/log.ts'
+export { type ModelRewardOptions, modelReward, parseRisk } from './train/rloo/model_reward.ts'
+export { encodeRlooPrompt, encodeRlooPrompts, type RlooPrompt, type RlooPrompts } from './train/rloo/prompts.ts'
+export {
+  functionReward,
+  type RewardContext,
+  type RewardFunction,
+  type RewardRow,
+  type RewardSource,
+  type Rewards,
+} from './train/rloo/rewards.ts'
+export { type RlooOptions, type RlooResult, type TunedRloo, trainRloo } from './train/rloo/rloo.ts'
+export {
+  RLOO_DEFAULTS,
+  RLOO_PRESETS,
+  type RlooPreset,
+  type RlooSettings,
+  type Truncated,
+} from './train/rloo/settings.ts'
 export { openTextRules, type TextRules } from './train/row_text.ts'
 export { holdOut, type SftResult, type SftSettings, type Tuned, trainSft } from './train/sft.ts'
 export {
