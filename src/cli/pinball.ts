@@ -19,6 +19,7 @@ import { addStart } from './score/start.ts'
 import { handleSignals } from './signals.ts'
 import { addBradleyTerry } from './train/bradley_terry.ts'
 import { addGate } from './train/gate.ts'
+import { addRloo } from './train/rloo.ts'
 import { addSft } from './train/sft.ts'
 import { addTrainRm } from './train/train_rm.ts'
 
@@ -50,6 +51,7 @@ const COMMANDS = [
   addAssemble,
   addSft,
   addTrainRm,
+  addRloo,
   addMerge,
   addEval,
   addDevices,

@@ -175,7 +175,8 @@ export async function collect<T>(
   records: Records,
   encode: (value: unknown) => T,
   fits: (row: T) => boolean,
-  { maxLength }: TextRules,
+  { maxLength }: Pick<TextRules, 'maxLength'>,
+  tooLong = (dropped: number) => `all ${dropped} rows have more than ${maxLength} tokens`,
 ): Promise<{ rows: T[]; dropped: number }> {
   const rows: T[] = []
   let dropped = 0
@@ -191,10 +192,7 @@ export async function collect<T>(
     else if (dropped++ === 0) first = where
   }
   if (rows.length === 0) {
-    const why =
-      dropped === 0
-        ? 'there are no rows'
-        : `all ${dropped} rows have more than ${maxLength} tokens (the first is ${first})`
+    const why = dropped === 0 ? 'there are no rows' : `${tooLong(dropped)} (the first is ${first})`
     throw new Error(`nothing to train on: ${why}`)
   }
   return { rows, dropped }

@@ -75,6 +75,8 @@ export interface Position<Tally> {
   /** Updates done. */
   readonly updates: number
   readonly tally: Tally
+  /** Whether the evaluation after the last step is still to come. */
+  readonly unevaluated?: boolean
 }
 
 /** Where a training is kept while it goes on: what `openTrainingFolder` gives. */
@@ -149,9 +151,23 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
       throw error
     }
   }
+  /** Evaluates after a step. Where that fails the step is saved, and whoever goes on begins with the evaluation. */
+  const evaluated = async (made: Position<Tally>): Promise<Position<Tally>> => {
+    if (!task.evaluate || made.step % evaluateEvery !== 0) return made
+    try {
+      return { ...made, tally: write(await task.evaluate(made.tally, made.step)) }
+    } catch (error) {
+      await onStep?.(made)
+      await keeper?.save(task, { ...made, unevaluated: true })
+      if (signal?.aborted) onSave?.(made)
+      throw error
+    }
+  }
   try {
     position = (await keeper?.begin(task, position)) ?? position
     await onBegin?.(position)
+    const { unevaluated = false, ...begun } = position
+    if (unevaluated) position = await evaluated(begun)
     while (position.step < steps) {
       const lr = learningRate(settings, position.step, steps)
       const step = position.step + 1
@@ -175,9 +191,8 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
         }
         updates.push({ sums, norm })
       }
-      let tally = write(task.record(position.tally, { step, lr, updates }))
-      if (task.evaluate && step % evaluateEvery === 0) tally = write(await task.evaluate(tally, step))
-      position = { step, updates: position.updates + updates.length, tally }
+      const tally = write(task.record(position.tally, { step, lr, updates }))
+      position = await evaluated({ step, updates: position.updates + updates.length, tally })
       await onStep?.(position)
       await stop()
       if (step < steps) await keeper?.step(task, position)
