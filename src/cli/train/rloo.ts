@@ -153,7 +153,7 @@ export function addRloo(program: Command): void {
     .addOption(
       told('--reliability [share]', 'scale advantages by the width of this share of the reward', parseShare, [
         null,
-        'off; 0.9 without a number',
+        'off',
       ]).preset('0.9'),
     )
   for (const [name, value] of [

@@ -61,7 +61,9 @@ export function httpReward(url: string, options: HttpRewardOptions = {}): Reward
           signal?.throwIfAborted()
           if (!(error instanceof Passing)) throw error
           if (++failures >= tries)
-            throw new Error(`${address}: ${error.message}, ${failures} times; nothing is lost, go on when it answers`)
+            throw new Error(
+              `${address}: ${error.message} (tries: ${failures}); nothing is lost, the same call goes on when it does`,
+            )
           const wait = pauseMs * 2 ** (failures - 1)
           onRetry?.(`${address}: ${error.message}; try ${failures + 1} of ${tries} in ${wait / 1000} s`)
           await pause(wait, signal)
