@@ -141,6 +141,14 @@ test('threads and micro-batches of whole groups change no completion', async () 
   assert.equal(three.steps, one.steps)
 })
 
+test('completions are drawn at the temperature that training computes with', async () => {
+  for (const temperature of [0.4, 2]) {
+    const { steps } = await run(cpu, { temperature, maxSteps: 2 })
+    for (const entry of steps)
+      assert.ok(entry['sampling/logp_difference_max'] < 2e-5, `drift ${entry['sampling/logp_difference_max']}`)
+  }
+})
+
 test('one that goes on from an adapter has a frozen copy of it as its reference', async () => {
   const { steps } = await run(cpu, { adapter, maxSteps: 2 })
   assert.equal([steps[0].kl, steps[0].kl_seq], [0, 0])
