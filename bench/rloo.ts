@@ -18,7 +18,8 @@ const HELP = `usage: npm run bench -- rloo [options]
   --adapter DIR     its adapter, and the reference (models/nano-sft); "none": none
   --reward DIR      reward model (models/nano)
   --k N --batch N   completions of a prompt, of a step (4, 64)
-  --tokens N        longest completion (32)`
+  --tokens N        longest completion (32)
+  --clock CLOCK     wall, or processor with --threads 1 on a busy machine (wall)`
 
 export async function main(args: string[]): Promise<void> {
   const { values } = parseArgs({
@@ -34,6 +35,7 @@ export async function main(args: string[]): Promise<void> {
       k: { type: 'string', default: '4' },
       batch: { type: 'string', default: '64' },
       tokens: { type: 'string', default: '32' },
+      clock: { type: 'string', default: 'wall' },
       help: { type: 'boolean', default: false },
     },
   })
@@ -52,9 +54,19 @@ export async function main(args: string[]): Promise<void> {
       else {
         const { model, adapter, reward } = values
         const sizes = { k: Number(values.k), batch: Number(values.batch), tokens: Number(values.tokens) }
+        if (values.clock !== 'wall' && values.clock !== 'processor')
+          throw new Error(`bench: --clock must be wall or processor, got ${values.clock}`)
+        const { clock } = values
         const steps = Number(values.steps ?? 6)
         results.push(
-          await measureParts(device, { model, adapter: adapter === 'none' ? null : adapter, reward, steps, ...sizes }),
+          await measureParts(device, {
+            model,
+            adapter: adapter === 'none' ? null : adapter,
+            reward,
+            steps,
+            clock,
+            ...sizes,
+          }),
         )
       }
     } finally {

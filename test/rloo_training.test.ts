@@ -141,6 +141,23 @@ test('threads and micro-batches of whole groups change no completion', async () 
   assert.equal(three.steps, one.steps)
 })
 
+test('rows of equal texts are groups of their own when completions are drawn', async () => {
+  const store = memoryTree('groups')
+  await run(cpu, { store, maxSteps: 1, batch: 15, held: [] })
+  const lines = (await text(store, 'generations.jsonl')).trimEnd().split('\n')
+  const groups = new Map<number, number[]>()
+  for (const line of lines) {
+    const { prompt_id, advantage } = JSON.parse(line)
+    groups.set(prompt_id, [...(groups.get(prompt_id) ?? []), advantage])
+  }
+  assert.equal([...groups.keys()].sort(), [0, 1, 2, 3, 4])
+  for (const advantages of groups.values()) {
+    assert.is(advantages.length, 3)
+    assert.ok(Math.abs(advantages.reduce((sum, value) => sum + value, 0)) < 1e-6)
+  }
+  assert.not.equal(groups.get(0), groups.get(2), 'equal texts are drawn apart')
+})
+
 test('completions are drawn at the temperature that training computes with', async () => {
   for (const temperature of [0.4, 2]) {
     const { steps } = await run(cpu, { temperature, maxSteps: 2 })

@@ -2,8 +2,8 @@
 // same device, right after the rewards, by code that knows nothing of RLOO.
 //
 //   drawing    prompts by the time a token of theirs takes; then for each step of decoding the time that a step with so many rows takes,
-//              with a token that costs nothing to choose: what choosing takes is the difference, and is said apart
-//   rewards    tokens, those of a prompt once, by the time a token takes where rows have nothing in common
+//              with a token that costs nothing to choose; and what choosing takes
+//   rewards    tokens, those of a prompt once, by the time a token takes where rows have nothing in common; and the texts' way to tokens
 //   update     rows of the reference's forward, of the policy's, of its way back; rows of the output layer, there and back; AdamW
 import type { Device } from '../../src/device/device.ts'
 import { openDirectory } from '../../src/files/disk.ts'
@@ -17,6 +17,7 @@ import { openOutputLayer, outputInfo } from '../../src/llama/output_layer.ts'
 import { openPass } from '../../src/llama/training_pass.ts'
 import { openModelDirectory } from '../../src/reward/directory.ts'
 import { loadRewardModel } from '../../src/reward/model.ts'
+import type { EncodedRow } from '../../src/reward/rows.ts'
 import { AdapterParameters } from '../../src/train/adapter_parameters.ts'
 import { startAdapter } from '../../src/train/adapter_start.ts'
 import { Optimiser } from '../../src/train/optimiser.ts'
@@ -36,18 +37,31 @@ export interface PartsOptions {
   readonly k: number
   readonly batch: number
   readonly tokens: number
+  readonly clock: keyof typeof CLOCKS
 }
 
 const THINGS = ['film', 'book', 'hotel', 'train', 'dinner', 'concert', 'teacher', 'phone', 'winter', 'garden', 'game']
 const ASKED = ['How was the %?', 'Tell me about the % that you liked most.', 'Why would anybody not like this %?']
 const PROMPTS = ASKED.flatMap((text) => THINGS.map((thing) => ({ prompt: text.replace('%', thing) })))
 
+/** Milliseconds by the clock; or of the processor, which a busy machine changes less, where one thread computes. */
+const CLOCKS = {
+  wall: () => performance.now(),
+  processor: () => {
+    const { user, system } = process.cpuUsage()
+    return (user + system) / 1000
+  },
+}
+
 const PARTS = ['drawing', 'rewards', 'update'] as const
 type Times = Record<(typeof PARTS)[number], number>
+/** With what choosing tokens and putting texts into tokens take, which no rate of a model says; they are in `drawing` and `rewards`. */
+type Predicted = Times & { readonly choosing: number; readonly text: number }
 
 /** Measures steps; prints a table and gives the numbers. */
 export async function measureParts(device: Device, options: PartsOptions): Promise<object> {
-  const { k, batch, tokens: maxNewTokens, steps } = options
+  const { k, batch, tokens: maxNewTokens, steps, clock } = options
+  const now = CLOCKS[clock]
   const files = await openDirectory(options.model)
   const rules = await openTextRules(files, 1024)
   const prompts = PROMPTS.map((row) => encodeRlooPrompt(row, { ...rules, maxPosition: Infinity }))
@@ -55,18 +69,18 @@ export async function measureParts(device: Device, options: PartsOptions): Promi
   const source = await modelReward(reward)
   const rates = await openRates(device, options, reward)
   const measured: Times[] = []
-  const predicted: (Times & { readonly choosing: number })[] = []
-  let before = performance.now()
-  let now: Times = { drawing: 0, rewards: 0, update: 0 }
+  const predicted: Predicted[] = []
+  let before = now()
+  let times: Times = { drawing: 0, rewards: 0, update: 0 }
   const timed: RewardSource = {
     ...source,
     async score(rows, context) {
-      const begin = performance.now()
-      now = { ...now, drawing: begin - before }
+      const begin = now()
+      times = { ...times, drawing: begin - before }
       const given = await source.score(rows, context)
-      now = { ...now, rewards: performance.now() - begin }
+      times = { ...times, rewards: now() - begin }
       predicted.push(await rates.predict(rows))
-      before = performance.now()
+      before = now()
       return given
     },
   }
@@ -76,16 +90,15 @@ export async function measureParts(device: Device, options: PartsOptions): Promi
     adapter: options.adapter ? await openDirectory(options.adapter) : null,
     onEntry(entry) {
       seen.push(entry as Record<string, number>)
-      measured.push({ ...now, update: performance.now() - before })
-      before = performance.now()
+      measured.push({ ...times, update: now() - before })
+      before = now()
     },
   })
   rates.destroy()
   await reward.destroy()
   // The first step warms up.
-  const sum = (list: readonly Times[], part: (typeof PARTS)[number]) =>
-    list.slice(1).reduce((total, own) => total + own[part], 0) / steps
-  const choosing = predicted.slice(1).reduce((total, own) => total + own.choosing, 0) / steps
+  const sum = <T extends Times, P extends keyof T>(list: readonly T[], part: P) =>
+    list.slice(1).reduce((total, own) => total + Number(own[part]), 0) / steps
   const rows = PARTS.map((part) => {
     const [took, expected] = [sum(measured, part), sum(predicted, part)]
     const ratios = measured.slice(1).map((own, i) => own[part] / predicted[i + 1][part])
@@ -106,18 +119,20 @@ export async function measureParts(device: Device, options: PartsOptions): Promi
       ]),
     ),
   )
+  const [choosing, text] = [sum(predicted, 'choosing'), sum(predicted, 'text')]
   console.log(
-    `choosing tokens (softmax and draw over ${rules.vocab}): ${choosing.toFixed(1)} ms of drawing's prediction`,
+    `of the predictions: choosing tokens (softmax and draw over ${rules.vocab}) ${choosing.toFixed(1)} ms, texts to tokens ${text.toFixed(1)} ms`,
   )
-  return { device: device.description, ...options, length, rows, choosing }
+  return { device: device.description, ...options, length, rows, choosing, text }
 }
 
 /** Opens models of its own and gives what a step would take by their rates. */
 async function openRates(
   device: Device,
-  { model: path, adapter: own, k, tokens: maxNewTokens }: PartsOptions,
+  { model: path, adapter: own, k, tokens: maxNewTokens, clock }: PartsOptions,
   reward: Awaited<ReturnType<typeof loadRewardModel>>,
 ) {
+  const now = CLOCKS[clock]
   const directory = await openModelDirectory(await openDirectory(path))
   const model = await openBackbone(device, directory)
   const { config } = model
@@ -132,10 +147,10 @@ async function openRates(
 
   /** Milliseconds that work takes, until the device has done it. */
   const time = async (work: () => unknown): Promise<number> => {
-    const begin = performance.now()
+    const begin = now()
     await work()
     await device.done()
-    return performance.now() - begin
+    return now() - begin
   }
 
   /** A prompt's token, and a step of so many rows: from runs of some lengths with a constant token. */
@@ -151,13 +166,13 @@ async function openRates(
       const asked = prompts
         .slice(0, Math.ceil(count / k))
         .map((prompt, p) => ({ ...prompt, samples: Math.min(k, count - p * k) }))
-      let mark = performance.now()
+      let mark = now()
       const times: number[] = []
       // The model's part of a step ends when the first of its rows is chosen.
       const choose: Choose = ({ prompt, sample }) => {
         const first = prompt === 0 && sample === 0
-        if (first) times.push(performance.now() - mark)
-        mark = performance.now()
+        if (first) times.push(now() - mark)
+        mark = now()
         return { token: 5, logprob: 0, finish: null }
       }
       await decoder.run(asked, choose, { maxNewTokens: 8 })
@@ -170,7 +185,7 @@ async function openRates(
   }
 
   /** Milliseconds of choosing one token. */
-  const choosing = async (): Promise<number> => {
+  const choosingOne = async (): Promise<number> => {
     const prompt: Prompt = { tokens: Uint32Array.of(1), samples: 1, key: 1 }
     const choose = chooser({ ...GENERATION_DEFAULTS, maxNewTokens }, [prompt])
     const logits = Float32Array.from({ length: config.vocab }, (_, i) => ((i * 7919) % 1000) / 100)
@@ -211,7 +226,7 @@ async function openRates(
   }
 
   return {
-    async predict(rows: readonly RewardRow[]): Promise<Times & { choosing: number }> {
+    async predict(rows: readonly RewardRow[]): Promise<Predicted> {
       const own = rows.map(({ id, prompt_ids: prompt, completion_ids: tokens }) => ({ group: id, prompt, tokens }))
       const learned = own.reduce((sum, { tokens }) => sum + tokens.length, 0)
       const { steps, prefill } = await decoding(rows)
@@ -229,7 +244,7 @@ async function openRates(
         if (alive === 0) break
         drawing += stepMs(alive)
       }
-      const oneToken = await choosing()
+      const oneToken = await choosingOne()
       const total = rowsOf(own)
       // As many rows as a micro-batch has.
       const { forward, backward, there, back, apply } = await training(
@@ -243,17 +258,18 @@ async function openRates(
           sum + common + members.reduce((m, s) => m + own[s].prompt.length + own[s].tokens.length - common, 0),
         0,
       )
-      const apart = rows
-        .filter((_, i) => i % k === 0)
-        .map((row) => reward.encode({ messages: [...row.messages!, { role: 'assistant', content: row.completion! }] }))
+      const firsts = rows.filter((_, i) => i % k === 0)
+      let apart: EncodedRow[] = []
+      const encoding = await time(() => {
+        apart = firsts.map(({ messages, completion }) =>
+          reward.encode({ messages: [...messages!, { role: 'assistant', content: completion! }] }),
+        )
+      })
       const counted = apart.reduce((sum, { input_ids: ids }) => sum + ids.length, 0)
       const alone = await time(() => reward.score(apart))
-      return {
-        drawing: drawing + learned * oneToken,
-        rewards: (alone / counted) * unique,
-        update,
-        choosing: learned * oneToken,
-      }
+      const text = (encoding / firsts.length) * rows.length
+      const choosing = learned * oneToken
+      return { drawing: drawing + choosing, rewards: (alone / counted) * unique + text, update, choosing, text }
     },
     destroy() {
       for (const thing of [optimiser, adapter, output, model]) thing.destroy()
