@@ -35,7 +35,8 @@ export function worthOf(answer: number, lambda: number): number {
 export const BANDIT_SETTINGS = {
   ...{ k: 8, batch: 64, maxNewTokens: 1, beta: 0.25, lr: 0.02, schedule: 'cosine', rank: 4, alpha: 8 },
 } satisfies RlooOptions
-const PROMPT = Uint32Array.of(1)
+/** More than one token: attention to one alone has no gradient. */
+const PROMPT = Uint32Array.of(1, 2)
 
 /** Every row is a group, though all have the same text. */
 export const banditPrompts = (rows = 8): RlooPrompt[] =>
