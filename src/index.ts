@@ -39,11 +39,20 @@ export {
 } from './evaluate/rated_quantiles.ts'
 export { type RewardBench, rewardBench, type Section } from './evaluate/reward_bench.ts'
 export { type RewardBench2, rewardBench2, type ScoredItem } from './evaluate/reward_bench_2.ts'
-export { type HttpOptions, type HttpSourceOptions, httpFiles, httpSource } from './files/http.ts'
+export { EMBEDDED, type EmbeddedOptions, openEmbedded } from './files/embedded.ts'
+export {
+  type HttpOptions,
+  type HttpSourceOptions,
+  httpFiles,
+  httpSource,
+  Refusal,
+  UnreachableError,
+} from './files/http.ts'
 export { type FileRecord, type RecordOptions, readRecords, recordsOf } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
 export { memoryStore, memoryTree, type Store, type StoreTree } from './files/store.ts'
+export { openUrl, type UrlCache, type UrlOptions, type UrlProgress } from './files/url.ts'
 export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig } from './llama/adapter_config.ts'
 export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
@@ -94,6 +103,7 @@ export { encodeHeads, type HeadsFile, type HeadsToWrite, readHeadsFile } from '.
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
 export { openPairs, type PairFile } from './reward/pair_file.ts'
 export { openRatings, type RatingFile } from './reward/rating_file.ts'
+export { RewardDistribution } from './reward/reward_distribution.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'
 export { parseScoreKind, pointScore, type ScoreKind } from './reward/scoring.ts'
