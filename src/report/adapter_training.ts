@@ -44,7 +44,7 @@ export function stepText(first: Point, last: Point, device: Device, bytes: numbe
     ...(found === null ? [] : [`${Number(found.toPrecision(3))} tokens a second`]),
     ...(reward === null ? [] : [`reward ${reward.toFixed(4)}`]),
     ...(klSeq === null ? [] : [`KL ${klSeq.toFixed(4)}`]),
-    ...(last.loss === null ? [] : [`loss ${last.loss.toFixed(4)}`]),
+    ...(last.loss === null || last.policy ? [] : [`loss ${last.loss.toFixed(4)}`]),
     ...(last.gradNorm === null ? [] : [`gradient norm ${Number(last.gradNorm.toPrecision(3))}`]),
     ...(part > 0 ? [`${duration((seconds * (1 - part)) / part)} left`] : []),
     memoryText(device, bytes),
