@@ -102,6 +102,7 @@ async function measureMemory(device: Awaited<ReturnType<typeof openDevice>>, ste
       const { tensors, bytes, keptBytes, buffers, bindGroups } = device.statistics()
       globalThis.gc?.()
       const { heapUsed: heap, rss } = process.memoryUsage()
+      console.error(`step ${step}: ${tensors} tensors, ${buffers} GPU buffers`)
       samples.push({ step, tensors, bytes, keptBytes, buffers, bindGroups, heap, process: rss })
     },
   })
