@@ -6,8 +6,8 @@
 import { uniform } from '../data/random.ts'
 import { encodeSafetensors, type TensorData } from '../files/safetensors.ts'
 import { joinBytes, type ModelFiles, memoryFiles } from '../files/source.ts'
-import { shapesOf } from '../llama/weights.ts'
 import { type LlamaConfig, parseLlamaConfig } from '../llama/config.ts'
+import { shapesOf } from '../llama/weights.ts'
 import { ADJECTIVES, END, idOf, SPECIAL, VOCABULARY } from './words.ts'
 
 export const CONFIG = {
@@ -29,7 +29,6 @@ export const CONFIG = {
   eos_token_id: END,
   torch_dtype: 'float32',
 }
-
 
 const CHAT_TEMPLATE =
   "{{ bos_token }}{% for message in messages %}{{ '<' + message['role'] + '>' + message['content'] | trim + '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
@@ -122,7 +121,10 @@ const GAZE = 2
 const [ADJECTIVE, ANY] = [0, 1]
 
 /** Half of the heads of the first layer look at adjectives alone. */
-function attendToAdjectives(tensors: readonly TensorData[], { hidden: D, heads: H, kvHeads: G, headDim: C }: LlamaConfig) {
+function attendToAdjectives(
+  tensors: readonly TensorData[],
+  { hidden: D, heads: H, kvHeads: G, headDim: C }: LlamaConfig,
+) {
   const take = (name: string) => tensors.find((tensor) => tensor.name === name)!.data as Float32Array
   const embedding = take('model.embed_tokens.weight')
   for (const [id, word] of VOCABULARY.entries()) {
@@ -133,5 +135,5 @@ function attendToAdjectives(tensors: readonly TensorData[], { hidden: D, heads: 
   const still = C / 2 - 1
   const [query, key] = [take('model.layers.0.self_attn.q_proj.weight'), take('model.layers.0.self_attn.k_proj.weight')]
   for (let head = 0; head < H / 2; head++) query[(head * C + still) * D + ANY] = GAZE
-  for (let head = 0; head < G / 2; head++) key[(head * C + still) * D + ADJECTIVE] = GAZE*GAZE
+  for (let head = 0; head < G / 2; head++) key[(head * C + still) * D + ADJECTIVE] = GAZE * GAZE
 }

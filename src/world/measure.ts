@@ -1,6 +1,7 @@
 // What a policy's answers are worth: by the reward model, and in truth; and how well the model's quantiles are calibrated on them.
-import type { Score } from '../reward/model.ts'
+
 import { quantile, rearrange } from '../reward/distribution.ts'
+import type { Score } from '../reward/model.ts'
 import { trueBelow, trueFault, trueMean, trueQuantile, trueRatings } from './truth.ts'
 import { ADJECTIVES, STYLE_NAMES, type Style, VOCABULARY, type WorldPrompt } from './words.ts'
 
@@ -43,7 +44,9 @@ export function measureAnswers(
   levels: readonly number[],
 ): Measures {
   if (answers.length === 0 || scores.length !== answers.length)
-    throw new Error(`world: answers and scores must be equally many, at least one, got ${answers.length} and ${scores.length}`)
+    throw new Error(
+      `world: answers and scores must be equally many, at least one, got ${answers.length} and ${scores.length}`,
+    )
   const each = answers.map((answer, i) => judge(answer, scores[i], levels))
   const mean = (of: (one: Judged) => number) => each.reduce((sum, one) => sum + of(one), 0) / each.length
   const words = answers.flatMap(({ tokens }) => Array.from(tokens, (token) => STYLE_OF.get(token) ?? []).flat())

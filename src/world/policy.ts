@@ -23,7 +23,9 @@ export const POLICY_DEFAULTS: PolicySettings = { answers: 4000, held: 100, steps
 export function sftRows(seed: number, count: number): SftRow[] {
   return writeAnswers(seed, count, 0).map(({ prompt, tokens }) => ({
     tokens: Uint32Array.from([...prompt.tokens, ...tokens]),
-    labels: Int32Array.from([...prompt.tokens.map(() => 0), ...tokens].map((token, i) => (i < prompt.tokens.length ? IGNORED : token))),
+    labels: Int32Array.from(
+      [...prompt.tokens.map(() => 0), ...tokens].map((token, i) => (i < prompt.tokens.length ? IGNORED : token)),
+    ),
   }))
 }
 
@@ -38,7 +40,17 @@ export async function tuneWorldPolicy(
 ): Promise<Tuned> {
   const rows = sftRows(seed, answers + held)
   return trainSft(device, base, rows.slice(0, answers), rows.slice(answers), {
-    ...{ rank, alpha: 2 * rank, batch, lr, warmup: 0.1, maxSteps: steps, epochs: Math.ceil((steps * batch) / answers), seed, store },
+    ...{
+      rank,
+      alpha: 2 * rank,
+      batch,
+      lr,
+      warmup: 0.1,
+      maxSteps: steps,
+      epochs: Math.ceil((steps * batch) / answers),
+      seed,
+      store,
+    },
     ...options,
   })
 }
