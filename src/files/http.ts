@@ -294,6 +294,6 @@ function pause(failures: number, { backoffMs = 500 }: HttpOptions, wait: number 
 }
 
 /** A URL without what may be secret: user, password and query. */
-function shownUrl(url: string): string {
+export function shownUrl(url: string): string {
   return printable(url.replace(/^(\w+:\/\/)[^/@]*@/, '$1').replace(/[?#].*$/, ''))
 }
