@@ -69,7 +69,8 @@ fn main(
       let row = select(own + j, prefix + j, j < ahead);
       var sums = vec4f();
       for (var c = 0u; c < whole; c += 4u) {
-        sums += vec4f(query[c], query[c + 1u], query[c + 2u], query[c + 3u]) * stored4_at(row, first + c);
+        let keys4 = stored4_at(row, first + c);
+        sums += vec4f(query[c], query[c + 1u], query[c + 2u], query[c + 3u]) * keys4;
       }
       score = (sums.x + sums.y) + (sums.z + sums.w);
       for (var c = whole; c < C; c++) {

@@ -249,7 +249,7 @@ test('many prompts go through little memory, and many runs leave nothing', async
         },
       })
       assert.is(results.length, 120)
-      results.forEach(({ prompt, sample, tokens }) => assert.is(tokens.length, lengthOf(prompt, sample)))
+      for (const { prompt, sample, tokens } of results) assert.is(tokens.length, lengthOf(prompt, sample))
     }
     await run()
     assert.ok(most - before.bytes < small.cacheBytes(45) + 2 ** 20, `${most - before.bytes} bytes`)

@@ -48,8 +48,8 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
       ['C <= 64u', 'C <= 4u'],
     ],
   },
-  // Two tiles of keys, and two channels of a thread.
-  attention_decode: { sizes: { N: 1, H: 1, C: 5, M: 9, W: 10 }, smaller: [['const WG = 64u', 'const WG = 4u']] },
+  // Three tiles of keys, and two channels of a thread. The interpreter gets `stored4_at` of f16 wrong: too few channels for it.
+  attention_decode: { sizes: { N: 1, H: 1, C: 3, M: 5, W: 6 }, smaller: [['const WG = 64u', 'const WG = 2u']] },
   // Two tiles of keys or queries, and two threads that share four queries or keys.
   attention_grad_key_value: {
     sizes: { N: 18, H: 1, C: 5, G: 1, B: 1 },

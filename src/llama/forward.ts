@@ -8,13 +8,14 @@ import { closeTensors, openModelTensors, type TensorInfo } from '../files/safete
 import { type ModelFiles, readText } from '../files/source.ts'
 import { readAdapter } from './adapter_files.ts'
 import { type BlockRows, block, chooseBuffers, makeBuffers, projection } from './block.ts'
-import { inverseFrequencies, type LlamaConfig, parseLlamaConfig } from './config.ts'
+import { type LlamaConfig, parseLlamaConfig } from './config.ts'
 import { type Embedding, openEmbedding } from './embedding.ts'
 import { type LoraLayer, makeBranches } from './lora.ts'
 import { type DeviceAdapter, loadAdapter, NO_ADAPTER } from './lora_adapter.ts'
 import { checkGroups, checkSequences, type Packed, pack, planBlocks } from './pack.ts'
 import { passTensors } from './pass_tensors.ts'
 import type { PrefixGroup } from './prefix.ts'
+import { attentionFactor, inverseFrequencies } from './rope.ts'
 import { Slot } from './slot.ts'
 import { findTensors, type LayerWeights, type LlamaTensors, loadLayer, loadVector } from './weights.ts'
 
@@ -234,14 +235,15 @@ interface Parts {
 /** RoPE's tables [P, C / 2] for positions 0 to P - 1, made in f64: a software GPU's own sine is good to 2e-4 only. */
 export function ropeTables(config: LlamaConfig, positions: number): { cos: Float32Array; sin: Float32Array } {
   const frequencies = inverseFrequencies(config)
+  const factor = attentionFactor(config)
   const half = frequencies.length
   const cos = new Float32Array(positions * half)
   const sin = new Float32Array(positions * half)
   for (let p = 0; p < positions; p++) {
     for (let e = 0; e < half; e++) {
       const angle = p * frequencies[e]!
-      cos[p * half + e] = Math.cos(angle)
-      sin[p * half + e] = Math.sin(angle)
+      cos[p * half + e] = factor * Math.cos(angle)
+      sin[p * half + e] = factor * Math.sin(angle)
     }
   }
   return { cos, sin }
