@@ -43,7 +43,7 @@ export interface Figure3 {
   readonly comparisons: readonly Comparison[]
 }
 
-/** Where the stages are kept. */
+/** Where the stages are kept: folders whose names say what they hold, and results in the root. */
 export interface Figure3Stores {
   /** The folder of the work: results of stages. Other files in it are left alone. */
   readonly root: Store
@@ -123,7 +123,6 @@ export async function reproduceFigure3(
   const settings: Figure3Settings = { ...FIGURE3_DEFAULTS, ...given }
   checkFigure3(settings)
   const work = await openFigure3Work(stores, settings, device, { restart, onNote })
-  const meter = new Meter(settings, onProgress)
   const base = stores.folder('base')
   await keepFiles({ work, part: 'base', store: base }, (out) => copyFiles(makeBase(BASE_SEED), out))
   const repeated: Repeated[] = []

@@ -8,9 +8,10 @@ import { GENERATIONS_FILE, type Generation } from '../train/rloo/generations.ts'
 import { modelReward } from '../train/rloo/model_reward.ts'
 import type { RlooPrompt } from '../train/rloo/prompts.ts'
 import { trainRloo } from '../train/rloo/rloo.ts'
+import { drawAnswers } from './draw_answers.ts'
 import { type Answer, type Measures, measureAnswers } from './measure.ts'
 import type { Figure3Settings, PolicyName } from './settings.ts'
-import { END, PROMPTS, VOCABULARY } from './words.ts'
+import { PROMPTS, textOf } from './words.ts'
 
 /** What the runs of a repetition share. */
 export interface World {
@@ -91,6 +92,23 @@ async function readLog(store: StoreTree): Promise<number[]> {
     .map((line) => JSON.parse(line) as { readonly step?: number; readonly kl_seq?: number })
   return lines.flatMap(({ kl_seq: kl }) => (kl === undefined ? [] : [kl]))
 }
+
+/** The policy under the adapter of a store, or as it was fine-tuned: its answers to all prompts measured, and a few of them. */
+export async function judgePolicy(
+  { device, settings, seed, policy, reward, signal }: World,
+  adapter: StoreTree | null,
+) {
+  const { samples, longest } = settings
+  const answers = await drawAnswers(device, { policy, adapter }, { samples, longest, seed, signal })
+  const examples = answers
+    .filter((_, i) => i % samples === 0)
+    .map(({ prompt, tokens }) => ({ prompt: prompt.text, answer: textOf(tokens) }))
+    .filter((_, i) => i % EXAMPLE_STEP === 0)
+  return { final: await measureWith(reward, answers), examples }
+}
+
+/** One prompt of so many is shown with its answer. */
+const EXAMPLE_STEP = 5
 
 /** Measures answers by a reward model and the truth. */
 async function measureWith(reward: RewardModel, answers: readonly Answer[]): Promise<Measures> {

@@ -127,3 +127,10 @@ export const PROMPTS: readonly WorldPrompt[] = KINDS.flatMap(({ text: kind, leve
     return { text, topic, level, tokens: Uint32Array.from(words, idOf) }
   }),
 )
+
+/** The words of an answer, without the end of turn. */
+export function textOf(tokens: ArrayLike<number>): string {
+  return Array.from(tokens, (token) => VOCABULARY[token])
+    .filter((word) => word !== SPECIAL.end)
+    .join(' ')
+}
