@@ -1,6 +1,7 @@
 // What `pinball reproduce figure3` and `pinball start` show of the experiment in the small world: a summary for the terminal, a page, files.
 import type { MeanInterval } from '../evaluate/intervals.ts'
 import { meanInterval } from '../evaluate/intervals.ts'
+import { printable } from '../files/json.ts'
 import { type Comparison, EQUAL_WITHIN } from '../world/compare.ts'
 import type { Figure3, Figure3Progress, Run, Start } from '../world/figure3.ts'
 import { type Measures, tailOf } from '../world/measure.ts'
@@ -58,7 +59,8 @@ function figure3Page(figure: Figure3): string {
   ])
 }
 
-const WORLD_TEXT =
+/** What the small world is, in a few sentences. */
+export const WORLD_TEXT =
   'People of the small world answer prompts like "how was the soup ?" by a topic and a few adjectives. Three camps of raters judge them: warm words please everybody a little, bold and wry ones please two thirds very much and annoy the others; all three have the same mean. A quantile reward model is fitted to sampled ratings, a small language model is fine-tuned on answers and then trained against the reward model: by its expectation (neutral), and by the utility −E[exp(−λ r)] (risk-aware).'
 
 const COLUMNS = ['true tail', 'true mean', 'est. tail', 'est. mean', ...STYLE_NAMES, 'faulty'] as const
@@ -141,4 +143,9 @@ export function figure3Progress(now: Figure3Progress, from: number, seconds: num
 /** The document of `--json`: the numbers, and where the files are. */
 export function figure3Document(figure: Figure3, out: string, files: readonly string[]): unknown {
   return { out, files, ...figure }
+}
+
+/** Says what an interrupt left in the folder `out`. */
+export function keptText(out: string): string {
+  return `interrupted; what is finished is kept in ${printable(out)}; the same command goes on from there`
 }

@@ -5,10 +5,10 @@ import { tailOf, type Worth } from './measure.ts'
 import type { PolicyName } from './settings.ts'
 
 /**
- * Expectations count as equal where the whole 95 % interval of their difference is within this on both sides: a quarter of what
+ * Expectations count as equal where the whole 95 % interval of their difference is within this on both sides: an eighth of what
  * separates warm words from plain ones.
  */
-export const EQUAL_WITHIN = 0.1
+export const EQUAL_WITHIN = 0.05
 
 export interface Difference {
   /** The mean of the left tail, levels 0.05 to 0.25. */

@@ -1,6 +1,6 @@
 // The paper's Figure 1 in the small world: the ratings of an answer that unites the raters and of one that splits them, as they are, as
 // the reward model estimates them, and as a point estimate.
-import { density, rearrange } from '../reward/distribution.ts'
+import { cdf, rearrange } from '../reward/distribution.ts'
 import type { RewardModel } from '../reward/model.ts'
 import { trueDensity, trueMean, trueRatings } from './truth.ts'
 import { END, idOf, PROMPTS } from './words.ts'
@@ -19,6 +19,8 @@ export interface Figure1 {
 }
 
 const ANSWERS = ['the soup was gentle honest fresh', 'the soup was epic fierce loud', 'the soup was droll sly wild']
+/** Quantiles say how much probability lies between values, not how it lies there: densities are means over so much. */
+const WINDOW = 0.12
 const [LOW, HIGH, POINTS] = [-1.2, 1.6, 141]
 
 /** Makes the figure's numbers with a reward model. */
@@ -37,7 +39,10 @@ export async function drawFigure1(model: RewardModel): Promise<Figure1[]> {
       values,
       truth: { density: values.map((value) => trueDensity(ratings, value)), expectation: trueMean(ratings) },
       estimate: {
-        density: values.map((value) => density(curve, model.levels, value)),
+        density: values.map(
+          (value) =>
+            (cdf(curve, model.levels, value + WINDOW / 2) - cdf(curve, model.levels, value - WINDOW / 2)) / WINDOW,
+        ),
         expectation,
         quantiles: Array.from(curve),
       },

@@ -43,11 +43,11 @@ export interface Figure3 {
   readonly comparisons: readonly Comparison[]
 }
 
-/** Where the stages are kept: folders whose names say what they hold, and results in the root. */
+/** Where the stages are kept. */
 export interface Figure3Stores {
-  /** The folder of the work: results of stages. Other files in it are left alone. */
+  /** The folder of the work, with the results of the stages. */
   readonly root: Store
-  /** A folder for a model or a training, by its name. */
+  /** A folder for a model or a training, by a name that says what it is. */
   folder(name: string): StoreTree
 }
 
@@ -82,8 +82,7 @@ const PART_NAMES = /^((start|reward|policy)-\d+|(run-\d+-[a-z-]+)|begun-[a-z-]+-
 /** The seed of the weights of the world's base, which all repetitions share. */
 const BASE_SEED = 1
 
-/** Opens the work of a folder; `allowed` are files that may be there before it has begun. */
-export function openFigure3Work(
+function openStages(
   stores: Figure3Stores,
   settings: Figure3Settings,
   device: Device,
@@ -122,7 +121,7 @@ export async function reproduceFigure3(
   const { stores = memoryStores(), restart, onProgress, onNote, signal, ...given } = options
   const settings: Figure3Settings = { ...FIGURE3_DEFAULTS, ...given }
   checkFigure3(settings)
-  const work = await openFigure3Work(stores, settings, device, { restart, onNote })
+  const work = await openStages(stores, settings, device, { restart, onNote })
   const base = stores.folder('base')
   await keepFiles({ work, part: 'base', store: base }, (out) => copyFiles(makeBase(BASE_SEED), out))
   const repeated: Repeated[] = []
@@ -140,6 +139,23 @@ export async function reproduceFigure3(
     runs,
     comparisons: compareRuns(runs),
   }
+}
+
+/**
+ * Writes texts such as a report, by the names of their files, into a store. A file that is there already is only replaced where an
+ * earlier call wrote it; `stores` and settings are those of the experiment.
+ */
+export async function writeFigure3(
+  device: Device,
+  settings: Figure3Settings,
+  stores: Figure3Stores,
+  files: Readonly<Record<string, string>>,
+  store: Store,
+): Promise<void> {
+  const work = await openStages(stores, settings, device)
+  await keepFiles({ work, part: 'outputs', store, again: true }, async (out) => {
+    for (const [file, text] of Object.entries(files)) await out.write(file, [new TextEncoder().encode(text)])
+  })
 }
 
 interface Context {
