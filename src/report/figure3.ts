@@ -28,7 +28,7 @@ const CAPTIONS: Readonly<Record<string, string>> = {
     'The paper’s Figure 3, as the paper could draw it: quantiles that the reward model estimates for the answers of each policy.',
   'figure3-truth.svg': 'The same by the true distributions, which a world with simulated raters knows in closed form.',
   'overoptimisation.svg':
-    'A policy learns what pleases the reward model. Where the two curves part from 0, that is no longer what pleases the raters.',
+    'A policy learns what pleases the reward model. Where a curve leaves 0, that is no longer what pleases the raters.',
   'calibration.svg':
     'The reward model is calibrated on answers that people wrote. The further a policy goes, the less that says about its answers.',
 }

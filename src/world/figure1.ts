@@ -18,9 +18,9 @@ export interface Figure1 {
   }
 }
 
-const ANSWERS = ['the soup was gentle honest fresh', 'the soup was epic fierce loud', 'the soup was droll sly wild']
+const ANSWERS = ['the soup was gentle honest fresh', 'the soup was epic fierce loud', 'the soup was droll sly arch']
 /** Quantiles say how much probability lies between values, not how it lies there: densities are means over so much. */
-const WINDOW = 0.12
+const WINDOW = 0.2
 const [LOW, HIGH, POINTS] = [-1.2, 1.6, 141]
 
 /** Makes the figure's numbers with a reward model. */

@@ -38,7 +38,7 @@ export const FIGURE3_DEFAULTS: Figure3Settings = {
   seeds: 5,
   policies: POLICIES,
   steps: 100,
-  prompts: 16,
+  prompts: 18,
   k: 4,
   beta: 0.05,
   lr: 3e-3,
