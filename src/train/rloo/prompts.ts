@@ -4,6 +4,7 @@ import { isObject, show } from '../../files/json.ts'
 import { encodePrompt, type PromptRules } from '../../generate/prompt_rows.ts'
 import { checkMessages } from '../../reward/rows.ts'
 import type { Message } from '../../text/chat.ts'
+import type { TextRules } from '../row_text.ts'
 import { collect, type Records } from '../sft_rows.ts'
 
 /** A prompt; each is a group of its own, whatever others there are. */
@@ -49,21 +50,19 @@ function beforeAnswer(chosen: unknown): readonly Message[] {
 /** Prompts of a file. */
 export interface RlooPrompts {
   readonly rows: readonly RlooPrompt[]
-  /** Rows that were left out because they have `maxPrompt` tokens or more. */
+  /** Rows that were left out because they have `maxLength` tokens or more. */
   readonly dropped: number
 }
 
-/** Encodes the rows of a file; prompts of `maxPrompt` tokens or more are left out and counted. */
-export async function encodeRlooPrompts(
-  records: Records,
-  rules: PromptRules & { readonly maxPrompt: number },
-): Promise<RlooPrompts> {
-  const most = Math.min(rules.maxPrompt, rules.maxPosition) - 1
-  // A prompt that is too long for the model is dropped as well.
-  const free = { ...rules, maxPosition: Infinity }
+/**
+ * Encodes the rows of a file; prompts of `maxLength` tokens or more are left out and counted: the paper takes those of fewer than 348.
+ * What a row throws gets its place in front.
+ */
+export async function encodeRlooPrompts(records: Records, rules: TextRules): Promise<RlooPrompts> {
+  const most = rules.maxLength - 1
   return collect(
     records,
-    (row) => encodeRlooPrompt(row, free),
+    (row) => encodeRlooPrompt(row, { ...rules, maxPosition: Infinity }),
     ({ tokens }) => tokens.length <= most,
     { ...rules, maxLength: most },
   )
