@@ -132,6 +132,28 @@ test("Wilson's interval and the bootstrap refuse what they cannot count", async 
   await fails(() => wilson(-1, 3), 'wilson: must have 0 <= right <= rows, got -1 of 3')
   await fails(() => wilson(3.1, 3), 'wilson: must have 0 <= right <= rows, got 3.1 of 3')
   await fails(() => wilson(0, Number.NaN), 'wilson: must have 0 <= right <= rows, got 0 of NaN')
+  const two = 'pairedBootstrap: both must have the same rows, at least one, got'
+  await fails(() => pairedBootstrap([], []), `${two} 0 and 0`)
+  await fails(() => pairedBootstrap([1, 0], [1]), `${two} 2 and 1`)
+  // A sum of shares may be a hair more than its rows.
+  assert.ok(wilson(3 + 1e-12, 3)[1] <= 1)
+})
+
+test('a weighted mean has the interval of the rows that an unweighted one would need', () => {
+  // Kish: (1 + 3)^2 / (1 / 10 + 9 / 30) = 40 rows, of which (0.5 + 3 * 0.9) / 4 = 0.8 are right.
+  const parts = [
+    { accuracy: 0.5, rows: 10, weight: 1 },
+    { accuracy: 0.9, rows: 30, weight: 3 },
+  ]
+  close(weightedInterval(parts), wilson(32, 40), 1e-14, 'uneven weights')
+  const skewed = parts.map((part, i) => ({ ...part, weight: i === 0 ? 4 : 1 }))
+  close(weightedInterval(skewed), wilson(0.58 * (25 / (1.6 + 1 / 30)), 25 / (1.6 + 1 / 30)), 1e-14, 'skewed weights')
+  assert.equal(weightedInterval([]), [0, 1])
+  assert.equal(weightedInterval(parts.map((part) => ({ ...part, weight: 0 }))), [0, 1])
+  assert.is(weightedInterval([{ accuracy: 1, rows: 3, weight: 0.1 }])[1], 1)
+})
+
+test("Student's quantiles and the normal distribution are those of closed forms and tables", () => {
   for (const level of [0.5, 0.75, 0.9, 0.975, 0.999]) {
     const one = Math.tan(Math.PI * (level - 0.5))
     close([studentQuantile(level, 1)], [one], 1e-8 * Math.max(1, one), `t(1) at ${level}`)
