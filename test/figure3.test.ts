@@ -55,9 +55,9 @@ test('risk-aware: a higher true left tail at an equal expectation, with interval
   assert.equal([figure.starts.length, figure.runs.length, figure.settings.seeds], [5, 10, 5])
   const [{ policy, truth, estimate, higherTail }] = figure.comparisons
   assert.equal([policy, higherTail, truth.tail.values], ['risk-aware', true, 5])
-  assert.ok(truth.tail.interval[0] > 0.1, `true left tail ${truth.tail.interval}`)
-  assert.ok(estimate.tail.interval[0] > 0.1, `estimated left tail ${estimate.tail.interval}`)
-  const [low, high] = truth.expectation.interval
+  assert.ok(truth.tail.interval![0] > 0.1, `true left tail ${truth.tail.interval}`)
+  assert.ok(estimate.tail.interval![0] > 0.1, `estimated left tail ${estimate.tail.interval}`)
+  const [low, high] = truth.expectation.interval!
   assert.ok(low > -0.1 && high < 0.1, `true expectation ${low} to ${high}`)
   // Both learn something: each ends with a higher true expectation than the policy it began with.
   for (const { seed, policy, final, points } of figure.runs) {
@@ -166,7 +166,7 @@ test('comparisons are paired by seed and say what they show', () => {
   close([good.truth.tail.mean, good.estimate.expectation.mean], [0.3, 0], 1e-12, 'differences')
   // t(4) at 97.5 % is 2.776, the standard error sqrt(0.001 / 4 / 5).
   close(
-    good.truth.tail.interval,
+    good.truth.tail.interval!,
     [-1, 1].map((sign) => 0.3 + sign * 2.7764 * Math.sqrt(0.001 / 20)),
     1e-5,
     'interval',

@@ -4,6 +4,7 @@ import { Argument, type Command } from 'commander'
 import type { Device } from '../device/device.ts'
 import { directoryStore, directoryTree } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
+import { makeFolder } from '../files/new_folder.ts'
 import { figure3Document, figure3Files, figure3Progress, figure3Text, keptText } from '../report/figure3.ts'
 import { type Figure3, type Figure3Stores, reproduceFigure3, writeFigure3 } from '../world/figure3.ts'
 import { FIGURE3_DEFAULTS, type Figure3Settings, POLICIES, type PolicyName } from '../world/settings.ts'
@@ -113,6 +114,7 @@ export function makeFigure3(
     folder: (name) => directoryTree(join(out, STAGES, name)),
   }
   return interruptible('figure3', async ({ signal, code }) => {
+    await makeFolder(out)
     const progress = startStatus()
     const start = performance.now()
     let first: number | undefined

@@ -89,8 +89,8 @@ function binomialTwoSided(few: number, many: number): number {
 
 export interface MeanInterval {
   readonly mean: number
-  /** 95 % interval of the mean by Student's t; [-Infinity, Infinity] for a single value. */
-  readonly interval: [number, number]
+  /** 95 % interval of the mean by Student's t; null for a single value. */
+  readonly interval: readonly [low: number, high: number] | null
   readonly values: number
 }
 
@@ -99,7 +99,7 @@ export function meanInterval(values: readonly number[]): MeanInterval {
   const n = values.length
   if (n === 0) throw new Error('meanInterval: at least one value is needed, got none')
   const mean = values.reduce((sum, value) => sum + value, 0) / n
-  if (n === 1) return { mean, interval: [-Infinity, Infinity], values: n }
+  if (n === 1) return { mean, interval: null, values: n }
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (n - 1)
   const half = studentQuantile(0.975, n - 1) * Math.sqrt(variance / n)
   return { mean, interval: [mean - half, mean + half], values: n }

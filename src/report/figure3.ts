@@ -91,15 +91,15 @@ function rows({ starts, runs, settings }: Figure3): string[][] {
 const signed = (value: number): string => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(3)}`
 const share = (value: number): string => `${Math.round(100 * value)} %`
 
-function interval({ mean, interval: [low, high], values }: MeanInterval): string {
-  return values === 1 ? signed(mean) : `${signed(mean)} [${signed(low)}, ${signed(high)}]`
+function interval({ mean, interval: found }: MeanInterval): string {
+  return found ? `${signed(mean)} [${signed(found[0])}, ${signed(found[1])}]` : signed(mean)
 }
 
 /** One sentence about a policy beside the neutral one. */
 function verdict({ policy, truth, higherTail, equalExpectation }: Comparison): string {
   const numbers = `true left tail ${interval(truth.tail)}, true expectation ${interval(truth.expectation)}`
   const found = `${policy} less neutral: ${numbers}`
-  if (truth.tail.values === 1) return `${found} (one seed: no intervals)`
+  if (truth.tail.interval === null) return `${found} (one seed: no intervals)`
   const tail = higherTail ? 'a higher left tail' : 'no left tail that is surely higher'
   const mean = equalExpectation
     ? `an expectation that is equal within ${EQUAL_WITHIN}`

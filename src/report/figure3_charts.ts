@@ -74,7 +74,7 @@ function curve(figure: Figure3, policy: PolicyName, of: (measures: Measures) => 
     label: policy,
     colour: POLICY_COLOURS[policy],
     points: all.map(({ step, mean }) => [step, mean] as const),
-    ...(runs.length > 1 && { band: all.map(({ step, interval }) => [step, ...interval] as const) }),
+    ...(runs.length > 1 && { band: all.map(({ step, interval }) => [step, ...interval!] as const) }),
   }
 }
 
@@ -174,7 +174,7 @@ function calibrationChart({ levels, starts, runs, settings }: Figure3): Chart {
     points: levels.map((level, k) => [level, meanInterval(all.map(({ coverage }) => coverage[k])).mean] as const),
     ...(all.length > 1 && {
       band: levels.map(
-        (level, k) => [level, ...meanInterval(all.map(({ coverage }) => coverage[k])).interval] as const,
+        (level, k) => [level, ...meanInterval(all.map(({ coverage }) => coverage[k])).interval!] as const,
       ),
     }),
   })

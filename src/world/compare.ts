@@ -44,11 +44,11 @@ export function compareRuns(runs: readonly Pick<Run, 'seed' | 'policy' | 'final'
       expectation: difference(of, ({ expectation }) => expectation),
     })
     const truth = both('truth')
-    const [low, high] = truth.expectation.interval
+    const [low, high] = truth.expectation.interval ?? [-Infinity, Infinity]
     return [
       {
         ...{ policy, truth, estimate: both('estimate') },
-        higherTail: truth.tail.interval[0] > 0,
+        higherTail: truth.tail.interval !== null && truth.tail.interval[0] > 0,
         equalExpectation: low > -EQUAL_WITHIN && high < EQUAL_WITHIN,
       },
     ]
