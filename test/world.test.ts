@@ -3,13 +3,15 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openDevice } from '../src/device/open.ts'
 import { memoryStore } from '../src/files/store.ts'
+import { figure3Files } from '../src/report/figure3.ts'
 import { loadRewardModel } from '../src/reward/model.ts'
 import { renderChat } from '../src/text/chat.ts'
 import { loadTokenizer } from '../src/text/tokenizer.ts'
 import { writeAnswers } from '../src/world/answers.ts'
 import { makeBase } from '../src/world/base.ts'
+import { reproduceFigure3 } from '../src/world/figure3.ts'
 import { measureAnswers, TAIL, tailOf } from '../src/world/measure.ts'
-import { sftRows } from '../src/world/policy.ts'
+import { POLICY_DEFAULTS, sftRows } from '../src/world/policy.ts'
 import { fitWorldReward, LEVELS, REWARD_DEFAULTS } from '../src/world/reward.ts'
 import {
   FAULTS,
@@ -235,6 +237,35 @@ test('measures are means over answers', () => {
   assert.equal([found.styles.warm, found.styles.bold, found.faulty], [0.5, 0.5, 0.5])
   close([found.fault], [FAULTS.repeated / 2], 1e-12, 'fault')
   assert.throws(() => measureAnswers([], [], LEVELS), /at least one, got 0 and 0/)
+})
+
+test('the whole experiment in memory, as a page can run it', async () => {
+  const device = await openDevice('wasm')
+  const settings = {
+    ...{ seeds: 1, policies: ['neutral', 'risk-aware'] as const, steps: 2, prompts: 4, k: 2, every: 1, samples: 1 },
+    sft: { ...POLICY_DEFAULTS, answers: 64, held: 8, steps: 2, batch: 8 },
+    reward: { ...REWARD_DEFAULTS, answers: 80, held: 40, alpha: 1e-2 },
+  }
+  const shares: number[] = []
+  const figure = await reproduceFigure3(device, { ...settings, onProgress: ({ share }) => shares.push(share) })
+  await device.destroy()
+  assert.equal(
+    figure.runs.map(({ policy, points }) => [policy, points.length, points[0].measures.answers]),
+    [
+      ['neutral', 2, 8],
+      ['risk-aware', 2, 8],
+    ],
+  )
+  // Both begin with the same policy and the same draws.
+  assert.equal(figure.runs[0].points[0].measures, figure.runs[1].points[0].measures)
+  for (const { points } of figure.runs) assert.is(points[0].kl, 0)
+  assert.equal(
+    shares,
+    [...shares].sort((a, b) => a - b),
+    'progress goes forward',
+  )
+  assert.ok(shares[0] === 0 && shares[shares.length - 1] === 1, `${shares}`)
+  assert.match(figure3Files(figure)['report.html'], /^<!doctype html>/)
 })
 
 test.run()
