@@ -1,11 +1,10 @@
 // The charts of `pinball reproduce figure3`: Figure 1, Figure 3 by the estimate and in truth, over-optimisation and calibration.
 import { meanInterval } from '../evaluate/intervals.ts'
 import type { Figure3, Run } from '../world/figure3.ts'
-import { type Measures, TAIL, tailOf, type Worth } from '../world/measure.ts'
+import { type Measures, tailOf, type Worth } from '../world/measure.ts'
 import type { PolicyName } from '../world/settings.ts'
-import { rangeOf } from './axes.ts'
 import type { Chart, Colour, Panel, Series } from './chart.ts'
-import { percent } from './draw.ts'
+import { type Curves, curvePanels, seedsText, worthPanels } from './seed_curves.ts'
 
 export const POLICY_COLOURS: Readonly<Record<PolicyName, Colour>> = {
   neutral: 'blue',
@@ -13,7 +12,8 @@ export const POLICY_COLOURS: Readonly<Record<PolicyName, Colour>> = {
   'reliability-weighted': 'green',
 }
 
-const PANEL = { width: 264, height: 190 }
+/** Size of the frame of a panel. */
+export const PANEL = { width: 264, height: 190 }
 
 /** All charts, by the names of their files. */
 export function figure3Charts(figure: Figure3): Record<string, Chart> {
@@ -61,51 +61,19 @@ function figure1Chart({ figure1 }: Figure3): Chart {
   }
 }
 
-/** Means over the seeds of one number of the measures, with their 95 % intervals, against steps; the first point is the fine-tuned policy. */
-function curve(figure: Figure3, policy: PolicyName, of: (measures: Measures) => number): Series {
-  const runs = figure.runs.filter((run) => run.policy === policy)
-  const start = meanInterval(figure.starts.map(({ final }) => of(final)))
-  const after = runs[0].points.map(({ step }, p) => ({
-    step,
-    ...meanInterval(runs.map(({ points }) => of(points[p].measures))),
-  }))
-  const all = [{ step: 0, ...start }, ...after]
-  return {
+/** The curves of all policies: each seed's begin with its fine-tuned policy. */
+function curvesOf<T>({ settings, starts, runs }: Figure3, of: (measures: Measures) => T): Curves<T>[] {
+  return settings.policies.map((policy) => ({
     label: policy,
     colour: POLICY_COLOURS[policy],
-    points: all.map(({ step, mean }) => [step, mean] as const),
-    ...(runs.length > 1 && { band: all.map(({ step, interval }) => [step, ...interval!] as const) }),
-  }
-}
-
-/** Panels of curves against steps; those of one `scale` share an axis. */
-function panels(
-  figure: Figure3,
-  wanted: readonly { title: string; scale: string; of: (measures: Measures) => number }[],
-  label: string,
-): Panel[] {
-  const drawn = wanted.map(({ of }) => figure.settings.policies.map((policy) => curve(figure, policy, of)))
-  const rangeFor = (scale: string) =>
-    rangeOf(
-      drawn.flatMap((series, i) =>
-        wanted[i].scale !== scale
-          ? []
-          : series.flatMap(({ points, band = [] }) => [
-              ...points.map(([, y]) => y),
-              ...band.flatMap(([, ...ends]) => ends),
-            ]),
-      ),
-    )
-  return wanted.map(({ title, scale }, i) => ({
-    title,
-    x: { label: 'steps', low: 0, high: figure.settings.steps },
-    y: { label, ...rangeFor(scale) },
-    series: drawn[i],
+    seeds: runs
+      .filter((run) => run.policy === policy)
+      .map(({ seed, points }) => [
+        { step: 0, value: of(starts.find((start) => start.seed === seed)!.final) },
+        ...points.map(({ step, measures }) => ({ step, value: of(measures) })),
+      ]),
   }))
 }
-
-const seedsText = (count: number): string =>
-  count === 1 ? 'one seed' : `mean over ${count} seeds, with 95 % intervals`
 
 /** Ends of curves in words. */
 function ends(figure: Figure3, of: 'truth' | 'estimate'): string {
@@ -119,21 +87,16 @@ function ends(figure: Figure3, of: 'truth' | 'estimate'): string {
 }
 
 function figure3Chart(figure: Figure3, of: 'truth' | 'estimate'): Chart {
-  const wanted = [
-    ...TAIL.map((level, k) => ({
-      title: `quantile ${percent(level)}`,
-      scale: 'tail',
-      of: (measures: Measures) => measures[of].quantiles[k],
-    })),
-    { title: 'expectation', scale: 'expectation', of: (measures: Measures) => measures[of].expectation },
-  ]
   const whose = of === 'truth' ? 'in truth' : 'by the reward model'
   return {
     id: `figure3-${of}`,
     title: `Figure 3: left tail and expectation of the ratings of a policy's answers, ${whose}`,
     subtitle: `Quantiles of each answer's distribution, averaged over answers; ${seedsText(figure.settings.seeds)}`,
     description: `Curves against steps of reinforcement learning. At the end, ${ends(figure, of)}.`,
-    panels: panels(figure, wanted, 'rating'),
+    panels: worthPanels(
+      curvesOf(figure, (measures) => measures[of]),
+      'rating',
+    ),
     columns: 3,
     frame: PANEL,
     names: 'above',
@@ -160,7 +123,11 @@ function driftChart(figure: Figure3): Chart {
     subtitle: `Above 0 the reward model thinks too well of the answers; ${seedsText(figure.settings.seeds)}`,
     description:
       'Differences of estimate and truth against steps, and what repeated words, wrong topics and missing ends take from the ratings.',
-    panels: panels(figure, wanted, 'rating'),
+    panels: curvePanels(
+      curvesOf(figure, (measures) => measures),
+      wanted,
+      'rating',
+    ),
     columns: 3,
     frame: PANEL,
     names: 'above',
