@@ -9,12 +9,13 @@ import { directoryTree, openDirectory, openFile } from '../src/files/disk.ts'
 import { readRecords } from '../src/files/records.ts'
 import { readText } from '../src/files/source.ts'
 import type { StoreTree } from '../src/files/store.ts'
+import type { PromptRules } from '../src/generate/prompt_rows.ts'
 import { drawChart } from '../src/report/chart.ts'
 import { PANEL, POLICY_COLOURS } from '../src/report/figure3_charts.ts'
 import { type Curves, seedsText, worthPanels } from '../src/report/seed_curves.ts'
 import { loadRewardModel } from '../src/reward/model.ts'
 import { modelReward } from '../src/train/rloo/model_reward.ts'
-import { encodeRlooPrompts } from '../src/train/rloo/prompts.ts'
+import { encodeRlooPrompt, type RlooPrompt } from '../src/train/rloo/prompts.ts'
 import { trainRloo } from '../src/train/rloo/rloo.ts'
 import { openTextRules } from '../src/train/row_text.ts'
 import { TAIL, tailOf, type Worth } from '../src/world/measure.ts'
@@ -74,11 +75,7 @@ export async function main(args: string[]): Promise<void> {
   mkdirSync(out, { recursive: true })
   const files = await openDirectory(policy)
   const rules = await openTextRules(files, maxPrompt)
-  const source = await openFile(prompts)
-  const { rows, dropped } = await encodeRlooPrompts(readRecords(source), {
-    ...{ ...rules, maxPrompt, maxPosition: rules.maxLength + 1 },
-  })
-  await source.close()
+  const { rows, ...leftOut } = await readPrompts(prompts, { ...rules, maxPosition: Infinity }, maxPrompt)
   const threads = values.threads === undefined ? {} : { threads: number('threads', 1) }
   const device = await openDevice(kind as DeviceKind, threads)
   const model = await loadRewardModel(device, await openDirectory(reward))
@@ -118,11 +115,43 @@ export async function main(args: string[]): Promise<void> {
     }),
   )
   const result = {
-    ...{ policy, adapter: adapter ?? null, reward, prompts: rows.length, dropped, seeds, lambda, rank, ...settings, ends },
+    ...{
+      policy,
+      adapter: adapter ?? null,
+      reward,
+      prompts: rows.length,
+      ...leftOut,
+      seeds,
+      lambda,
+      rank,
+      ...settings,
+      ends,
+    },
     minutes: (performance.now() - began) / 60_000,
   }
   writeFileSync(join(out, 'figure3.json'), `${JSON.stringify({ ...result, curves }, null, 1)}\n`)
   console.log(JSON.stringify(result))
+}
+
+/** Prompts of a file; those that are too long are counted, and so are dialogues of HH-RLHF whose speakers do not alternate. */
+async function readPrompts(file: string, rules: PromptRules, most: number) {
+  const found = { rows: [] as RlooPrompt[], dropped: 0, invalid: 0 }
+  const source = await openFile(file)
+  try {
+    for await (const { value } of readRecords(source)) {
+      try {
+        const prompt = encodeRlooPrompt(value, rules)
+        if (prompt.tokens.length < most) found.rows.push(prompt)
+        else found.dropped++
+      } catch {
+        found.invalid++
+      }
+    }
+  } finally {
+    await source.close()
+  }
+  if (found.rows.length === 0) throw new Error(`${file}: has no prompt of fewer than ${most} tokens`)
+  return found
 }
 
 /** What a log says of the rewards: means over every few steps. */
