@@ -68,6 +68,7 @@ export {
 export { type MergeOptions, type MergeReport, mergeAdapter } from './llama/merge.ts'
 export { compareOutputs } from './llama/merge_compare.ts'
 export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
+export { figure3Files } from './report/figure3.ts'
 export { type Assembled, assemble } from './reward/assemble.ts'
 export { type CalibrateOptions, calibrate, readUncalibrated } from './reward/calibrate.ts'
 export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'
@@ -192,3 +193,12 @@ export {
 } from './train/sft_rows.ts'
 export type { SftEntry, SftEvaluation } from './train/sft_task.ts'
 export type { SaveEvery } from './train/training_folder.ts'
+export {
+  type Figure3,
+  type Figure3Options,
+  type Figure3Progress,
+  type Figure3Stores,
+  reproduceFigure3,
+  writeFigure3,
+} from './world/figure3.ts'
+export { FIGURE3_DEFAULTS, type Figure3Settings, type PolicyName } from './world/settings.ts'

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { EVERYDAY_PROMPTS } from '../src/data/everyday_prompts.ts'
+import { REVIEWS } from '../src/data/reviews.ts'
 import { openFile } from '../src/files/disk.ts'
 import { openSafetensors, readTensor, readTensorF32 } from '../src/files/safetensors.ts'
 import { table } from '../src/report/draw.ts'
@@ -304,20 +304,17 @@ test('devices: wasm is always there, the others say why not', async () => {
 })
 
 test('start: built-in prompts, and what risk aversion changes', async () => {
-  const { code, out, err } = await place.pinball(['start', ...WASM])
+  const { code, out, err } = await place.pinball(['start', '--no-world', ...WASM])
   assert.equal([code, err], [0, ''])
   const groups = out.split(/\n\d\. .+\n(?= +expected +utility )/).slice(1)
-  assert.is(groups.length, EVERYDAY_PROMPTS.length)
-  for (const [i, { responses }] of EVERYDAY_PROMPTS.entries()) {
+  assert.is(groups.length, REVIEWS.length)
+  for (const [i, { responses }] of REVIEWS.entries()) {
     const shown = groups[i].split('\n\n')[0].trimEnd().split('\n').slice(1)
     assert.is(shown.length, responses.length)
     for (const mark of [/^E/, /^.U/]) assert.is(shown.filter((line) => mark.test(line)).length, 1)
   }
   const verdicts = / {2}\d\. (response|at lambda) .+\n/.source
-  assert.match(
-    out,
-    new RegExp(`\nWhat risk aversion changes:\n(${verdicts}){${EVERYDAY_PROMPTS.length}}Loaded and scored in .+\n$`),
-  )
+  assert.match(out, new RegExp(`\nWhat risk aversion changes:\n(${verdicts}){${REVIEWS.length}}\nDone in .+\n$`))
   const own = await place.pinball([
     'start',
     '--prompt',

@@ -7,6 +7,7 @@ export const NAMES = [
   'DATASETS',
   'DEVICE_KINDS',
   'EMBEDDED',
+  'FIGURE3_DEFAULTS',
   'RLOO_DEFAULTS',
   'RLOO_PRESETS',
   'Refusal',
@@ -46,6 +47,7 @@ export const NAMES = [
   'evaluatePairs',
   'evenLevels',
   'expectation',
+  'figure3Files',
   'findDatasets',
   'fitHeads',
   'fitQuantiles',
@@ -107,6 +109,7 @@ export const NAMES = [
   'rearrange',
   'recordsOf',
   'renderChat',
+  'reproduceFigure3',
   'rewardBench',
   'rewardBench2',
   'scorePairFeatures',
@@ -127,6 +130,7 @@ export const NAMES = [
   'utility',
   'variance',
   'wilson',
+  'writeFigure3',
 ]
 /** What Node adds. */
 export const NODE_NAMES = [

@@ -14,6 +14,7 @@ import { addAssemble } from './heads/assemble.ts'
 import { addCalibrate } from './heads/calibrate.ts'
 import { addDebias } from './heads/debias.ts'
 import { addMerge } from './merge.ts'
+import { addReproduce } from './reproduce.ts'
 import { addScore } from './score/score.ts'
 import { addStart } from './score/start.ts'
 import { handleSignals } from './signals.ts'
@@ -54,6 +55,7 @@ const COMMANDS = [
   addRloo,
   addMerge,
   addEval,
+  addReproduce,
   addDevices,
   addStart,
 ]

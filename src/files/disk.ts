@@ -1,12 +1,14 @@
 // The local disk: files and folders as sources, and the one place that decides what may be overwritten or removed.
 import { createHash, randomBytes } from 'node:crypto'
 import { createReadStream, open as openDescriptor, unlinkSync } from 'node:fs'
-import { type FileHandle, lstat, mkdir, open, readdir, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, lstat, open, readdir, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import { basename, dirname, join, resolve, sep } from 'node:path'
 import { promisify } from 'node:util'
+import { explain } from './disk_errors.ts'
 import { printable } from './json.ts'
+import { makeFolder } from './new_folder.ts'
 import { checkRange, type ModelFiles, type Source } from './source.ts'
 import type { Store, StoreTree } from './store.ts'
 
@@ -97,18 +99,6 @@ function fileSource(name: string, handle: FileHandle, byteLength: number): Sourc
     },
     close: () => handle.close(),
   }
-}
-
-/** Says in words what the system found wrong with a path. */
-function explain(error: NodeJS.ErrnoException): string {
-  if (error.code === 'ENOENT') return 'no such file'
-  if (error.code === 'EACCES' || error.code === 'EPERM') return 'permission denied'
-  if (error.code === 'ENOTDIR') return 'a part of the path is not a directory'
-  if (error.code === 'EISDIR') return 'is a directory, a file is needed'
-  if (error.code === 'ENOSPC') return 'no space left on the disk'
-  if (error.code === 'EROFS') return 'the file system is read-only'
-  if (error.code === 'ENAMETOOLONG') return 'the name is too long'
-  return `${error.code ?? error.message}`
 }
 
 // Temporary files that exist right now, so that a process that is told to stop can take them along.
@@ -243,11 +233,7 @@ export function directoryStore(folder: string): Store {
       return names.filter((name) => !TEMPORARY.test(name)).sort()
     },
     async write(file, chunks) {
-      await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'EEXIST') return
-        const reason = error.code === 'ENOENT' ? `no such directory: ${dirname(folder)}` : explain(error)
-        throw new Error(`${folder}: cannot be made: ${reason}`)
-      })
+      await makeFolder(folder)
       await writeFileAtomic(path(file), chunks)
     },
     async append(file, length, bytes) {

@@ -1,6 +1,17 @@
-// A folder that is made whole: beside its place, until it gets its name.
-import { readdir, rename, rmdir } from 'node:fs/promises'
+// New folders: empty ones, and one that is made whole beside its place, until it gets its name.
+import { mkdir, readdir, rename, rmdir } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { explain } from './disk_errors.ts'
 import { show } from './json.ts'
+
+/** Makes a folder, unless it is there. Throws where the folder that it is to be in is missing. */
+export async function makeFolder(folder: string): Promise<void> {
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EEXIST') return
+    const reason = error.code === 'ENOENT' ? `no such directory: ${dirname(folder)}` : explain(error)
+    throw new Error(`${folder}: cannot be made: ${reason}`)
+  })
+}
 
 /** Throws unless a folder that is to be made is missing or empty. */
 export async function checkVacant(folder: string): Promise<void> {
