@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert'
 import { detectRaces } from 'wgsl_reflect/wgsl_reflect.module.js'
 import type { TensorData } from '../src/device/tensor.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
+import { shaderTexts } from '../src/generated/shader_texts.ts'
 import { close, tolerance } from './assert.ts'
 import { allowed, cases, expect, makeCall, numbersOf } from './cases.ts'
 import type { Sizes } from './reference/ops.ts'
@@ -88,11 +89,12 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
 }
 
 const NAMES = Object.keys(kernels) as KernelName[]
+const texts = await shaderTexts()
 const searchOf = (name: KernelName): Search | undefined => SEARCHES[kernels[name].algorithm]
 const BARRIER = 'workgroupBarrier();'
 
 function makeSmaller(name: KernelName): string {
-  let code = kernels[name].wgsl
+  let code = texts[name]
   for (const [text, replacement] of searchOf(name)?.smaller ?? []) {
     assert.is(code.split(text).length, 2, `${name}: "${text}" must occur once`)
     code = code.replace(text, replacement)
@@ -206,7 +208,7 @@ for (const name of NAMES) {
 }
 
 test('the kernels with barriers are searched where these matter', () => {
-  const shared = NAMES.filter((name) => kernels[name].wgsl.includes(BARRIER)).map((name) => kernels[name].algorithm)
+  const shared = NAMES.filter((name) => texts[name].includes(BARRIER)).map((name) => kernels[name].algorithm)
   assert.equal(
     [...new Set(shared)],
     Object.keys(SEARCHES)

@@ -32,6 +32,7 @@ const NODE_FILES = [
   'src/device/webgpu/dawn.ts',
   'src/device/webgpu/software.ts',
   'src/files/disk.ts',
+  'src/files/embedded_node.ts',
   'src/files/file_list.ts',
   'src/files/hub_cache.ts',
   'src/files/new_folder.ts',
