@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert'
 import { leftTail } from '../src/evaluate/left_tail.ts'
 import { openDirectory } from '../src/files/disk.ts'
 import { type RankedTexts, type RankOptions, rankTexts } from '../src/generate/best_of.ts'
+import { rankFinished } from '../src/generate/finished.ts'
 import type { GeneratedText } from '../src/generate/texts.ts'
 import { quantile, rearrange } from '../src/reward/distribution.ts'
 import { loadRewardModel, type RewardModel } from '../src/reward/model.ts'
@@ -138,6 +139,19 @@ test('rows are ranked some at a time, each as alone; an abort leaves those that 
   await fails(() => rankTexts(reward, texts, { onRanked, signal: abort.signal }), 'enough')
   assert.ok(before.length >= 30 && before.length < 50)
   assert.equal(before, found.slice(0, before.length))
+})
+
+test('rows of which texts are missing are not ranked, and an abort leaves those that were', async () => {
+  const texts = Array.from({ length: 80 }, (_, i) => written(i >> 1, i % 2, ANSWERS[i % ANSWERS.length]))
+  const all = await rankTexts(reward, texts)
+  assert.equal(await rankFinished(reward, texts.slice(0, 7), 2, {}), all.slice(0, 3))
+  const before = new AbortController()
+  before.abort()
+  assert.equal(await rankFinished(reward, texts.slice(0, 4), 2, { signal: before.signal }), all.slice(0, 2))
+  const abort = new AbortController()
+  const onRanked = () => abort.abort()
+  assert.equal(await rankFinished(reward, texts, 2, { signal: abort.signal, onRanked }), all.slice(0, 32))
+  await fails(() => rankFinished(reward, [written(0, 0, 'x', { text: null })], 1, {}), /^row 1, sample 0: /)
 })
 
 test('what cannot be ranked is refused with its row, sample and remedy', async () => {

@@ -8,12 +8,14 @@ import { type ModelFiles, memoryFiles } from '../src/files/source.ts'
 import { loadCausalModel } from '../src/generate/causal_model.ts'
 import { chooser, continuationText } from '../src/generate/chooser.ts'
 import { type Continuation, GENERATION_DEFAULTS, type GenerationSettings } from '../src/generate/continuation.ts'
+import { type FinishedOptions, finishedTexts } from '../src/generate/finished.ts'
 import { keyPrompts, type PromptRow } from '../src/generate/prompt_rows.ts'
 import type { GeneratedPiece, GeneratedText } from '../src/generate/texts.ts'
 import { newAdapterConfig } from '../src/llama/adapter_config.ts'
 import { encodeAdapter } from '../src/llama/adapter_files.ts'
 import { loadLlama } from '../src/llama/forward.ts'
 import { openOutputLayer, outputInfo } from '../src/llama/output_layer.ts'
+import { generationDocument } from '../src/report/generation.ts'
 import { startAdapter } from '../src/train/adapter_start.ts'
 import { close, fails, tolerance } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
@@ -268,6 +270,50 @@ test('what is broken off or aborted has yielded what was finished, and the model
     assert.is(device.statistics().tensors, tensors)
     await model.destroy()
   }
+})
+
+test('texts that are finished come in order, and an abort leaves those that there are', async () => {
+  const [device] = await testDevices()
+  const model = await loadCausalModel(device, tiny())
+  const rows = rowsOf([3, 4, 5], 6)
+  const settings = { maxNewTokens: 30, samples: 2, slots: 3, stopTokens: Array.from({ length: 6 }, (_, i) => 20 * i) }
+  const whole = await model.generate(rows, settings)
+  // The first is not the first to end.
+  assert.ok(whole[0].tokens.length > Math.min(...whole.slice(1, 3).map(({ tokens }) => tokens.length)))
+  const heard: GeneratedText[] = []
+  const counts: number[][] = []
+  const onText = (text: GeneratedText) => void heard.push(text)
+  const onPiece: FinishedOptions['onPiece'] = (_, done, tokens) => void counts.push([done, tokens])
+  assert.equal(await finishedTexts(model, rows, { ...settings, onText, onPiece }), whole)
+  assert.equal(heard, whole)
+  assert.equal(counts.at(-1), [6, whole.reduce((sum, { tokens }) => sum + tokens.length, 0)])
+  const abort = new AbortController()
+  heard.length = 0
+  const some = await finishedTexts(model, rows, {
+    ...{ ...settings, onText, signal: abort.signal },
+    onPiece: (_, done) => void (done === 3 && abort.abort()),
+  })
+  assert.ok(some.length >= 3 && some.length < 6)
+  assert.equal(heard, some)
+  assert.equal(
+    some,
+    whole.filter((text) => some.some(({ row, sample }) => row === text.row && sample === text.sample)),
+  )
+  const writing = { model, device, interrupted: true }
+  assert.equal(generationDocument(writing, some.slice(0, 1)), {
+    ...{ model: 'tiny', device: device.name, interrupted: true },
+    results: [
+      {
+        ...{ id: some[0].row, prompt: [...rows[some[0].row].input_ids], text: null, tokens: [...some[0].tokens] },
+        ...{ logprobs: [...some[0].logprobs], finish_reason: some[0].finishReason },
+      },
+    ],
+  })
+  await fails(
+    () => finishedTexts(model, rows, { ...settings, onText: () => Promise.reject(new Error('full')) }),
+    'full',
+  )
+  await model.destroy()
 })
 
 test('an adapter is swapped while calls go on, which keep theirs; calls take turns', async () => {

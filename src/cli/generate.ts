@@ -1,12 +1,12 @@
 // pinball generate: continues prompts by a causal model, streamed, as texts or as JSON; of several samples the best by a reward model.
 import { type Command, Option } from 'commander'
-import type { Device } from '../device/device.ts'
 import { leftTail } from '../evaluate/left_tail.ts'
 import type { FileRecord } from '../files/records.ts'
-import { type RankedTexts, type RewardTokens, rankTexts } from '../generate/best_of.ts'
+import type { RewardTokens } from '../generate/best_of.ts'
 import type { CacheStorage } from '../generate/cache.ts'
-import { type CausalModel, type GenerateOptions, loadCausalModel } from '../generate/causal_model.ts'
-import { GENERATION_DEFAULTS } from '../generate/continuation.ts'
+import { type CausalModel, loadCausalModel } from '../generate/causal_model.ts'
+import { GENERATION_DEFAULTS, type GenerationSettings } from '../generate/continuation.ts'
+import { type FinishedOptions, finishedTexts, rankFinished } from '../generate/finished.ts'
 import type { PromptRow } from '../generate/prompt_rows.ts'
 import type { GeneratedText } from '../generate/texts.ts'
 import {
@@ -40,19 +40,11 @@ import { startProgress, startStatus } from './progress.ts'
 import { readRows } from './rows.ts'
 import { collect } from './score/score.ts'
 
-interface GenerateCommand extends ModelChoice {
+interface GenerateCommand extends ModelChoice, Omit<GenerationSettings, 'stopTokens' | 'stopStrings'> {
   readonly prompt?: string
   readonly input?: string
   readonly samples?: number
-  readonly temperature: number
-  readonly maxNewTokens: number
-  readonly minNewTokens: number
-  readonly topK: number
-  readonly topP: number
-  readonly minP: number
-  readonly repetitionPenalty: number
   readonly stop?: string[]
-  readonly seed: number
   readonly plain?: boolean
   readonly batch: number
   readonly cache: CacheStorage
@@ -98,6 +90,7 @@ Examples:
 export function addGenerate(program: Command): void {
   const usual = GENERATION_DEFAULTS
   const share = realNumber((value) => value >= 0 && value <= 1, 'from 0 to 1')
+  const most = 2 ** 31 - 1
   adapterOption(deviceOptions(program.command('generate')))
     .description('continue prompts by a causal model; of several samples keep the best by a reward model')
     .argument('[-]', 'read rows from standard input')
@@ -110,9 +103,9 @@ export function addGenerate(program: Command): void {
       realNumber((value) => value >= 0 && value < Infinity, 'of at least 0'),
       usual.temperature,
     )
-    .option('--max-new-tokens <n>', 'most tokens of a text', wholeNumber(1, 2 ** 31 - 1), usual.maxNewTokens)
-    .option('--min-new-tokens <n>', 'tokens before which no text ends', wholeNumber(0, 2 ** 31 - 1), usual.minNewTokens)
-    .option('--top-k <n>', 'most probable tokens that may be drawn; 0: all', wholeNumber(0, 2 ** 31 - 1), usual.topK)
+    .option('--max-new-tokens <n>', 'most tokens of a text', wholeNumber(1, most), usual.maxNewTokens)
+    .option('--min-new-tokens <n>', 'tokens before which no text ends', wholeNumber(0, most), usual.minNewTokens)
+    .option('--top-k <n>', 'most probable tokens that may be drawn; 0: all', wholeNumber(0, most), usual.topK)
     .option(
       '--top-p <p>',
       'share of probability that the most probable tokens reach; 1: all',
@@ -162,9 +155,7 @@ async function generate(argument: string | undefined, options: GenerateCommand):
   const rows = await chooseRows(argument, options)
   // Asked for before the models are loaded, because it may not be there.
   const ranking = reward === undefined ? null : await openModel({ model: reward, adapter: options.rewardAdapter })
-  const load = (device: Device, files: Parameters<typeof loadCausalModel>[1], own: object) =>
-    loadCausalModel(device, files, own)
-  await withModel(options, load, async (model, device) => {
+  await withModel(options, loadCausalModel, async (model, device) => {
     if (bestOf === undefined || ranking === null) return writeAll(model, rows, options)
     const ranker = await loadRewardModel(device, ranking.files, { adapter: ranking.adapter })
     try {
@@ -198,23 +189,8 @@ async function chooseRows(argument: string | undefined, { prompt, input }: Gener
   return file === undefined ? usageError('nothing to continue; give --prompt, --input FILE, or -') : readRows([file])
 }
 
-function settingsOf(options: GenerateCommand, rows: readonly FileRecord[], signal: AbortSignal): GenerateOptions {
-  const { temperature, maxNewTokens, minNewTokens, topK, topP, minP, repetitionPenalty, seed } = options
-  return {
-    ...{ temperature, maxNewTokens, minNewTokens, topK, topP, minP, repetitionPenalty, seed },
-    ...{ stopStrings: options.stop ?? [], plain: options.plain, slots: options.batch, storage: options.cache },
-    ...{ samples: options.bestOf ?? options.samples ?? 1, signal, nameRow: (row) => rows[row].where },
-  }
-}
-
+const whereOf = (rows: readonly FileRecord[]) => (row: number) => rows[row].where
 const isTerminal = (): boolean => process.stdout.isTTY === true
-
-interface Told {
-  /** Of a single text as it grows. */
-  readonly onText?: (text: string) => Promise<void>
-  /** Of every text that has ended, in the order of rows and samples. */
-  readonly onResult?: (text: GeneratedText) => Promise<void>
-}
 
 /** Writes texts until they are there or an interrupt comes; gives those that are finished, by row and sample. */
 async function write(
@@ -222,38 +198,26 @@ async function write(
   rows: readonly FileRecord[],
   options: GenerateCommand,
   { signal }: Interrupt,
-  { onText, onResult }: Told = {},
+  { onPiece, onText }: Pick<FinishedOptions, 'onPiece' | 'onText'> = {},
 ): Promise<GeneratedText[]> {
-  const settings = settingsOf(options, rows, signal)
-  const { samples = 1 } = settings
+  const { bestOf, samples = bestOf ?? 1, stop: stopStrings = [], batch: slots, cache: storage } = options
   const texts = rows.length * samples
-  const found: GeneratedText[] = new Array(texts)
   const status = startStatus()
   const start = performance.now()
-  let [done, tokens, next] = [0, 0, 0]
-  try {
-    const values = rows.map(({ value }) => value as unknown as PromptRow)
-    for await (const { row, sample, text, result } of model.stream(values, settings)) {
-      tokens++
-      if (onText) await onText(text)
+  const values = rows.map(({ value }) => value as unknown as PromptRow)
+  return finishedTexts(model, values, {
+    ...{ ...options, samples, stopStrings, slots, storage, signal, nameRow: whereOf(rows) },
+    async onPiece(piece, done, tokens) {
+      await onPiece?.(piece, done, tokens)
       // A line that is redrawn would stand in the text.
-      else status.show(() => writingText({ done, texts, tokens }, (performance.now() - start) / 1000))
-      if (!result) continue
-      done++
-      found[row * samples + sample] = result
-      for (; onResult && next < texts && found[next]; next++) {
-        status.end()
-        await onResult(found[next])
-      }
-    }
-  } catch (error) {
-    if (!signal.aborted) throw error
-  } finally {
-    status.end()
-  }
-  // Holes are texts that an interrupt has left out.
-  if (onResult) for (const text of found.slice(next).filter(() => true)) await onResult(text)
-  return found.filter(() => true)
+      if (onPiece && isTerminal()) return
+      status.show(() => writingText({ done, texts, tokens }, (performance.now() - start) / 1000))
+    },
+    async onText(text) {
+      if (onText) status.end()
+      await onText?.(text)
+    },
+  }).finally(status.end)
 }
 
 /** Ends with the code of an interrupt, if there was one. */
@@ -269,11 +233,11 @@ function writeAll(model: CausalModel, rows: readonly FileRecord[], options: Gene
     const all = rows.length * samples
     const single = all === 1 && !json && model.tokenizer !== null
     const terminal = isTerminal()
-    const told: Told = json
+    const told: Pick<FinishedOptions, 'onPiece' | 'onText'> = json
       ? {}
       : single
-        ? { onText: (text) => (text === '' ? Promise.resolve() : print(terminal ? forTerminal(text) : text)) }
-        : { onResult: (text) => print(textBlock(text, samples, terminal)) }
+        ? { onPiece: ({ text }) => (text === '' ? undefined : print(terminal ? forTerminal(text) : text)) }
+        : { onText: (text) => print(textBlock(text, samples, terminal)) }
     const texts = await write(model, rows, options, interrupt, told)
     if (single) await print('\n')
     const { aborted: interrupted } = interrupt.signal
@@ -297,25 +261,11 @@ function writeBest(
   if (rank.kind === 'utility' && lambda === 0) usageError('--rank utility needs a --lambda above 0')
   return interruptible('generate', async (interrupt) => {
     const texts = await write(model, rows, options, interrupt)
-    // After an interrupt, the rows that are complete are ranked; another one ends the command.
-    const counts = new Map<number, number>()
-    for (const { row } of texts) counts.set(row, (counts.get(row) ?? 0) + 1)
-    const complete = texts.filter(({ row }) => counts.get(row) === bestOf)
-    const { aborted } = interrupt.signal
-    const ranked: RankedTexts[] = []
     const progress = startProgress('texts')
-    try {
-      await rankTexts(reward, complete, {
-        ...{ rank, lambda, rewardTokens, signal: aborted ? undefined : interrupt.signal },
-        onRanked: (row) => ranked.push(row),
-        onProgress: ({ done, texts }) => progress.update(done, texts),
-        nameRow: (row) => rows[row].where,
-      })
-    } catch (error) {
-      if (aborted || !interrupt.signal.aborted) throw error
-    } finally {
-      progress.end()
-    }
+    const ranked = await rankFinished(reward, texts, bestOf, {
+      ...{ rank, lambda, rewardTokens, signal: interrupt.signal, nameRow: whereOf(rows) },
+      onProgress: ({ done, texts }) => progress.update(done, texts),
+    }).finally(progress.end)
     const ranking = { n: bestOf, rank, lambda, reward }
     const tail = leftTail(ranked, reward.levels)
     const writing = { model, adapter, device: model.device, interrupted: interrupt.signal.aborted }
