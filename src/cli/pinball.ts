@@ -10,6 +10,7 @@ import { EXIT } from './exit_codes.ts'
 import { addFeatures } from './features/features.ts'
 import { addFit } from './fit/fit.ts'
 import { addRidge } from './fit/ridge.ts'
+import { addGenerate } from './generate.ts'
 import { addAssemble } from './heads/assemble.ts'
 import { addCalibrate } from './heads/calibrate.ts'
 import { addDebias } from './heads/debias.ts'
@@ -35,6 +36,7 @@ Examples:
   $ pinball features --input ratings.jsonl --labels helpful --out ratings.safetensors
   $ pinball fit --features ratings.safetensors --out heads.safetensors
   $ pinball gate --features pairs.safetensors --heads heads.safetensors --out reward
+  $ pinball generate --prompt "How was the film?"
   $ pinball devices
 `
 
@@ -54,6 +56,7 @@ const COMMANDS = [
   addTrainRm,
   addRloo,
   addMerge,
+  addGenerate,
   addEval,
   addReproduce,
   addDevices,

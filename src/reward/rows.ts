@@ -180,11 +180,7 @@ export function encodeRows(rows: readonly unknown[], rules: RowRules, gate = fal
 }
 
 /** Encodes things in order by `encode`; what one throws gets its name in front, unless that is empty. */
-export function encodeNamed<R>(
-  rows: readonly R[],
-  encode: (row: R) => EncodedRow,
-  nameOf: (index: number) => string,
-): EncodedRow[] {
+export function encodeNamed<R, E>(rows: readonly R[], encode: (row: R) => E, nameOf: (index: number) => string): E[] {
   return rows.map((row, i) => {
     try {
       return encode(row)
