@@ -22,7 +22,7 @@ const bytes = (text: string) => new TextEncoder().encode(text)
 interface Run extends Partial<FolderOptions> {
   /** A setting. */
   readonly lr?: number
-  /** Interrupts after a step. */
+  /** Interrupts after a step; 0: before the first. */
   readonly stop?: number
 }
 
@@ -45,6 +45,9 @@ async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }
       keeper: folder,
       signal: interrupt.signal,
       settings: { lr, schedule: 'cosine', warmup: 0, weightDecay: 0.1, maxGradNorm: 1, steps },
+      onBegin({ step }) {
+        if (step === stop) interrupt.abort(new Error('stop'))
+      },
       onStep({ step }) {
         made++
         if (step === stop) interrupt.abort(new Error('stop'))
@@ -287,6 +290,25 @@ test('beginning anew may crash at any change: there is either the old training o
   const notes: string[] = []
   assert.is((await run(device, store, { lr: 0.1, restart: true, onNote: (line) => notes.push(line) })).made, steps)
   assert.equal([await contents(store), notes], [expected, []])
+})
+
+test('a training that has not finished a step gives way to one with other settings, and one that has does not', async () => {
+  const [, device] = await testDevices()
+  await withStores(async (make) => {
+    const [store, other] = [make(), make()]
+    await run(device, other, { lr: 0.1 })
+    await fails(() => run(device, store, { stop: 0 }), 'stop')
+    assert.equal(await store.list(), ['log.jsonl', 'pinball-work.json', 'state-000000.part'])
+    await fails(() => run(device, store, { command: 'gate' }), /holds work of "toy", not of "gate"/)
+    const onNote = (line: string) => assert.unreachable(line)
+    assert.is((await run(device, store, { lr: 0.1, onNote })).made, steps)
+    assert.equal(await contents(store), await contents(other))
+    // Killed after the first step, before it was saved: the log tells.
+    const cut = make()
+    await fails(() => run(device, cut, { stop: 0 }), 'stop')
+    await cut.append('log.jsonl', 0, bytes('{"step":1}\n'))
+    await fails(() => run(device, cut, { lr: 0.1 }), /was begun with --lr 0\.05, now it is 0\.1/)
+  })
 })
 
 test('what no training has made is neither used, overwritten nor removed', async () => {
