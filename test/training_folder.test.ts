@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
 import { directoryStore } from '../src/files/disk.ts'
 import { memoryStore, type Store } from '../src/files/store.ts'
+import type { LogEntry } from '../src/train/log.ts'
 import { train } from '../src/train/trainer.ts'
 import { type FolderOptions, openTrainingFolder } from '../src/train/training_folder.ts'
 import { fails } from './assert.ts'
@@ -19,15 +20,26 @@ const OPTIONS = { batch: 8, micro: 8, epochs: 2 }
 const { steps } = plan(OPTIONS)
 const bytes = (text: string) => new TextEncoder().encode(text)
 
+type Line = { readonly step: number }
+
 interface Run extends Partial<FolderOptions> {
   /** A setting. */
   readonly lr?: number
   /** Interrupts after a step; 0: before the first. */
   readonly stop?: number
+  /** Evaluates after every so many steps. */
+  readonly evaluateEvery?: number
+  /** Interrupts within the evaluation after a step. */
+  readonly stopEvaluating?: number
+  readonly onEntry?: (entry: LogEntry) => void
 }
 
 /** Trains in a store as the recipes do; gives what was reached, and whether anything was computed. */
-async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }: Run = {}) {
+async function run(
+  device: Device,
+  store: Store,
+  { lr = 0.05, stop, evaluateEvery, stopEvaluating, onEntry, ...options }: Run = {},
+) {
   const folder = await openTrainingFolder(store, {
     command: 'toy',
     settings: { '--lr': lr },
@@ -39,12 +51,20 @@ async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }
     const task = new LeastSquares(device, OPTIONS)
     let made = 0
     const interrupt = new AbortController()
+    const evaluate = task.evaluate.bind(task)
+    task.evaluate = async (tally, step, signal) => {
+      const found = await evaluate(tally, step)
+      if (step === stopEvaluating) interrupt.abort(new Error('stop'))
+      signal?.throwIfAborted()
+      return found
+    }
     const last = await train<Rows, number, Tally>({
       device,
       task,
       keeper: folder,
       signal: interrupt.signal,
-      settings: { lr, schedule: 'cosine', warmup: 0, weightDecay: 0.1, maxGradNorm: 1, steps },
+      settings: { lr, schedule: 'cosine', warmup: 0, weightDecay: 0.1, maxGradNorm: 1, steps, evaluateEvery },
+      onEntry,
       onBegin({ step }) {
         if (step === stop) interrupt.abort(new Error('stop'))
       },
@@ -308,6 +328,39 @@ test('a training that has not finished a step gives way to one with other settin
     await fails(() => run(device, cut, { stop: 0 }), 'stop')
     await cut.append('log.jsonl', 0, bytes('{"step":1}\n'))
     await fails(() => run(device, cut, { lr: 0.1 }), /was begun with --lr 0\.05, now it is 0\.1/)
+  })
+})
+
+test('an evaluation that is interrupted has its step saved, and is made anew', async () => {
+  const [, device] = await testDevices()
+  await withStores(async (make) => {
+    const whole = make()
+    await run(device, whole, { evaluateEvery: 2 })
+    const expected = await contents(whole)
+    for (const step of [4, steps]) {
+      const store = make()
+      await fails(() => run(device, store, { evaluateEvery: 2, stopEvaluating: step }), 'stop')
+      assert.ok((await store.list()).includes(`state-${String(step).padStart(6, '0')}.part`))
+      const log = Buffer.from((await contents(store))['log.jsonl'], 'base64')
+        .toString()
+        .trim()
+        .split('\n')
+      assert.match(log.at(-1)!, new RegExp(`"step":${step},"loss"`))
+      // And once more, before anything else is done.
+      await fails(() => run(device, store, { evaluateEvery: 2, stopEvaluating: step }), 'stop')
+      const told: Line[] = []
+      const { made } = await run(device, store, { evaluateEvery: 2, onEntry: (entry) => told.push(entry as Line) })
+      assert.is(made, steps - step + 1, 'its step ends here')
+      assert.equal(await contents(store), expected)
+      // Who is told of the lines hears of the whole step.
+      assert.equal(
+        told.slice(0, 2).map((entry) => [entry.step, 'loss' in entry, 'eval_loss' in entry]),
+        [
+          [step, true, false],
+          [step, false, true],
+        ],
+      )
+    }
   })
 })
 

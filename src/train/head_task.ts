@@ -18,7 +18,7 @@ import { cutByTokens, type PieceOptions, stepPieces } from './data_order.ts'
 import type { LogEntry } from './log.ts'
 import type { Parameter } from './parameters.ts'
 import type { Plan } from './schedule.ts'
-import type { Task } from './trainer.ts'
+import { notFinite, type Task } from './trainer.ts'
 
 /** What is learned from examples, each of one sequence or more. */
 export interface HeadLoss<Example, Sums> {
@@ -144,11 +144,10 @@ export function headTask<Example, Sums>(
       }
       return found
     },
-    record(tally, { step, lr, updates }) {
+    record(tally, { step, lr, updates, moved }) {
       const [{ sums: got, norm }] = updates
       const means = loss.means(got.sums)
-      if (!Number.isFinite(means.loss))
-        throw new Error(`training: the loss must be finite, step ${step} gives ${means.loss}; use a smaller --lr`)
+      if (!Number.isFinite(means.loss)) throw notFinite('the loss', means.loss, { step, moved })
       const tokens = tally.tokens + got.tokens
       const entry: LogEntry = {
         ...{ step, epoch: step / plan.stepsPerEpoch, ...means },
@@ -156,10 +155,10 @@ export function headTask<Example, Sums>(
       }
       return { tally: { ...tally, tokens, loss: means.loss }, entries: [entry] }
     },
-    async evaluate(tally, step) {
+    async evaluate(tally, step, signal) {
       const due = step === plan.steps || (evalSteps > 0 && step % evalSteps === 0)
       if (held.length === 0 || !due) return { tally, entries: [] }
-      const means = loss.means(await evaluateHead(parts, loss, held, options))
+      const means = loss.means(await evaluateHead(parts, loss, held, { ...options, signal }))
       const names = loss.evaluated.filter((name) => name in means)
       const evaluation = Object.fromEntries(names.map((name) => [`eval_${name}`, means[name]]))
       const entry: LogEntry = { step, epoch: step / plan.stepsPerEpoch, ...evaluation }
@@ -170,16 +169,17 @@ export function headTask<Example, Sums>(
 
 const tokensOf = (sequences: readonly Uint32Array[]): number => sequences.reduce((sum, { length }) => sum + length, 0)
 
-/** Measures examples without learning from them. */
+/** Measures examples without learning from them. Throws the signal's reason between two passes. */
 export async function evaluateHead<Example, Sums>(
   parts: HeadModel,
   loss: HeadLoss<Example, Sums>,
   examples: readonly Example[],
-  { tokens, share }: Pick<HeadOptions, 'tokens' | 'share'>,
+  { tokens, share, signal }: Pick<HeadOptions, 'tokens' | 'share'> & { readonly signal?: AbortSignal },
 ): Promise<Sums> {
   const all = examples.map((_, i) => i)
   let { nothing: sums } = loss
   for (const piece of cutByTokens(all, (i) => tokensOf(loss.sequencesOf(examples[i])), tokens)) {
+    signal?.throwIfAborted()
     const some = piece.map((i) => examples[i])
     sums = (await learn(parts, loss, some, sums, { checkpointing: true, share }, null)).sums
   }
