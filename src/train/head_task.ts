@@ -95,7 +95,7 @@ export function headTask<Example, Sums>(
   const { device, adapter, head } = parts
   const { seed, dropout, checkpointing, share, evalSteps } = options
   const own = [head.weight, ...(head.bias ? [head.bias] : [])].filter((one) => !adapter.parameters.includes(one))
-  const pieces = stepPieces(plan, (example) => tokensOf(loss.sequencesOf(examples[example])), options)
+  const pieces = stepPieces(plan, (example) => computedTokens(loss.sequencesOf(examples[example]), share), options)
   const biasGrad = new Float64Array(head.bias?.value.size ?? 0)
   const nothing: Found<Sums> = { sums: loss.nothing, tokens: 0 }
   let now = 0
@@ -103,6 +103,7 @@ export function headTask<Example, Sums>(
   // Gradients of the adapter are zero while a head is: they are looked at from the first step on whose head is not.
   let checked = false
   let reaches = false
+  let firstOnly = true
   return {
     parameters: [...adapter.parameters, ...own],
     statistics: [],
@@ -129,6 +130,7 @@ export function headTask<Example, Sums>(
         found = nothing
       }
       const some = batch.examples.map((example) => examples[example])
+      firstOnly &&= some.every((example) => loss.sequencesOf(example).every(({ length }) => length === 1))
       const keys = batch.examples.flatMap((example) => {
         const count = loss.sequencesOf(examples[example]).length
         return Array.from({ length: count }, (_, s) => dropoutKey(seed, now, count * example + s))
@@ -139,7 +141,7 @@ export function headTask<Example, Sums>(
     },
     async sums() {
       if (!checked && reaches) {
-        await adapter.checkGradients()
+        await adapter.checkGradients({ firstOnly })
         checked = true
       }
       return found
@@ -169,6 +171,13 @@ export function headTask<Example, Sums>(
 
 const tokensOf = (sequences: readonly Uint32Array[]): number => sequences.reduce((sum, { length }) => sum + length, 0)
 
+/** Tokens that go through the model for an example: what its sequences begin with alike is computed once. */
+function computedTokens(sequences: readonly Uint32Array[], share: boolean): number {
+  const all = tokensOf(sequences)
+  if (!share) return all
+  return groupPrefixes(sequences, all).reduce((sum, { members, common }) => sum - (members.length - 1) * common, all)
+}
+
 /** Measures examples without learning from them. Throws the signal's reason between two passes. */
 export async function evaluateHead<Example, Sums>(
   parts: HeadModel,
@@ -178,7 +187,7 @@ export async function evaluateHead<Example, Sums>(
 ): Promise<Sums> {
   const all = examples.map((_, i) => i)
   let { nothing: sums } = loss
-  for (const piece of cutByTokens(all, (i) => tokensOf(loss.sequencesOf(examples[i])), tokens)) {
+  for (const piece of cutByTokens(all, (i) => computedTokens(loss.sequencesOf(examples[i]), share), tokens)) {
     signal?.throwIfAborted()
     const some = piece.map((i) => examples[i])
     sums = (await learn(parts, loss, some, sums, { checkpointing: true, share }, null)).sums

@@ -194,7 +194,9 @@ export async function collect<T>(
     const why =
       dropped === 0
         ? 'there are no rows'
-        : `all ${dropped} rows have more than ${maxLength} tokens (the first is ${first})`
+        : dropped === 1
+          ? `the only row has more than ${maxLength} tokens (${first})`
+          : `all ${dropped} rows have more than ${maxLength} tokens (the first is ${first})`
     throw new Error(`nothing to train on: ${why}`)
   }
   return { rows, dropped }

@@ -79,6 +79,7 @@ export function sftTask(
   let now = 0
   let sums = NOTHING
   let checked = false
+  let firstOnly = true
   return {
     parameters: adapter.parameters,
     statistics: [],
@@ -104,11 +105,12 @@ export function sftTask(
       }
       const keys = batch.rows.map((row) => dropoutKey(seed, now, row))
       const own = batch.rows.map((row) => rows[row])
+      firstOnly &&= own.every(({ labels }) => !labels.subarray(2).some((label) => label !== IGNORED))
       const pass = { checkpointing, ...(dropout > 0 && { dropout: { share: dropout, keys } }) }
       sums = addSums(sums, await learn(device, model, output, adapter, own, pass, total))
     },
     async sums() {
-      if (!checked) await adapter.checkGradients()
+      if (!checked) await adapter.checkGradients({ firstOnly })
       checked = true
       return sums
     },
