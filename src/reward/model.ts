@@ -10,8 +10,8 @@ import { adaptedCheckpoint, type Checkpoint, checkpointOf } from './checkpoint.t
 import { openFor } from './directory.ts'
 import {
   type Adapted,
+  adaptedParts,
   type Backbone,
-  extractFeatures,
   type FeatureModel,
   loadBackbone,
   type ModelOptions,
@@ -91,7 +91,7 @@ function rewardModel(
 ): RewardModel {
   const { device, config, rules, name, tokenizer } = backbone
   const { levels, attributes, lambda: usual, needsPrompt } = slot.now.heads
-  return {
+  const model: RewardModel = {
     name,
     device,
     config,
@@ -103,7 +103,7 @@ function rewardModel(
       return slot.now.heads.calibrated
     },
     encode: (row, settings) => encodeRow(row, rules, settings?.gate && needsPrompt),
-    features: (rows, settings) => slot.use((adapted) => extractFeatures(backbone, adapted, rows, settings)),
+    ...adaptedParts(backbone, slot, () => model),
     async adapter(files) {
       slot.set(await open(files))
     },
@@ -121,10 +121,10 @@ function rewardModel(
       )
       return results
     },
-    fingerprint: () => slot.use(backbone.fingerprint),
     async destroy() {
       await backbone.destroy()
       slot.close()
     },
   }
+  return model
 }
