@@ -124,7 +124,7 @@ test('rows of every form are learned from, and the table for people says what wa
   const args = ['sft', '--model', NANO, '--data', 'texts.jsonl', ...SMALL, '--max-steps', '1']
   const { code, out, err } = await place.pinball([...args, '--out', 'texts'])
   assert.equal([code, err], [0, ''])
-  assert.match(out, /^texts: \d+ parameters, 1 steps on 6 rows, loss \d\.\d{4}\n$/)
+  assert.match(out, /^texts: \d+ parameters, 1 step on 6 rows, loss \d\.\d{4}\n$/)
   const [completion] = await logOf('texts')
   await place.pinball([...args, '--out', 'all', '--loss', 'all'])
   const [all] = await logOf('all')

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
 import { directoryStore } from '../src/files/disk.ts'
 import { memoryStore, type Store } from '../src/files/store.ts'
+import type { LogEntry } from '../src/train/log.ts'
 import { train } from '../src/train/trainer.ts'
 import { type FolderOptions, openTrainingFolder } from '../src/train/training_folder.ts'
 import { fails } from './assert.ts'
@@ -19,15 +20,26 @@ const OPTIONS = { batch: 8, micro: 8, epochs: 2 }
 const { steps } = plan(OPTIONS)
 const bytes = (text: string) => new TextEncoder().encode(text)
 
+type Line = { readonly step: number }
+
 interface Run extends Partial<FolderOptions> {
   /** A setting. */
   readonly lr?: number
-  /** Interrupts after a step. */
+  /** Interrupts after a step; 0: before the first. */
   readonly stop?: number
+  /** Evaluates after every so many steps. */
+  readonly evaluateEvery?: number
+  /** Interrupts within the evaluation after a step. */
+  readonly stopEvaluating?: number
+  readonly onEntry?: (entry: LogEntry) => void
 }
 
 /** Trains in a store as the recipes do; gives what was reached, and whether anything was computed. */
-async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }: Run = {}) {
+async function run(
+  device: Device,
+  store: Store,
+  { lr = 0.05, stop, evaluateEvery, stopEvaluating, onEntry, ...options }: Run = {},
+) {
   const folder = await openTrainingFolder(store, {
     command: 'toy',
     settings: { '--lr': lr },
@@ -39,12 +51,23 @@ async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }
     const task = new LeastSquares(device, OPTIONS)
     let made = 0
     const interrupt = new AbortController()
+    const evaluate = task.evaluate.bind(task)
+    task.evaluate = async (tally, step, signal) => {
+      const found = await evaluate(tally, step)
+      if (step === stopEvaluating) interrupt.abort(new Error('stop'))
+      signal?.throwIfAborted()
+      return found
+    }
     const last = await train<Rows, number, Tally>({
       device,
       task,
       keeper: folder,
       signal: interrupt.signal,
-      settings: { lr, schedule: 'cosine', warmup: 0, weightDecay: 0.1, maxGradNorm: 1, steps },
+      settings: { lr, schedule: 'cosine', warmup: 0, weightDecay: 0.1, maxGradNorm: 1, steps, evaluateEvery },
+      onEntry,
+      onBegin({ step }) {
+        if (step === stop) interrupt.abort(new Error('stop'))
+      },
       onStep({ step }) {
         made++
         if (step === stop) interrupt.abort(new Error('stop'))
@@ -287,6 +310,58 @@ test('beginning anew may crash at any change: there is either the old training o
   const notes: string[] = []
   assert.is((await run(device, store, { lr: 0.1, restart: true, onNote: (line) => notes.push(line) })).made, steps)
   assert.equal([await contents(store), notes], [expected, []])
+})
+
+test('a training that has not finished a step gives way to one with other settings, and one that has does not', async () => {
+  const [, device] = await testDevices()
+  await withStores(async (make) => {
+    const [store, other] = [make(), make()]
+    await run(device, other, { lr: 0.1 })
+    await fails(() => run(device, store, { stop: 0 }), 'stop')
+    assert.equal(await store.list(), ['log.jsonl', 'pinball-work.json', 'state-000000.part'])
+    await fails(() => run(device, store, { command: 'gate' }), /holds work of "toy", not of "gate"/)
+    const onNote = (line: string) => assert.unreachable(line)
+    assert.is((await run(device, store, { lr: 0.1, onNote })).made, steps)
+    assert.equal(await contents(store), await contents(other))
+    // Killed after the first step, before it was saved: the log tells.
+    const cut = make()
+    await fails(() => run(device, cut, { stop: 0 }), 'stop')
+    await cut.append('log.jsonl', 0, bytes('{"step":1}\n'))
+    await fails(() => run(device, cut, { lr: 0.1 }), /was begun with --lr 0\.05, now it is 0\.1/)
+  })
+})
+
+test('an evaluation that is interrupted has its step saved, and is made anew', async () => {
+  const [, device] = await testDevices()
+  await withStores(async (make) => {
+    const whole = make()
+    await run(device, whole, { evaluateEvery: 2 })
+    const expected = await contents(whole)
+    for (const step of [4, steps]) {
+      const store = make()
+      await fails(() => run(device, store, { evaluateEvery: 2, stopEvaluating: step }), 'stop')
+      assert.ok((await store.list()).includes(`state-${String(step).padStart(6, '0')}.part`))
+      const log = Buffer.from((await contents(store))['log.jsonl'], 'base64')
+        .toString()
+        .trim()
+        .split('\n')
+      assert.match(log.at(-1)!, new RegExp(`"step":${step},"loss"`))
+      // And once more, before anything else is done.
+      await fails(() => run(device, store, { evaluateEvery: 2, stopEvaluating: step }), 'stop')
+      const told: Line[] = []
+      const { made } = await run(device, store, { evaluateEvery: 2, onEntry: (entry) => told.push(entry as Line) })
+      assert.is(made, steps - step + 1, 'its step ends here')
+      assert.equal(await contents(store), expected)
+      // Who is told of the lines hears of the whole step.
+      assert.equal(
+        told.slice(0, 2).map((entry) => [entry.step, 'loss' in entry, 'eval_loss' in entry]),
+        [
+          [step, true, false],
+          [step, false, true],
+        ],
+      )
+    }
+  })
 })
 
 test('what no training has made is neither used, overwritten nor removed', async () => {

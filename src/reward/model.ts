@@ -11,8 +11,8 @@ import { adaptedCheckpoint, type Checkpoint, checkpointOf } from './checkpoint.t
 import { openFor } from './directory.ts'
 import {
   type Adapted,
+  adaptedParts,
   type Backbone,
-  extractFeatures,
   type FeatureModel,
   loadBackbone,
   type ModelOptions,
@@ -112,7 +112,7 @@ function rewardModel(
     if (!numbers.has(own)) numbers.set(own, count++)
     return numbers.get(own)!
   }
-  return {
+  const model: RewardModel = {
     name,
     device,
     config,
@@ -125,7 +125,7 @@ function rewardModel(
       return slot.now.heads.calibrated
     },
     encode: (row, settings) => encodeRow(row, rules, settings?.gate && needsPrompt),
-    features: (rows, settings) => slot.use((adapted) => extractFeatures(backbone, adapted, rows, settings)),
+    ...adaptedParts(backbone, slot, () => model),
     async adapter(files) {
       slot.set(await open(files))
     },
@@ -149,12 +149,12 @@ function rewardModel(
         )
       })
     },
-    fingerprint: () => slot.use(backbone.fingerprint),
     async destroy() {
       await backbone.destroy()
       slot.close()
     },
   }
+  return model
 }
 
 function withDistribution(score: HeadScore, tokens: number, levels: readonly number[]): Score {

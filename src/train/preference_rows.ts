@@ -29,14 +29,15 @@ export interface PreferenceRow {
  */
 export function encodePreferenceRow(row: unknown, rules: TextRules): PreferenceRow {
   if (!isObject(row)) throw new Error(`a row must be an object, got ${show(row)}`)
-  const margin = row.margin ?? 0
-  if (typeof margin !== 'number' || !Number.isFinite(margin))
-    throw new Error(`margin must be a number, got ${show(margin)}`)
+  const margin = readMargin(row.margin ?? 0)
   for (const [chosen, rejected] of [
     ['chosen_input_ids', 'rejected_input_ids'],
     ['chosen_ids', 'rejected_ids'],
   ]) {
-    if (row[chosen] == null && row[rejected] == null) continue
+    const missing = [chosen, rejected].filter((side) => row[side] == null)
+    if (missing.length === 2) continue
+    if (missing.length === 1)
+      throw new Error(`a pair needs "${chosen}" and "${rejected}", this one has no "${missing[0]}"`)
     return { chosen: readIds(row[chosen], rules, chosen), rejected: readIds(row[rejected], rules, rejected), margin }
   }
   if (row.chosen == null || row.rejected == null) {
@@ -54,6 +55,14 @@ export function encodePreferenceRow(row: unknown, rules: TextRules): PreferenceR
     typeof side === 'string' ? plainTokens(side, rules) : chatTokens(side, rules),
   )
   return { chosen, rejected, margin }
+}
+
+/** Rewards are float32: what is larger can never be reached. */
+function readMargin(margin: unknown): number {
+  if (typeof margin !== 'number') throw new Error(`margin must be a number, got ${show(margin)}`)
+  if (Number.isFinite(Math.fround(margin))) return margin
+  const got = Number.isFinite(margin) ? `${margin}` : `a number beyond 1.8e308`
+  throw new Error(`margin must be a number of at most 3.4e38 in size, got ${got}`)
 }
 
 function readPrompt(prompt: unknown): Message[] {

@@ -149,7 +149,10 @@ async function evaluate(options: EvalCommand): Promise<void> {
     usageError('--outputs goes with --data and --features of pairs and questions only')
   }
   if (adapter !== undefined && !data)
-    usageError('--adapter: goes with --data only; features are made under one by "pinball features --adapter"')
+    usageError(
+      '--adapter: goes with --data only; features already hold what an adapter does ("pinball features --adapter"), and --model gives the heads: ' +
+        'for the score head of an adapter, what "pinball merge" makes of it',
+    )
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   await claimOutputs({
     inputs: {
