@@ -1,11 +1,12 @@
 // Records of a file, whatever it is: JSON Lines, a JSON list (either plain or gzip) or Parquet, told apart by content.
-import { parquetReadObjects } from 'hyparquet'
-import { compressors } from 'hyparquet-compressors'
 import { gunzip, isGzip } from './gzip.ts'
 import { isObject, show } from './json.ts'
 import { readJsonList } from './json_list.ts'
 import { pieces, readJsonl } from './jsonl.ts'
-import { guarded, openParquetFile, rowGroup } from './parquet_file.ts'
+import { GroupReader, openParquetFile, type ParquetFile } from './parquet_file.ts'
+import { assemble, type Cells, set } from './parquet_rows.ts'
+import { Unsupported } from './parquet_schema.ts'
+import { valueConvert } from './parquet_values.ts'
 import type { Source } from './source.ts'
 
 /** A row with what errors call it. */
@@ -109,38 +110,74 @@ function pick(value: Record<string, unknown>, wanted: ReadonlySet<string>): Reco
 
 async function* readParquet(source: Source, columns?: readonly string[]): AsyncGenerator<FileRecord> {
   const file = await openParquetFile(source)
-  const { name, buffer, starts, elements } = file
-  const names = elements.map((element) => element.name)
-  const twice = names.find((column, i) => names.indexOf(column) !== i)
-  if (twice !== undefined) throw new Error(`${name}: column ${show(twice)} is there twice`)
-  const wanted = columns ? names.filter((column) => columns.includes(column)) : names
+  const { name, starts, fields } = file
+  const wanted = [...fields.keys()].filter((at) => columns === undefined || columns.includes(fields[at].name))
   for (let group = 0; group + 1 < starts.length; group++) {
     const rows = starts[group + 1] - starts[group]
-    const values = await guarded(name, `row group ${group + 1}`, async () => {
-      if (rows === 0 || wanted.length === 0) return Array.from({ length: rows }, () => ({}))
-      const metadata = rowGroup(file, group)
-      const found = await parquetReadObjects({ file: buffer, metadata, columns: [...wanted], compressors })
-      if (found.length !== rows) throw new Error(`it has ${found.length} rows, ${rows} are announced`)
-      return found
-    })
-    for (const [i, value] of values.entries()) {
-      const where = `${name} row ${starts[group] + i + 1}`
-      yield { where, value: plain(value, where) as Record<string, unknown> }
+    const read = await readParquetGroup(file, group, wanted, columns !== undefined)
+    for (let row = 0; row < rows; row++) {
+      const where = `${name} row ${starts[group] + row + 1}`
+      const value: Record<string, unknown> = {}
+      for (const { column, cells, unread } of read) {
+        const refused = cells?.refused.get(row)
+        if (cells && !refused) {
+          set(value, column, cells.values[row])
+          continue
+        }
+        const message = refused ? `${where}: column ${show(refused.path)} holds ${refused.reason.reason}` : unread
+        if (columns) throw new Error(message)
+        refuse(value, column, message)
+      }
+      yield { where, value }
     }
   }
 }
 
-/** Values as JSON has them. */
-function plain(value: unknown, where: string): unknown {
-  if (typeof value === 'bigint') {
-    if (value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER) return Number(value)
-    throw new Error(`${where}: the integer ${value} is beyond 2^53`)
+interface ParquetColumn {
+  readonly column: string
+  /** Null where the column cannot be read for what it is, as `unread` says. */
+  readonly cells: Cells | null
+  readonly unread: string
+}
+
+/** Reads columns of a row group. Without `strict`, those that cannot be read for what they are are given as such. */
+async function readParquetGroup(
+  file: ParquetFile,
+  group: number,
+  wanted: readonly number[],
+  strict: boolean,
+): Promise<ParquetColumn[]> {
+  const { name, starts, fields } = file
+  const rows = starts[group + 1] - starts[group]
+  const found: ParquetColumn[] = []
+  if (rows === 0) return found
+  const reader = new GroupReader(file, group, wanted)
+  for (const at of wanted) {
+    const column = fields[at].name
+    try {
+      if (fields.some((other, i) => other.name === column && i !== at)) {
+        throw new Unsupported(`${name}: column ${show(column)} is there twice`)
+      }
+      const cells = await reader.read(
+        at,
+        (leaf) => valueConvert(leaf.element),
+        (leaves) => assemble(fields[at], leaves, rows),
+      )
+      found.push({ column, cells, unread: '' })
+    } catch (error) {
+      if (strict || !(error instanceof Unsupported)) throw error
+      found.push({ column, cells: null, unread: error.message })
+    }
   }
-  if (value === undefined) return null
-  if (typeof value !== 'object' || value === null) return value
-  if (value instanceof Date) return value.toISOString()
-  if (Array.isArray(value)) return value.map((inner) => plain(inner, where))
-  if (ArrayBuffer.isView(value)) return value instanceof Uint8Array ? value : Array.from(value as Float64Array)
-  const entries = Object.entries(value).map(([key, inner]) => [key, plain(inner, where)])
-  return Object.fromEntries(entries)
+  return found
+}
+
+/** A field that ends the command of whoever asks for it, and of nobody else. */
+function refuse(value: Record<string, unknown>, column: string, message: string): void {
+  Object.defineProperty(value, column, {
+    get() {
+      throw new Error(message)
+    },
+    configurable: true,
+  })
 }
