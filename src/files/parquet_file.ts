@@ -3,6 +3,7 @@ import { type ColumnMetaData, type FileMetaData, parquetMetadataAsync, parquetSc
 import { printable, show } from './json.ts'
 import { type ColumnValues, readColumn } from './parquet_pages.ts'
 import { type Field, type LeafField, readFields, Unsupported } from './parquet_schema.ts'
+import { checkStruct } from './parquet_thrift.ts'
 import type { Convert } from './parquet_values.ts'
 import type { Source } from './source.ts'
 
@@ -53,6 +54,7 @@ export async function openParquetFile(source: Source): Promise<ParquetFile> {
     throw new Error(`${name}: metadata of ${footer} bytes exceed the file (${byteLength}) or ${METADATA_LIMIT_BYTES}`)
   }
   return guarded(name, 'metadata', async () => {
+    checkStruct(await source.read(byteLength - 8 - footer, footer))
     const metadata = await readMetadata(source)
     const schema = parquetSchema(metadata)
     const { fields, leaves } = readFields(schema)
@@ -61,7 +63,7 @@ export async function openParquetFile(source: Source): Promise<ParquetFile> {
     const limit = VALUES_PER_BYTE * byteLength
     for (const group of metadata.row_groups) {
       const rows = Number(group.num_rows)
-      if (!(rows >= 0 && rows <= GROUP_LIMIT_ROWS)) {
+      if (!(Number.isInteger(rows) && rows >= 0 && rows <= GROUP_LIMIT_ROWS)) {
         throw new Error(`a row group has ${rows} rows, more than ${GROUP_LIMIT_ROWS} are not read`)
       }
       if (group.columns.length !== leaves.length) {
@@ -71,7 +73,10 @@ export async function openParquetFile(source: Source): Promise<ParquetFile> {
         group.columns.map((column, i) => {
           const chunk = readChunk(column, leaves[i], byteLength)
           const values = Number(chunk.meta.num_values)
-          if (!(values >= 0 && values <= limit) || (leaves[i].repeated === 0 && values !== rows)) {
+          if (
+            !(Number.isInteger(values) && values >= 0 && values <= limit) ||
+            (leaves[i].repeated === 0 && values !== rows)
+          ) {
             throw new Error(`column ${show(leaves[i].path)} has ${values} values in a row group of ${rows} rows`)
           }
           return chunk
@@ -118,7 +123,7 @@ function readChunk(
   const data = Number(meta.data_page_offset)
   const begin = dictionary > 0 && dictionary < data ? dictionary : data
   const end = begin + Number(meta.total_compressed_size)
-  if (!(begin >= 0 && end >= begin && end <= size)) {
+  if (![begin, end].every(Number.isInteger) || !(begin >= 0 && end >= begin && end <= size)) {
     throw new Error(`column ${show(leaf.path)} is at bytes ${begin} to ${end}`)
   }
   let unsupported: string | null = null
@@ -133,9 +138,16 @@ async function guarded<T>(name: string, what: string, work: () => Promise<T>): P
     return await work()
   } catch (error) {
     if (error instanceof Unsupported) throw new Unsupported(`${name}: ${what} ${printable(error.message)}`)
-    const reason = printable(error instanceof Error ? error.message : String(error)) // decoders throw texts, too
+    const reason = printable(reasonOf(error))
     throw new Error(`${name}: ${what} cannot be read, the file may be damaged (${reason})`)
   }
+}
+
+/** The decoders' own words; what the language says about undefined properties is of no use to anybody. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error) // decoders throw texts, too
+  const own = error.constructor === Error
+  return own ? error.message : 'its parts contradict each other'
 }
 
 /** Reads columns of a row group, so that chunks which lie together in the file are read together. */

@@ -11,6 +11,7 @@ import {
   readRuns,
 } from './parquet_encodings.ts'
 import { type LeafField, Unsupported } from './parquet_schema.ts'
+import { readStruct } from './parquet_thrift.ts'
 
 /** Values of one type as they are stored; booleans are 0 and 1, texts, decimals and INT96 are bytes. */
 export type Stored = Int32Array | BigInt64Array | Float32Array | Float64Array | Uint8Array | Uint8Array[]
@@ -123,7 +124,7 @@ interface PageHeader {
 
 /** Numbers of the fields of PageHeader and what it holds, in parquet.thrift of the format. */
 function readHeader(reader: PageReader): PageHeader {
-  const fields = readStruct(reader, 0)
+  const fields = readStruct(reader)
   const number = (value: unknown) => (typeof value === 'number' ? value : -1)
   const kind = number(fields[1])
   const inner = fields[kind === DATA_PAGE ? 5 : kind === DICTIONARY_PAGE ? 7 : kind === DATA_PAGE_V2 ? 8 : 6]
@@ -143,41 +144,6 @@ function readHeader(reader: PageReader): PageHeader {
     encoding: ENCODINGS[number(page?.[second ? 4 : 2])] ?? 'unknown',
     levels: second ? { definition: number(page![5]), repetition: number(page![6]), packed: page![7] !== false } : null,
   }
-}
-
-type Thrift = number | boolean | null | { [field: number]: Thrift }
-
-const DEEPEST_STRUCT = 8
-
-/** A struct of the compact protocol of Thrift; bytes, lists and numbers beyond 2^53 are passed over. */
-function readStruct(reader: PageReader, depth: number): { [field: number]: Thrift } {
-  if (depth > DEEPEST_STRUCT) throw new Error('a page header is nested too deep')
-  const fields: { [field: number]: Thrift } = {}
-  for (let field = 0; ; ) {
-    const byte = reader.bytes[reader.take(1)]
-    if (byte === 0) return fields
-    field = byte >> 4 ? field + (byte >> 4) : Number(reader.zigzag())
-    fields[field] = readThrift(reader, byte & 15, depth)
-  }
-}
-
-function readThrift(reader: PageReader, type: number, depth: number): Thrift {
-  if (type === 1 || type === 2) return type === 1
-  if (type === 3) return reader.view.getInt8(reader.take(1))
-  if (type >= 4 && type <= 6) return Number(reader.zigzag())
-  if (type === 7) reader.take(8)
-  else if (type === 8) reader.take(reader.varint())
-  else if (type === 9 || type === 10) {
-    const head = reader.bytes[reader.take(1)]
-    const size = head >> 4 === 15 ? reader.varint() : head >> 4
-    // In lists a boolean has a byte.
-    for (let i = 0; i < size; i++) {
-      if ((head & 15) <= 2) reader.take(1)
-      else readThrift(reader, head & 15, depth + 1)
-    }
-  } else if (type === 12) return readStruct(reader, depth + 1)
-  else throw new Error(`a page header has a field of type ${type}`)
-  return null
 }
 
 interface PageParts {

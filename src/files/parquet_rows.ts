@@ -13,38 +13,42 @@ interface Cursor extends ColumnValues {
 interface Reading {
   readonly leaves: readonly Cursor[]
   readonly base: number
-  refused: { readonly reason: Refused; readonly path: string } | null
+  refused: { readonly reason: string; readonly path: string } | null
 }
 
 type List = Extract<Field, { kind: 'list' | 'map' }>
 
 /** A cell that JSON cannot hold: what it is, and where in the column. */
-export interface RefusedCell {
-  readonly reason: Refused
+export class RefusedCell {
+  readonly reason: string
   readonly path: string
+
+  constructor(reason: string, path: string) {
+    this.reason = reason
+    this.path = path
+  }
 }
 
-export class Cells {
-  /** One a row; null where the cell is refused. */
-  readonly values: unknown[] = []
-  readonly refused = new Map<number, RefusedCell>()
-}
-
-/** Makes the cells of a column in a row group of `rows` rows. `leaves` are those below it. Throws where they disagree. */
-export function assemble(column: Field, leaves: readonly ColumnValues[], rows: number): Cells {
-  const cells = new Cells()
+/** The cells of a column in a row group of `rows` rows. `leaves` are those below it. Throws where they disagree. */
+export function assemble(column: Field, leaves: readonly ColumnValues[], rows: number): unknown[] {
+  const cells: unknown[] = []
   const reading: Reading = {
     leaves: leaves.map((leaf) => ({ ...leaf, at: 0, next: 0 })),
     base: column.first,
     refused: null,
   }
+  let last: RefusedCell | null = null
   for (let row = 0; row < rows; row++) {
     const value = readField(column, reading)
-    if (reading.refused) {
-      cells.refused.set(row, reading.refused)
-      cells.values.push(null)
-      reading.refused = null
-    } else cells.values.push(value)
+    const { refused } = reading
+    reading.refused = null
+    if (!refused) cells.push(value)
+    else {
+      const { reason, path } = refused
+      // Many cells may have one value of a dictionary.
+      if (last?.reason !== reason || last.path !== path) last = new RefusedCell(reason, path)
+      cells.push(last)
+    }
   }
   for (const leaf of reading.leaves) {
     if (leaf.at !== leaf.entries) throw new Error(`${leaf.entries - leaf.at} values are left after ${rows} rows`)
@@ -66,7 +70,7 @@ function readField(field: Field, reading: Reading): unknown {
     leaf.at++
     const value = leaf.values[leaf.next++]
     if (!(value instanceof Refused)) return value
-    reading.refused ??= { reason: value, path: field.path }
+    reading.refused ??= { reason: value.reason, path: field.path }
     return null
   }
   if (field.kind === 'struct') {
@@ -115,7 +119,7 @@ function readMap(field: List, items: unknown[], reading: Reading): unknown {
   for (const entry of entries) {
     const name = `${entry[key.name]}`
     if (Object.hasOwn(map, name))
-      reading.refused ??= { reason: new Refused('a map with a key that is there twice'), path: field.path }
+      reading.refused ??= { reason: 'a map with a key that is there twice', path: field.path }
     set(map, name, entry[value.name])
   }
   return map

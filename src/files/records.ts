@@ -4,7 +4,7 @@ import { isObject, show } from './json.ts'
 import { readJsonList } from './json_list.ts'
 import { pieces, readJsonl } from './jsonl.ts'
 import { GroupReader, openParquetFile, type ParquetFile } from './parquet_file.ts'
-import { assemble, type Cells, set } from './parquet_rows.ts'
+import { assemble, RefusedCell, set } from './parquet_rows.ts'
 import { Unsupported } from './parquet_schema.ts'
 import { valueConvert } from './parquet_values.ts'
 import type { Source } from './source.ts'
@@ -119,12 +119,13 @@ async function* readParquet(source: Source, columns?: readonly string[]): AsyncG
       const where = `${name} row ${starts[group] + row + 1}`
       const value: Record<string, unknown> = {}
       for (const { column, cells, unread } of read) {
-        const refused = cells?.refused.get(row)
-        if (cells && !refused) {
-          set(value, column, cells.values[row])
+        const cell = cells?.[row]
+        if (cells && !(cell instanceof RefusedCell)) {
+          set(value, column, cell)
           continue
         }
-        const message = refused ? `${where}: column ${show(refused.path)} holds ${refused.reason.reason}` : unread
+        const refused = cell as RefusedCell | undefined
+        const message = refused ? `${where}: column ${show(refused.path)} holds ${refused.reason}` : unread
         if (columns) throw new Error(message)
         refuse(value, column, message)
       }
@@ -136,7 +137,7 @@ async function* readParquet(source: Source, columns?: readonly string[]): AsyncG
 interface ParquetColumn {
   readonly column: string
   /** Null where the column cannot be read for what it is, as `unread` says. */
-  readonly cells: Cells | null
+  readonly cells: unknown[] | null
   readonly unread: string
 }
 
