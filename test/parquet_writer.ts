@@ -62,11 +62,12 @@ export function page(
   data: number[],
   { encoding = 0, unpacked = data.length, header = {}, crc = null as number | null } = {},
 ): number[] {
+  const checksum: Fields = crc === null ? {} : { 4: { i: crc } }
   const fields: Fields = {
     1: { i: 0 },
     2: { i: unpacked },
     3: { i: data.length },
-    ...(crc === null ? {} : { 4: { i: crc } }),
+    ...checksum,
     5: { struct: { 1: { i: values }, 2: { i: encoding }, 3: { i: 3 }, 4: { i: 3 }, ...header } },
   }
   return [...struct(fields), ...data]
