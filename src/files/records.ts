@@ -3,10 +3,7 @@ import { gunzip, isGzip } from './gzip.ts'
 import { isObject, show } from './json.ts'
 import { readJsonList } from './json_list.ts'
 import { pieces, readJsonl } from './jsonl.ts'
-import { GroupReader, openParquetFile, type ParquetFile } from './parquet_file.ts'
-import { assemble, RefusedCell, set } from './parquet_rows.ts'
-import { Unsupported } from './parquet_schema.ts'
-import { valueConvert } from './parquet_values.ts'
+import { readParquetRecords } from './parquet_records.ts'
 import type { Source } from './source.ts'
 
 /** A row with what errors call it. */
@@ -22,15 +19,18 @@ export interface RecordOptions {
 }
 
 /**
- * Yields the records of a file in order, at most one row group of a Parquet file in memory. Parquet integers become numbers, dates
- * ISO texts, lists arrays and structs objects. Throws, with the file's name, on damaged and cut off files, records that are no
- * objects and integers beyond 2^53.
+ * Yields the records of a file in order, at most one row group of a Parquet file in memory. Parquet integers and decimals become
+ * numbers, dates and times ISO texts (with Z where they are of UTC), lists arrays, structs and maps with text keys objects, other maps
+ * lists of `{ key, value }`. Throws, with the file's name, on damaged and cut off files and records that are no objects. A Parquet
+ * value that JSON cannot hold (an integer beyond 2^53, a decimal of more than 15 digits, bytes that are no UTF-8) and a column that
+ * cannot be read (of an unknown codec, encrypted) throw where they are in `columns`; without `columns` they are not among the
+ * enumerable fields of the record, and only reading the field throws.
  */
 export async function* readRecords(source: Source, { columns }: RecordOptions = {}): AsyncGenerator<FileRecord> {
   const { name, byteLength } = source
   const head = await source.read(0, Math.min(4, byteLength))
   if (String.fromCharCode(...head) === 'PAR1') {
-    yield* readParquet(source, columns)
+    yield* readParquetRecords(source, columns)
     return
   }
   const wanted = columns && new Set(columns)
@@ -106,79 +106,4 @@ async function startsList(
 
 function pick(value: Record<string, unknown>, wanted: ReadonlySet<string>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(value).filter(([key]) => wanted.has(key)))
-}
-
-async function* readParquet(source: Source, columns?: readonly string[]): AsyncGenerator<FileRecord> {
-  const file = await openParquetFile(source)
-  const { name, starts, fields } = file
-  const wanted = [...fields.keys()].filter((at) => columns === undefined || columns.includes(fields[at].name))
-  for (let group = 0; group + 1 < starts.length; group++) {
-    const rows = starts[group + 1] - starts[group]
-    const read = await readParquetGroup(file, group, wanted, columns !== undefined)
-    for (let row = 0; row < rows; row++) {
-      const where = `${name} row ${starts[group] + row + 1}`
-      const value: Record<string, unknown> = {}
-      for (const { column, cells, unread } of read) {
-        const cell = cells?.[row]
-        if (cells && !(cell instanceof RefusedCell)) {
-          set(value, column, cell)
-          continue
-        }
-        const refused = cell as RefusedCell | undefined
-        const message = refused ? `${where}: column ${show(refused.path)} holds ${refused.reason}` : unread
-        if (columns) throw new Error(message)
-        refuse(value, column, message)
-      }
-      yield { where, value }
-    }
-  }
-}
-
-interface ParquetColumn {
-  readonly column: string
-  /** Null where the column cannot be read for what it is, as `unread` says. */
-  readonly cells: unknown[] | null
-  readonly unread: string
-}
-
-/** Reads columns of a row group. Without `strict`, those that cannot be read for what they are are given as such. */
-async function readParquetGroup(
-  file: ParquetFile,
-  group: number,
-  wanted: readonly number[],
-  strict: boolean,
-): Promise<ParquetColumn[]> {
-  const { name, starts, fields } = file
-  const rows = starts[group + 1] - starts[group]
-  const found: ParquetColumn[] = []
-  if (rows === 0) return found
-  const reader = new GroupReader(file, group, wanted)
-  for (const at of wanted) {
-    const column = fields[at].name
-    try {
-      if (fields.some((other, i) => other.name === column && i !== at)) {
-        throw new Unsupported(`${name}: column ${show(column)} is there twice`)
-      }
-      const cells = await reader.read(
-        at,
-        (leaf) => valueConvert(leaf.element),
-        (leaves) => assemble(fields[at], leaves, rows),
-      )
-      found.push({ column, cells, unread: '' })
-    } catch (error) {
-      if (strict || !(error instanceof Unsupported)) throw error
-      found.push({ column, cells: null, unread: error.message })
-    }
-  }
-  return found
-}
-
-/** A field that ends the command of whoever asks for it, and of nobody else. */
-function refuse(value: Record<string, unknown>, column: string, message: string): void {
-  Object.defineProperty(value, column, {
-    get() {
-      throw new Error(message)
-    },
-    configurable: true,
-  })
 }
