@@ -181,6 +181,9 @@ export async function request(
       wait = retryAfter(response)
     } catch (error) {
       if (error instanceof Refusal) throw error
+      // Another try would be redirected in the same way.
+      if (/redirect count/.test(explainFailure(error)))
+        throw new Refusal(`${name}: the server redirects in a circle`, 508)
       reason = explainFailure(error)
     }
     if (failures >= retries) {

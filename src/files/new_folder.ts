@@ -1,12 +1,15 @@
 // A folder that is made whole: beside its place, until it gets its name.
 import { readdir, rename, rmdir } from 'node:fs/promises'
 import { show } from './json.ts'
+import { explainSystem } from './system_errors.ts'
 
 /** Throws unless a folder that is to be made is missing or empty. */
 export async function checkVacant(folder: string): Promise<void> {
   const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return []
-    throw new Error(`${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : error.code}`)
+    throw new Error(
+      `${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : explainSystem(error)}`,
+    )
   })
   if (names.length > 0)
     throw new Error(`${folder}: must be missing or empty, it has ${show(names[0])}; choose another --out`)
@@ -16,7 +19,7 @@ export async function checkVacant(folder: string): Promise<void> {
 export async function putInPlace(made: string, folder: string, what: string): Promise<void> {
   await rmdir(folder).catch(() => {})
   await rename(made, folder).catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${folder}: cannot be made (${error.code}); ${what} is in ${made}`)
+    throw new Error(`${folder}: cannot be made: ${explainSystem(error)}; ${what} is in ${made}`)
   })
 }
 

@@ -11,7 +11,8 @@ import type { Source } from './source.ts'
 export async function* readParquetRecords(source: Source, columns?: readonly string[]): AsyncGenerator<FileRecord> {
   const file = await openParquetFile(source)
   const { name, starts, fields } = file
-  const wanted = [...fields.keys()].filter((at) => columns === undefined || columns.includes(fields[at].name))
+  const chosen = columns && new Set(columns)
+  const wanted = [...fields.keys()].filter((at) => chosen === undefined || chosen.has(fields[at].name))
   for (let group = 0; group + 1 < starts.length; group++) {
     const rows = starts[group + 1] - starts[group]
     const read = await readParquetGroup(file, group, wanted, columns !== undefined)
@@ -51,12 +52,14 @@ async function readParquetGroup(
   const { name, starts, fields } = file
   const rows = starts[group + 1] - starts[group]
   const found: ParquetColumn[] = []
+  const [seen, twice] = [new Set<string>(), new Set<string>()]
+  for (const field of fields) (seen.has(field.name) ? twice : seen).add(field.name)
   if (rows === 0) return found
   const reader = new GroupReader(file, group, wanted)
   for (const at of wanted) {
     const column = fields[at].name
     try {
-      if (fields.some((other, i) => other.name === column && i !== at)) {
+      if (twice.has(column)) {
         throw new Unsupported(`${name}: column ${show(column)} is there twice`)
       }
       const cells = await reader.read(

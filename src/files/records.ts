@@ -2,9 +2,9 @@
 import { gunzip, isGzip } from './gzip.ts'
 import { isObject, show } from './json.ts'
 import { readJsonList } from './json_list.ts'
-import { pieces, readJsonl } from './jsonl.ts'
+import { BLANK_LIMIT_BYTES, pieces, readJsonl } from './jsonl.ts'
 import { readParquetRecords } from './parquet_records.ts'
-import type { Source } from './source.ts'
+import { joinBytes, type Source } from './source.ts'
 
 /** A row with what errors call it. */
 export interface FileRecord {
@@ -29,39 +29,59 @@ export interface RecordOptions {
 export async function* readRecords(source: Source, { columns }: RecordOptions = {}): AsyncGenerator<FileRecord> {
   const { name, byteLength } = source
   const head = await source.read(0, Math.min(4, byteLength))
-  if (String.fromCharCode(...head) === 'PAR1') {
+  if (isParquet(head)) {
     yield* readParquetRecords(source, columns)
     return
   }
   const wanted = columns && new Set(columns)
   const chunks = isGzip(head) ? gunzip(pieces(source), name) : pieces(source)
-  const { list, all } = await startsList(chunks)
-  const found = list ? listRecords(all, name) : lineRecords(all, name)
-  for await (const { where, value } of found) {
-    if (!isObject(value)) throw new Error(`${where}: a record must be an object, got ${show(value)}`)
+  for await (const { where, value } of textRecords(chunks, name))
     yield { where, value: wanted ? pick(value, wanted) : value }
-  }
 }
 
 /**
- * Yields rows of JSON Lines, plain or gzip, of something that can be read only once, such as a pipe. Throws as `readRecords`; it is
- * closed when the rows are no longer read.
+ * Yields rows of JSON Lines or a JSON list, plain or gzip, of something that can be read only once, such as a pipe. Throws as
+ * `readRecords`; it is closed when the rows are no longer read.
  */
 export async function* streamRecords(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<FileRecord> {
   const all = chunks[Symbol.asyncIterator]()
-  const first = await all.next()
-  async function* rest() {
+  // A pipe may give its bytes one by one.
+  let head = new Uint8Array(0)
+  try {
+    while (head.length < 4) {
+      const { value, done } = await all.next()
+      if (done) break
+      head = new Uint8Array(joinBytes([head, value]))
+    }
+  } catch (error) {
+    await all.return?.()
+    throw error
+  }
+  async function* whole() {
     try {
-      if (!first.done) yield first.value
+      yield head
       yield* { [Symbol.asyncIterator]: () => all }
     } finally {
       await all.return?.()
     }
   }
-  const bytes = !first.done && isGzip(first.value) ? gunzip(rest(), name) : rest()
-  for await (const { where, value } of lineRecords(bytes, name)) {
-    if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
-    yield { where, value }
+  if (isParquet(head)) {
+    await all.return?.()
+    throw new Error(`${name}: holds Parquet, which is read from its end; give the file itself`)
+  }
+  yield* textRecords(isGzip(head) ? gunzip(whole(), name) : whole(), name)
+}
+
+/** Records of JSON Lines or a JSON list. */
+async function* textRecords(chunks: AsyncGenerator<Uint8Array>, name: string): AsyncGenerator<FileRecord> {
+  try {
+    const { list, all } = await startsList(chunks, name)
+    for await (const { where, value } of list ? listRecords(all, name) : lineRecords(all, name)) {
+      if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
+      yield { where, value }
+    }
+  } finally {
+    await chunks.return(undefined)
   }
 }
 
@@ -69,6 +89,10 @@ export async function* streamRecords(chunks: AsyncIterable<Uint8Array>, name: st
 export function* recordsOf(rows: Iterable<Record<string, unknown>>): Generator<FileRecord> {
   let row = 0
   for (const value of rows) yield { where: `row ${++row}`, value }
+}
+
+function isParquet(head: Uint8Array): boolean {
+  return String.fromCharCode(...head.subarray(0, 4)) === 'PAR1'
 }
 
 interface Found {
@@ -88,13 +112,18 @@ async function* lineRecords(chunks: AsyncIterable<Uint8Array>, name: string): As
 /** Says whether the first character is that of a list, and gives all chunks, those that were looked at included. */
 async function startsList(
   chunks: AsyncGenerator<Uint8Array>,
+  name: string,
 ): Promise<{ list: boolean; all: AsyncIterable<Uint8Array> }> {
   const seen: Uint8Array[] = []
   let first: number | undefined
+  let bytes = 0
   while (first === undefined) {
     const { value, done } = await chunks.next()
     if (done) break
+    if (bytes > BLANK_LIMIT_BYTES)
+      throw new Error(`${name}: begins with more than ${BLANK_LIMIT_BYTES} bytes of blanks`)
     seen.push(value)
+    bytes += value.length
     first = value.find((byte) => ![9, 10, 13, 32, 0xef, 0xbb, 0xbf].includes(byte))
   }
   async function* all() {
