@@ -149,7 +149,7 @@ const brokenLabels: [string, string, RegExp][] = [
     '{"input_ids":[1],"gate_position":0,"good":1e999}',
     /line 1: label "good" must be a finite float32 number, got Inf/,
   ],
-  ['NaN', '{"input_ids":[1],"gate_position":0,"good":NaN}', /line 1: not valid JSON/],
+  ['Infinity', '{"input_ids":[1],"gate_position":0,"good":Infinity}', /line 1: not valid JSON/],
   ['a name nobody has', lines({ ...ROW, fine: 1 }), /--labels: no row has a field "good"/],
   ['an unlisted text', lines({ ...ROW, good: 1, who: 'x' }), /line 1: unknown field "who"/],
 ]
