@@ -1,6 +1,6 @@
 // Files that nobody made on purpose, or somebody did: endless blanks, deep nesting, long cells, other formats, odd names. All end
 // soon, in one line; the sizes are such that work which grows with the square of a length would not end at all.
-import { mkdtemp, rm, symlink } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -18,7 +18,7 @@ import { openNpy } from '../src/files/npy.ts'
 import { readRecords, streamRecords } from '../src/files/records.ts'
 import { openSafetensors } from '../src/files/safetensors.ts'
 import { memorySource } from '../src/files/source.ts'
-import { explainSystem } from '../src/files/system_errors.ts'
+import { explainSystem, messageOf } from '../src/files/system_errors.ts'
 import { chooseColumns } from '../src/files/table.ts'
 import { readFeatureRows } from '../src/reward/feature_files/rows.ts'
 import { fails } from './assert.ts'
@@ -221,6 +221,11 @@ test('what the system says about paths is said in words', async () => {
   await fails(() => openFile(loop), `${loop}: a link leads round in a circle`)
   await fails(() => writeFileAtomic(join(loop, 'x'), []), /: a link leads round in a circle$/)
   await fails(() => openFile('a\0b'), /: is no path, it has a character that no path may have$/)
+  const file = join(folder, 'file')
+  await writeFileAtomic(file, [bytes('a')])
+  const error = await mkdir(join(file, 'x')).catch((reason: unknown) => reason)
+  assert.is(messageOf(error), `${join(file, 'x')}: a part of the path is not a directory`)
+  assert.equal([messageOf(new Error('own')), messageOf('text')], ['own', 'text'])
   const codes = ['EFBIG', 'EACCES', 'EIO', 'EMFILE', 'EXDEV', 'ENOSPC']
   for (const code of codes) assert.match(explainSystem({ code, message: '' }), /^[a-z][a-z ]+(\(EIO\))?$/)
   assert.equal([explainSystem({ code: 'EODD', message: '' }), explainSystem({ message: 'odd' })], ['EODD', 'odd'])

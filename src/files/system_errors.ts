@@ -31,3 +31,10 @@ const WORDS: Record<string, string> = {
 export function explainSystem({ code, message }: { readonly code?: string; readonly message: string }): string {
   return code === undefined ? message : Object.hasOwn(WORDS, code) ? WORDS[code] : code
 }
+
+/** The message of any error; that of a system's error about a path as `PATH: what is wrong`. */
+export function messageOf(error: unknown): string {
+  const { message, code, syscall, path } = error as NodeJS.ErrnoException
+  if (code === undefined || syscall === undefined || path === undefined) return String(message ?? error)
+  return `${path}: ${explainSystem({ code, message })}`
+}
