@@ -135,8 +135,8 @@ test('a column that cannot be read ends only what asks for it', async () => {
       'has values of type INT32 in the encoding GROUP_VAR_INT, which is not read',
     ],
     [
-      { ...A, name: 'odd', pages: [page(2, int32(5, 7), { header: { 3: { i: 4 } } })] },
-      'has levels of the encoding BIT_PACKED, which is not read',
+      { ...A, name: 'odd', repetition: 1, pages: [page(2, [3, ...int32(5, 7)], { header: { 3: { i: 4 } } })] },
+      'has levels in the encoding BIT_PACKED, which is not read',
     ],
     [{ ...A, name: 'odd', chunk: { 1: { text: 'part' } } }, 'is in another file, "part", which is not read'],
     [{ ...A, name: 'odd', chunk: { 8: { struct: {} } } }, 'is encrypted, which is not read'],
@@ -163,7 +163,9 @@ test('a column that cannot be read ends only what asks for it', async () => {
   const twice = parquetFile(2, [A, { ...A, name: 'b' }, { ...A, name: 'b' }])
   assert.equal(await read(twice, ['a']), [{ a: 5 }, { a: 7 }])
   await fails(() => read(twice, ['b']), 'f: column "b" is there twice')
-  // An old writer does not say that bytes are text.
+  // Old writers name an encoding of levels that are not there, and do not say that bytes are text.
+  const levels = page(2, int32(5, 7), { header: { 3: { i: 4 }, 4: { i: 4 } } })
+  assert.equal(await read(parquetFile(2, [{ ...A, pages: [levels] }])), [{ a: 5 }, { a: 7 }])
   const plain = parquetFile(1, [{ name: 't', type: 6, pages: [page(1, text)] }])
   assert.equal(await read(plain), [{ t: 'abc' }])
   const bad = parquetFile(1, [{ name: 't', type: 6, element: { 6: { i: 0 } }, pages: [page(1, [1, 0, 0, 0, 0xff])] }])
@@ -248,13 +250,6 @@ test('files that announce what they do not have end in one line, before memory i
       column([page(2, int32(5, 7), { unpacked: 2 ** 32 })]),
       cut(/a page of 8 bytes claims to be 4294967296 bytes of UNCOMPRESSED when it is unpacked/),
     ],
-    [
-      'of less than nothing',
-      column([page(2, int32(5, 7), { unpacked: -8 })]),
-      cut(/a page of 8 bytes claims to be -8 bytes of UNCOMPRESSED when it is unpacked/),
-    ],
-    ['a page of 2^31 values', column([page(huge, int32(5, 7))]), cut(/a page has 2147483647 values, 2 are missing/)],
-    ['of -1 values', column([page(-1, int32(5, 7))]), cut(/a page has -1 values, 2 are missing/)],
     [
       'values that are missing',
       column([page(2, int32(5))]),

@@ -118,6 +118,9 @@ interface PageHeader {
   readonly crc: number | null
   readonly values: number
   readonly encoding: string
+  /** Of the first version: encodings of the levels. Old writers name one where there are no levels. */
+  readonly definition: string
+  readonly repetition: string
   /** Of the second version: bytes of the levels, which are not packed, and whether the values are. */
   readonly levels: { readonly repetition: number; readonly definition: number; readonly packed: boolean } | null
 }
@@ -132,9 +135,6 @@ function readHeader(reader: PageReader): PageHeader {
   if (page === null && kind !== INDEX_PAGE) throw new Error(`a page has no header of its kind, ${kind}`)
   const [unpacked, packed] = [number(fields[2]), number(fields[3])]
   const second = kind === DATA_PAGE_V2
-  if (kind === DATA_PAGE && (page![3] === 4 || page![4] === 4)) {
-    throw new Unsupported('has levels of the encoding BIT_PACKED, which is not read')
-  }
   return {
     kind,
     packed,
@@ -142,6 +142,8 @@ function readHeader(reader: PageReader): PageHeader {
     crc: typeof fields[4] === 'number' ? fields[4] >>> 0 : null,
     values: number(page?.[1]),
     encoding: ENCODINGS[number(page?.[second ? 4 : 2])] ?? 'unknown',
+    definition: ENCODINGS[number(page?.[3])] ?? 'unknown',
+    repetition: ENCODINGS[number(page?.[4])] ?? 'unknown',
     levels: second ? { definition: number(page![5]), repetition: number(page![6]), packed: page![7] !== false } : null,
   }
 }
@@ -157,8 +159,8 @@ async function readPage(header: PageHeader, packed: Uint8Array, codec: string, l
   const { levels } = header
   if (!levels) {
     const values = new PageReader(await unpackPage(codec, packed, header.unpacked))
-    const repetition = leaf.repeated > 0 ? measured(values) : null
-    return { repetition, definition: leaf.present > 0 ? measured(values) : null, values }
+    const repetition = leaf.repeated > 0 ? levelsOf(header.repetition, values) : null
+    return { repetition, definition: leaf.present > 0 ? levelsOf(header.definition, values) : null, values }
   }
   const reader = new PageReader(packed)
   const repetition = reader.take(levels.repetition)
@@ -170,6 +172,11 @@ async function readPage(header: PageHeader, packed: Uint8Array, codec: string, l
     definition: new PageReader(packed.subarray(definition, reader.at)),
     values: new PageReader(await unpackPage(levels.packed ? codec : 'UNCOMPRESSED', rest, length)),
   }
+}
+
+function levelsOf(encoding: string, page: PageReader): PageReader {
+  if (encoding === 'RLE') return measured(page)
+  throw new Unsupported(`has levels in the encoding ${encoding}, which is not read`)
 }
 
 /** The bytes after a length of four bytes. */
