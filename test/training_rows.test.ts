@@ -163,7 +163,7 @@ test('rows that cannot be learned are errors that say why', () => {
     [{ text: 'x' }, /got "text"$/],
     [{ prompt: 'a', completion: 'b', response: 'c' }, /not both$/],
     [{ prompt: 'a', completion: say('b', 'c') }, /two texts or two lists of messages/],
-    [{ completion: 'b' }, /two texts or two lists of messages, got undefined and "b"/],
+    [{ completion: 'b' }, /two texts or two lists of messages, got nothing and "b"/],
     [{ prompt: 'a', response: 5 }, 'response must be a text, got 5'],
     [{ response: 'a' }, /prompt must be a list of at least one message/],
     [{ messages: say('only the user') }, 'messages must end with role "assistant", got "user"'],

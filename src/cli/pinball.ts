@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import about from '../../package.json' with { type: 'json' }
 import { discardUnfinished } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
+import { messageOf } from '../files/system_errors.ts'
 import { addData } from './data.ts'
 import { addDevices } from './devices.ts'
 import { addEval } from './eval/eval.ts'
@@ -82,7 +83,7 @@ function makeProgram(): Command {
 function fail(error: unknown, debug: boolean): number {
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done
   const noCommand = error instanceof CommanderError && error.code === 'commander.help'
-  const message = noCommand ? 'a command is needed; see pinball --help' : String((error as Error).message ?? error)
+  const message = noCommand ? 'a command is needed; see pinball --help' : messageOf(error)
   const line = message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
   process.stderr.write(`pinball: ${printable(line)}\n`)
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`)
