@@ -41,7 +41,6 @@ const NODE_FILES = [
 /** A new dependency is a decision: it is added here and explained in DECISIONS.md. */
 const DEPENDENCIES = [
   '@huggingface/hub',
-  '@huggingface/tokenizers',
   'commander',
   'csv-parse',
   'hyparquet',
