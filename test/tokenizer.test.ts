@@ -119,7 +119,10 @@ test('a directory without tokenizer files has none; a broken one is an error', a
   const only = (text: string) => () => loadTokenizer(memoryFiles('dir', { 'tokenizer.json': utf8(text) }))
   await fails(only('{'), 'dir/tokenizer.json: not valid JSON')
   await fails(only('{}'), 'dir/tokenizer.json: must be an object with a "model"')
-  await fails(only('{"model":{"type":"Nothing"}}'), 'dir/tokenizer.json: model.type: the model "Nothing" is not supported')
+  await fails(
+    only('{"model":{"type":"Nothing"}}'),
+    'dir/tokenizer.json: model.type: the model "Nothing" is not supported',
+  )
   await fails(() => loadTokenizer(files([])), 'dir/tokenizer_config.json: must be a JSON object, got []')
   await fails(
     () => loadTokenizer(files({ bos_token: 5 })),
