@@ -32,7 +32,7 @@ interface Fixture {
 }
 
 const fixture: Fixture = JSON.parse(
-  gunzipSync(readFileSync(new URL('fixtures/tokenizers.json.gz', import.meta.url))).toString(),
+  gunzipSync(readFileSync(new URL('fixtures/tokenizer_kinds.json.gz', import.meta.url))).toString(),
 )
 const utf8 = (value: unknown) => new TextEncoder().encode(typeof value === 'string' ? value : JSON.stringify(value))
 const POLICY_TEXT = 'a <s>b <p> <new> a'
