@@ -22,8 +22,12 @@ export interface Tokenizer {
    * expression of tokenizer.json takes too long.
    */
   encode(text: string, options?: { framed?: boolean }): Uint32Array<ArrayBuffer>
-  /** Token ids to text; special tokens are kept unless `skipSpecial`. Throws on ids that the vocabulary does not have. */
-  decode(tokens: ArrayLike<number>, options?: { skipSpecial?: boolean }): string
+  /**
+   * Token ids to text; special tokens are kept unless `skipSpecial`. With `partial` the text is still growing: where tokens of single
+   * bytes end amid a character, the characters before it stay, of which Python makes U+FFFD. Throws on ids that the vocabulary does not
+   * have.
+   */
+  decode(tokens: ArrayLike<number>, options?: { skipSpecial?: boolean; partial?: boolean }): string
 }
 
 /**
@@ -90,11 +94,11 @@ function describe(pipeline: Pipeline, files: TokenFiles, template: string | null
       const ids = pipeline.encode(text)
       return Uint32Array.from(framed ? pipeline.frame(ids) : ids)
     },
-    decode(ids, { skipSpecial = false } = {}) {
+    decode(ids, { skipSpecial = false, partial = false } = {}) {
       const list = Array.from(ids)
       const unknown = list.find((one) => !pipeline.has(one))
       if (unknown !== undefined) throw new Error(`${name}: no token has the id ${unknown}`)
-      return list.length === 0 ? '' : pipeline.decode(list, skipSpecial)
+      return list.length === 0 ? '' : pipeline.decode(list, skipSpecial, partial)
     },
   }
 }

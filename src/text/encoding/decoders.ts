@@ -4,15 +4,18 @@ import { readPattern, replaceAll } from './normalizers.ts'
 import { prependScheme } from './pre_tokenizers.ts'
 import type { Settings } from './settings.ts'
 
-/** Parts that, joined, are the text. */
-export type Decoder = (tokens: readonly string[]) => string[]
+/**
+ * Parts that, joined, are the text. In a text that still grows (`partial`) byte tokens that are no UTF-8 together keep the characters that
+ * are whole among them; otherwise each becomes U+FFFD, as in Python.
+ */
+export type Decoder = (tokens: readonly string[], partial: boolean) => string[]
 
 export function makeDecoder(settings: Settings | null): Decoder {
   if (settings === null) return (tokens) => [tokens.join(' ')]
   switch (settings.raw('type')) {
     case 'Sequence': {
       const all = settings.list('decoders').map(makeDecoder)
-      return (tokens) => all.reduce<string[]>((parts, decode) => decode(parts), [...tokens])
+      return (tokens, partial) => all.reduce<string[]>((parts, decode) => decode(parts, partial), [...tokens])
     }
     case 'ByteLevel':
       return (tokens) => [fromByteLevel(tokens)]
@@ -46,13 +49,13 @@ export function makeDecoder(settings: Settings | null): Decoder {
   return settings.refuse('decoder')
 }
 
-function byteFallback(tokens: readonly string[]): string[] {
+function byteFallback(tokens: readonly string[], partial: boolean): string[] {
   const parts: string[] = []
   let bytes: number[] = []
   const flush = (): void => {
     if (bytes.length === 0) return
     try {
-      parts.push(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes)))
+      parts.push(new TextDecoder('utf-8', { fatal: !partial, ignoreBOM: true }).decode(Uint8Array.from(bytes)))
     } catch {
       for (const _ of bytes) parts.push('\ufffd')
     }

@@ -23,7 +23,7 @@ export interface Pipeline {
   encode(text: string): number[]
   /** Puts around ids what the tokenizer itself adds. */
   frame(ids: readonly number[]): number[]
-  decode(ids: readonly number[], skipSpecial: boolean): string
+  decode(ids: readonly number[], skipSpecial: boolean, partial?: boolean): string
 }
 
 /** Reads an added token, of tokenizer.json or of tokenizer_config.json. */
@@ -98,9 +98,12 @@ export function makePipeline(json: unknown, where: string, extra: readonly Extra
       return ids
     },
     frame: (ids) => [...before, ...ids, ...after],
-    decode(ids, skipSpecial) {
+    decode(ids, skipSpecial, partial = false) {
       const kept = skipSpecial ? ids.filter((id) => !special.has(id)) : ids
-      return decoder(kept.map((id) => texts().get(id)!)).join('')
+      return decoder(
+        kept.map((id) => texts().get(id)!),
+        partial,
+      ).join('')
     },
   }
 }
