@@ -13,7 +13,7 @@ interface Kind {
   readonly settings: Readonly<Record<string, unknown>>
   /** The ids of "hello" with what the tokenizer puts around it. */
   readonly framed: number[]
-  readonly rows: readonly (readonly [text: string, ids: number[], back: string, withoutSpecial: string])[]
+  readonly rows: readonly (readonly [text: string, ids: number[], back: string, withoutSpecial: string, part: string])[]
 }
 
 interface Policy {
@@ -49,10 +49,12 @@ test('every kind of part gives the ids and the texts of Python, or is refused by
       refused++
       continue
     }
-    for (const [text, ids, back, bare] of rows) {
+    for (const [text, ids, back, bare, part] of rows) {
       assert.equal(pipeline.encode(text), ids, `${name} on ${JSON.stringify(text)}`)
       assert.is(pipeline.decode(ids, false), back, name)
       assert.is(pipeline.decode(ids, true), bare, name)
+      // Begins and ends amid characters.
+      assert.is(pipeline.decode(ids.slice(Math.floor(ids.length / 3), -1), false), part, name)
       texts++
     }
     assert.equal(pipeline.frame(pipeline.encode('hello')), framed, name)
