@@ -81,7 +81,7 @@ export class Settings {
   list(key: string): Settings[] {
     const value = this.raw(key)
     if (!Array.isArray(value)) return this.fail(key, 'a list')
-    return value.map((item, i) => new Settings(item, `${this.at(key)}[${i}]`))
+    return Array.from(value, (item, i) => new Settings(item, `${this.at(key)}[${i}]`))
   }
 
   entries(): [string, unknown][] {
