@@ -263,7 +263,7 @@ test('pairs in all their forms are the same pair', () => {
     [{ chosen: '\n\nHuman: a\n\nAssistant: b', rejected: 'b' }, /both be conversations/],
     [{ chosen: say('a'), rejected: say('a', 'b') }, /^chosen must end with role "assistant"/],
     [{ chosen_input_ids: [1], rejected_input_ids: [-1] }, /^rejected_input_ids\[0\] must be/],
-    [{ chosen_input_ids: [1] }, /^rejected_input_ids must be a list/],
+    [{ chosen_input_ids: [1] }, /^a pair needs "chosen_input_ids" and "rejected_input_ids", this one has no "rejected/],
     [{ chosen: 'a', rejected: 'b', margin: Infinity }, /^margin must be a number/],
   ] as const)
     assert.throws(
