@@ -120,8 +120,6 @@ function label({ tokens, spans }: Spoken, loss: SftLoss): SftRow {
 
 function readLabelled(row: Record<string, unknown>, rules: SftRules): SftRow {
   const tokens = readIds(row.input_ids, rules, 'input_ids')
-  const pad = rules.padding?.dedicated ? tokens.indexOf(rules.padding.id) : -1
-  if (pad >= 0) throw new Error(`input_ids[${pad}] is padding (token ${tokens[pad]}); give rows without it`)
   const given = row.labels
   if (given == null) {
     if (rules.loss === 'all') return { tokens, labels: Int32Array.from(tokens) }

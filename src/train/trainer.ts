@@ -179,6 +179,7 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
         const found = await task.evaluate(tally, step, signal)
         position = { step, updates, tally: write(found) }
       } catch (error) {
+        await onStep?.(position)
         if (keeper) {
           await keeper.save(task, position)
           if (signal?.aborted) onSave?.(position)
