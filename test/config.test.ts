@@ -2,7 +2,10 @@
 import { readFile } from 'node:fs/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { inverseFrequencies, parseLlamaConfig } from '../src/llama/config.ts'
+import { show } from '../src/files/json.ts'
+import { parseLlamaConfig } from '../src/llama/config.ts'
+import { ropeTables } from '../src/llama/forward.ts'
+import { attentionFactor, inverseFrequencies } from '../src/llama/rope.ts'
 import { close, fails } from './assert.ts'
 
 const LLAMA3 = {
@@ -51,7 +54,7 @@ test('QRM-Llama3.1-8B', () => {
     intermediate: 14336,
     rmsNormEps: 1e-5,
     ropeTheta: 500000,
-    ropeScaling: { factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPosition: 8192 },
+    ropeScaling: { type: 'llama3', factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPosition: 8192 },
     tiedEmbeddings: false,
     maxPosition: 131072,
     bos: 128000,
@@ -145,13 +148,24 @@ const refused: [string, Record<string, unknown>, string][] = [
   ['rope list', { rope_scaling: [] }, 'rope_scaling: must be an object, got []'],
   [
     'rope type',
-    { rope_scaling: { type: 'linear', factor: 2 } },
-    'rope_scaling: rope_type must be "default" or "llama3", got "linear"',
+    { rope_scaling: { type: 'longrope', factor: 2 } },
+    'rope_scaling: rope_type must be one of default, linear, dynamic, yarn, llama3, got "longrope"',
   ],
   [
     'newer rope type',
-    { rope_scaling: null, rope_parameters: { rope_type: 'yarn' } },
-    'rope_parameters: rope_type must be "default" or "llama3", got "yarn"',
+    { rope_scaling: null, rope_parameters: { rope_type: 1 } },
+    'rope_parameters: rope_type must be one of default, linear, dynamic, yarn, llama3, got 1',
+  ],
+  ['linear', { rope_scaling: { type: 'linear' } }, 'rope_scaling: factor is missing'],
+  [
+    'dynamic',
+    { rope_scaling: { type: 'dynamic', factor: '2' } },
+    'rope_scaling: factor must be a number above 0, got "2"',
+  ],
+  [
+    'yarn',
+    { rope_scaling: { type: 'yarn', beta_fast: 0.5 } },
+    'rope_scaling: beta_fast must be a number above 1, got 0.5',
   ],
   ['no factor', { rope_scaling: { ...LLAMA3, factor: undefined } }, 'rope_scaling: factor is missing'],
   ['factor', { rope_scaling: { ...LLAMA3, factor: 0 } }, 'rope_scaling: factor must be a number above 0, got 0'],
@@ -182,14 +196,29 @@ test('two rope spellings that differ are refused', async () => {
 test('rotary frequencies are those of transformers', async () => {
   // transformers computes them in float32; ours are float64, so the difference is theirs: a few roundings.
   const cases = JSON.parse(await readFile(new URL('fixtures/rope.json', import.meta.url), 'utf8'))
-  assert.is(cases.length, 3)
-  for (const { headDim, ropeTheta, rope_scaling, frequencies } of cases) {
-    const { ropeScaling } = parse({ rope_scaling, rope_theta: ropeTheta, head_dim: headDim })
+  assert.is(cases.length, 11)
+  for (const { headDim, ropeTheta, rope_scaling, frequencies, longest, factor } of cases) {
+    const sizes = { head_dim: headDim, ...(longest && { max_position_embeddings: longest }) }
+    const { ropeScaling } = parse({ rope_scaling, rope_theta: ropeTheta, ...sizes })
     const ours = inverseFrequencies({ headDim, ropeTheta, ropeScaling })
+    assert.ok(Math.abs(attentionFactor({ ropeTheta, ropeScaling }) - (factor ?? 1)) < 1e-15, show(rope_scaling))
     assert.is(ours.length, headDim / 2)
     const ratios = ours.map((frequency, e) => frequency / frequencies[e])
     close(ratios, new Float64Array(headDim / 2).fill(1), 8 * 2 ** -24, `C ${headDim}, theta ${ropeTheta}`)
   }
+})
+
+test('tables hold the cosine and sine of position times frequency, times the factor of yarn', () => {
+  const scaling = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 16 }
+  const config = parse({ rope_scaling: scaling, rope_theta: 100, head_dim: 8, max_position_embeddings: 64 })
+  const frequencies = inverseFrequencies(config)
+  const { cos, sin } = ropeTables(config, 3)
+  const factor = 0.1 * Math.log(4) + 1
+  for (const p of [0, 1, 2])
+    for (const [e, frequency] of frequencies.entries()) {
+      assert.is(cos[p * 4 + e], Math.fround(factor * Math.cos(p * frequency)))
+      assert.is(sin[p * 4 + e], Math.fround(factor * Math.sin(p * frequency)))
+    }
 })
 
 test.run()

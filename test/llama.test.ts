@@ -172,8 +172,8 @@ const refusals: [string, ModelChanges, string | RegExp][] = [
   ],
   [
     'another scaling of the rotary embedding',
-    { config: (json) => void Object.assign(json, { rope_scaling: { rope_type: 'yarn', factor: 4 } }) },
-    /^llama\/tied\/config\.json: rope_scaling: rope_type must be "default" or "llama3", got "yarn"/,
+    { config: (json) => void Object.assign(json, { rope_scaling: { rope_type: 'longrope', factor: 4 } }) },
+    /^llama\/tied\/config\.json: rope_scaling: rope_type must be one of default, linear, dynamic, yarn, llama3, got "longrope"/,
   ],
 ]
 

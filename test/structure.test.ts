@@ -20,7 +20,7 @@ const LEFT_OUT = ['node_modules', 'dist', '.git', '.cache', '__pycache__', 'src/
 const WRITTEN = ['.ts', '.wgsl', '.py', '.md', '.html', '.css', '.sh', '']
 
 /** Lower layers first; a file imports from its own layer and from lower ones. */
-const LAYERS = ['generated', 'device', 'solver', 'llama', 'generate', 'reward', 'train', 'evaluate', 'world', 'report']
+const LAYERS = ['generated', 'device', 'solver', 'llama', 'reward', 'generate', 'train', 'evaluate', 'world', 'report']
 /** Above all layers; they may import everything in src that is not listed here. */
 const TOPS = ['index.ts', 'node.ts', 'server', 'cli']
 /** Below all layers: they import themselves and what is named here. */
@@ -32,6 +32,7 @@ const NODE_FILES = [
   'src/device/webgpu/dawn.ts',
   'src/device/webgpu/software.ts',
   'src/files/disk.ts',
+  'src/files/embedded_node.ts',
   'src/files/file_list.ts',
   'src/files/hub_cache.ts',
   'src/files/new_folder.ts',
@@ -137,7 +138,7 @@ test('layers import downwards only', () => {
   }
   none(
     offenders,
-    'generated < device < llama < reward < train < evaluate < report < the rest; data, files and text are leaves',
+    'generated < device < llama < reward < generate < train < evaluate < report < the rest; data, files and text are leaves',
   )
 })
 
