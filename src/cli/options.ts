@@ -212,7 +212,8 @@ export function parseNames(text: string): string[] {
   if (names.includes('')) throw new InvalidArgumentError('Must be names with commas, none empty.')
   const bad = names.find((name) => !isName(name))
   if (bad !== undefined) throw new InvalidArgumentError(`${show(bad)} has control characters.`)
-  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  const seen = new Set<string>()
+  const twice = names.find((name) => seen.size === seen.add(name).size)
   if (twice !== undefined) throw new InvalidArgumentError(`${show(twice)} is there twice.`)
   return names
 }

@@ -7,6 +7,9 @@ const LARGEST_RATIO: Record<string, number> = { UNCOMPRESSED: 1, SNAPPY: 24, GZI
 // Zstandard and Brotli have no such bound. A page has about a megabyte; this is for one with a single huge value.
 const [LARGEST_PAGE, LARGEST_RATIO_BEYOND] = [16 * 2 ** 20, 1024]
 
+// It makes a WebAssembly instance when it is imported, which who reads no such page need not pay for.
+let library: Promise<typeof import('hyparquet-compressors')> | null = null
+
 /** Says whether pages of this codec can be read. */
 export function isCodec(codec: string): boolean {
   return codec in LARGEST_RATIO || codec === 'ZSTD' || codec === 'BROTLI'
@@ -36,9 +39,14 @@ async function unpack(codec: string, packed: Uint8Array, length: number): Promis
   if (codec === 'GZIP') return ungzip(packed, length)
   if (codec === 'LZ4_RAW') return unlz4(packed, length)
   if (codec === 'LZ4') return unlz4Framed(packed, length) ?? unlz4(packed, length)
-  // They make a WebAssembly instance when they are imported, which who reads no such page need not pay for.
-  const { compressors, decompressZstd } = await import('hyparquet-compressors')
-  if (codec === 'ZSTD') return decompressZstd(packed, new Uint8Array(length))
+  library ??= import('hyparquet-compressors')
+  const { compressors, decompressZstd } = await library
+  if (codec === 'ZSTD') {
+    const out = new Uint8Array(length)
+    // The library compares the array with 1, for which the language writes all of it as text, unless it has a value of its own.
+    Object.defineProperty(out, 'valueOf', { value: () => 0 })
+    return decompressZstd(packed, out)
+  }
   const decompress = codec === 'SNAPPY' ? compressors.SNAPPY : codec === 'BROTLI' ? compressors.BROTLI : undefined
   if (decompress === undefined) throw new Error(`pages are packed with ${codec}`)
   return decompress(packed, length)

@@ -64,10 +64,27 @@ export function readRuns(reader: PageReader, width: number, out: Uint8Array | Ui
       const count = Math.min(groups * 8, out.length - filled)
       // The last group may be cut off after its last value.
       const from = reader.take(Math.ceil((count * width) / 8))
-      for (let i = 0; i < count; i++) out[filled + i] = bitsAt(reader.bytes, from, i * width, width)
+      unpack(reader.bytes, from, width, out.subarray(filled, filled + count))
       reader.at = Math.min(reader.end, from + groups * width)
       filled += count
     }
+  }
+}
+
+/** Fills `out` with packed numbers of `width` bits (at most 32) from byte `from` on. */
+function unpack(bytes: Uint8Array, from: number, width: number, out: Uint8Array | Uint32Array): void {
+  if (width > 24) {
+    for (let i = 0; i < out.length; i++) out[i] = bitsAt(bytes, from, i * width, width)
+    return
+  }
+  const mask = 2 ** width - 1
+  // Bits that were read and not used yet, at most 31 of them.
+  let [held, bits, at] = [0, 0, from]
+  for (let i = 0; i < out.length; i++) {
+    for (; bits < width; bits += 8) held |= bytes[at++] << bits
+    out[i] = held & mask
+    held >>>= width
+    bits -= width
   }
 }
 

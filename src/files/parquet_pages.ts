@@ -67,24 +67,25 @@ export async function readColumn(
     const count = definition ? countLevel(definition, read, next, leaf.present) : header.values
     if (isDictionary(header.encoding)) {
       if (count > 0 && !dictionary) throw new Error('a page needs a dictionary, and none is before it')
-      append(values, readIndices(page.values, count), (index) => {
-        if ((index as number) >= dictionary!.length) {
-          throw new Error(`value ${index} of a dictionary of ${dictionary!.length} is asked for`)
-        }
-        return dictionary![index as number]
-      })
+      lookUp(values, readIndices(page.values, count), dictionary ?? [])
     } else append(values, readValues(page.values, leaf, header.encoding, count), convert)
     read = next
   }
   return { definition, repetition, entries, values }
 }
 
-function append(
-  values: unknown[],
-  stored: Stored | Uint32Array,
-  convert: (stored: number | bigint | Uint8Array) => unknown,
-): void {
+function append(values: unknown[], stored: Stored, convert: (stored: number | bigint | Uint8Array) => unknown): void {
   for (let i = 0; i < stored.length; i++) values.push(convert(stored[i]))
+}
+
+function lookUp(values: unknown[], indices: Uint32Array, dictionary: readonly unknown[]): void {
+  for (let i = 0; i < indices.length; i++) {
+    const index = indices[i]
+    if (index >= dictionary.length) {
+      throw new Error(`value ${index} of a dictionary of ${dictionary.length} is asked for`)
+    }
+    values.push(dictionary[index])
+  }
 }
 
 function countLevel(levels: Uint8Array, from: number, to: number, level: number): number {

@@ -100,12 +100,15 @@ function pass(field: Field, { leaves, base }: Reading): void {
 
 /** Says whether the list at hand has another item; all leaves below it must agree. */
 function goesOn(field: List, { leaves, base }: Reading): boolean {
-  const more = (leaf: Cursor) => leaf.at < leaf.entries && leaf.repetition![leaf.at] >= field.repeated
-  const first = more(leaves[field.first - base])
+  const first = hasMore(leaves[field.first - base], field.repeated)
   for (let i = field.first + 1; i < field.end; i++) {
-    if (more(leaves[i - base]) !== first) throw new Error('its levels contradict each other')
+    if (hasMore(leaves[i - base], field.repeated) !== first) throw new Error('its levels contradict each other')
   }
   return first
+}
+
+function hasMore({ at, entries, repetition }: Cursor, repeated: number): boolean {
+  return at < entries && repetition![at] >= repeated
 }
 
 /** Entries whose keys are texts become an object, others a list of keys and values. */

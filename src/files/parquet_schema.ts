@@ -93,7 +93,8 @@ export function readFields(schema: SchemaTree): { fields: Field[]; leaves: LeafF
       }
     }
     const fields = children.map((child) => place(child, inner, false))
-    const twice = fields.find((field, i) => fields.findIndex((other) => other.name === field.name) !== i)
+    const names = new Set<string>()
+    const twice = fields.find((field) => names.size === names.add(field.name).size)
     if (twice) throw new Error(`column ${show(tree.path[0])} has the field ${show(twice.path)} twice`)
     return { ...whole, kind: 'struct', present, optional, fields, end: leaves.length }
   }
