@@ -113,7 +113,11 @@ test('a file that says what it must not is refused with the place', async () => 
       /normalizer\.type: the normalizer "Precompiled" is not supported$/,
     ],
     [tokenizerOf({ decoder: { type: 'CTC' } }), /decoder\.type: the decoder "CTC" is not supported$/],
-    [tokenizerOf({}, { type: 'Unigram' }), /model\.type: the model "Unigram" is not supported$/],
+    [tokenizerOf({}, { type: 'Nothing' }), /model\.type: the model "Nothing" is not supported$/],
+    [
+      tokenizerOf({}, { type: 'Unigram', vocab: [['a']] }),
+      /model\.vocab\[0\] must be a token and its score, got \["a"\]$/,
+    ],
     [
       tokenizerOf({}, { vocab: { a: -1 } }),
       /model\.vocab: the id of "a" must be a whole number from 0 to \d+, got -1$/,

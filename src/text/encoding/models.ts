@@ -2,6 +2,7 @@
 import { show } from '../../files/json.ts'
 import { makeBpe } from './bpe.ts'
 import { ID_RULE, isId, type Settings } from './settings.ts'
+import { makeUnigram } from './unigram.ts'
 
 export interface Model {
   readonly vocabulary: ReadonlyMap<string, number>
@@ -29,6 +30,8 @@ export function makeModel(settings: Settings): Model {
       return makeWordLevel(settings)
     case 'WordPiece':
       return makeWordPiece(settings)
+    case 'Unigram':
+      return makeUnigram(settings)
   }
   return settings.refuse('model')
 }

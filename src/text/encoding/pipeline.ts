@@ -29,6 +29,7 @@ export interface Pipeline {
 /** Reads an added token, of tokenizer.json or of tokenizer_config.json. */
 export function readExtraToken(settings: Settings): ExtraToken {
   const special = settings.flag('special', false)
+  checkLength(settings.text('content'), settings)
   return {
     content: settings.text('content'),
     singleWord: settings.flag('single_word', false),
@@ -37,6 +38,15 @@ export function readExtraToken(settings: Settings): ExtraToken {
     normalized: settings.flag('normalized', !special),
     special,
   }
+}
+
+/** A text is searched for added tokens from each of its places on. */
+const TOKEN_LIMIT = 512
+const ADDED_LIMIT = 100000
+
+function checkLength(content: string, settings: Settings): void {
+  if (content.length <= TOKEN_LIMIT) return
+  throw new Error(`${settings.at('content')} has ${content.length} characters, at most ${TOKEN_LIMIT} are read`)
 }
 
 /** Makes the pipeline of a tokenizer.json. Throws, naming the place, on values that are not what they must be and on unknown parts. */
@@ -54,6 +64,9 @@ export function makePipeline(json: unknown, where: string, extra: readonly Extra
       const id = model.vocabulary.get(read.content) ?? token.id('id')
       if (read.content !== '') added.set(read.content, { ...read, id })
     }
+  }
+  if (added.size + extra.length > ADDED_LIMIT) {
+    throw new Error(`${settings.at('added_tokens')} are ${added.size + extra.length}, at most ${ADDED_LIMIT} are read`)
   }
   let free = Math.max(
     model.vocabulary.size,
