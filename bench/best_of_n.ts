@@ -27,6 +27,8 @@ const HELP = `usage: npm run bench -- best_of_n --data DIR [options]
   --prompts N          drawn by a seed from those whose samples the model takes (100)
   --device, --threads  where (wasm)`
 
+/** Those that have been judged. */
+const SAMPLES = 11
 const RANKINGS = ['expectation', 'utility', 'certainty-equivalent', 'cvar:0.1', 'cvar:0.25']
 const QUANTILES = ['quantile:0.05', 'quantile:0.25', 'quantile:0.5', 'quantile:0.75', 'quantile:0.95']
 
@@ -36,32 +38,40 @@ interface Prompt {
   readonly wins: readonly number[]
 }
 
-/** Prompts in an order drawn by a seed, and how many are left out because a sample is too long for the model. */
-async function readPrompts(model: RewardModel, path: string): Promise<{ prompts: Prompt[]; tooLong: number }> {
-  const prompts: { readonly draw: number; readonly prompt: Prompt }[] = []
-  let [index, tooLong] = [0, 0]
+/** The first prompts of an order drawn by a seed, and how many are left out because a sample is too long for the model. */
+async function readPrompts(model: RewardModel, path: string, count: number) {
+  const records: { readonly draw: number; readonly value: Readonly<Record<string, unknown>> }[] = []
   const source = await openFile(path)
   try {
     for await (const { value } of readRecords(source)) {
-      const draw = randomBits(1, 0, index++)
-      const wins = value.p_wins as number[]
-      const outputs = (value.outputs as string[]).slice(0, wins.length)
-      const conversations = outputs.map((content) => [
-        { role: 'user', content: String(value.instruction) },
-        { role: 'assistant', content },
-      ])
-      const longest = conversations.map((own) => renderChat(model.tokenizer!, own, { bos: model.bos }).length)
-      if (Math.max(...longest) > model.config.maxPosition) {
-        tooLong++
-        continue
-      }
-      const rows = conversations.map((messages) => model.encode({ messages }, { gate: true }))
-      prompts.push({ draw, prompt: { rows, lengths: outputs.map(({ length }) => length), wins } })
+      records.push({ draw: randomBits(1, 0, records.length), value })
     }
   } finally {
     await source.close()
   }
-  return { prompts: prompts.sort((a, b) => a.draw - b.draw).map(({ prompt }) => prompt), tooLong }
+  records.sort((a, b) => a.draw - b.draw)
+  const prompts: Prompt[] = []
+  let tooLong = 0
+  for (const { value } of records) {
+    if (prompts.length === count) break
+    // Samples that nobody has judged have null.
+    const wins = (value.p_wins as (number | null)[]).slice(0, SAMPLES)
+    if (!wins.every((win) => typeof win === 'number'))
+      throw new Error(`bench: ${path}: a sample has no win probability`)
+    const outputs = (value.outputs as string[]).slice(0, SAMPLES)
+    const conversations = outputs.map((content) => [
+      { role: 'user', content: String(value.instruction) },
+      { role: 'assistant', content },
+    ])
+    const lengths = conversations.map((own) => renderChat(model.tokenizer!, own, { bos: model.bos }).length)
+    if (Math.max(...lengths) > model.config.maxPosition) {
+      tooLong++
+      continue
+    }
+    const rows = conversations.map((messages) => model.encode({ messages }, { gate: true }))
+    prompts.push({ rows, lengths: outputs.map(({ length }) => length), wins })
+  }
+  return { prompts, tooLong }
 }
 
 const firstLargest = (values: readonly number[]): number => values.indexOf(Math.max(...values))
@@ -89,9 +99,8 @@ export async function main(args: string[]): Promise<void> {
   const threads = values.threads === undefined ? undefined : Number(values.threads)
   const device = await openDevice(values.device as DeviceKind, { threads })
   const model = await loadRewardModel(device, await openDirectory(values.model))
-  const { prompts: all, tooLong } = await readPrompts(model, join(values.data, 'bon16.jsonl.gz'))
-  const prompts = all.slice(0, count)
-  console.error(`${all.length} prompts, ${tooLong} left out because a sample is longer than the model takes`)
+  const { prompts, tooLong } = await readPrompts(model, join(values.data, 'bon16.jsonl.gz'), count)
+  console.error(`${prompts.length} prompts, ${tooLong} left out because a sample is longer than the model takes`)
   const scores: Score[][] = []
   const begin = performance.now()
   let tokens = 0
@@ -134,7 +143,7 @@ export async function main(args: string[]): Promise<void> {
 
   const range = ([low, high]: PairedDifference['interval']) => `${low.toFixed(3)} to ${high.toFixed(3)}`
   const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node ${process.versions.node}`
-  console.log(`${values.model}: ${prompts.length} prompts, 11 samples each, ${tokens} tokens; ${machine}`)
+  console.log(`${values.model}: ${prompts.length} prompts, ${SAMPLES} samples each, ${tokens} tokens; ${machine}`)
   const lines = results.map(({ name, win, difference, interval, p }) => [
     ...[name, win.toFixed(3), difference.toFixed(3), range(interval), p.toFixed(4)],
   ])
@@ -143,7 +152,7 @@ export async function main(args: string[]): Promise<void> {
   console.log(
     JSON.stringify({
       ...{ date: new Date().toISOString().slice(0, 10), machine, model: values.model },
-      ...{ prompts: prompts.length, usable: all.length, tooLong, samples: 11, tokens, lambda: model.lambda },
+      ...{ prompts: prompts.length, tooLong, samples: SAMPLES, tokens, lambda: model.lambda },
       ...{ results, cvar_less_expectation: { difference: averse.difference, interval: averse.interval }, tail },
     }),
   )
