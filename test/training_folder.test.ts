@@ -6,9 +6,11 @@ import { memoryStore } from '../src/files/store.ts'
 import { openTrainingFolder } from '../src/train/training_folder.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
-import { bytes, contents, crashing, FILES, type Line, run, steps, withStores } from './toy_training.ts'
+import { bytes, contents, crashing, run, steps, withStores } from './kept_training.ts'
 
 test.after(closeDevices)
+
+const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'training.json']
 
 test('a training that crashes at any change of its folder goes on and ends with the same files', async () => {
   const [, device] = await testDevices()
@@ -222,8 +224,11 @@ test('an evaluation that is interrupted has its step saved, and is made anew', a
       assert.match(log.at(-1)!, new RegExp(`"step":${step},"loss"`))
       // And once more, before anything else is done.
       await fails(() => run(device, store, { evaluateEvery: 2, stopEvaluating: step }), 'stop')
-      const told: Line[] = []
-      const { made } = await run(device, store, { evaluateEvery: 2, onEntry: (entry) => told.push(entry as Line) })
+      const told: { readonly step: number }[] = []
+      const { made } = await run(device, store, {
+        evaluateEvery: 2,
+        onEntry: (entry) => told.push(entry as { readonly step: number }),
+      })
       assert.is(made, steps - step + 1, 'its step ends here')
       assert.equal(await contents(store), expected)
       // Who is told of the lines hears of the whole step.

@@ -1,4 +1,4 @@
-// A small training in a folder, for tests: run, cut at a change of its folder, in memory and on the disk.
+// A training that is kept in a folder, for tests of the folder: cut where they want, in stores that crash.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,13 +10,11 @@ import { train } from '../src/train/trainer.ts'
 import { type FolderOptions, openTrainingFolder } from '../src/train/training_folder.ts'
 import { LeastSquares, plan, type Rows, type Tally } from './least_squares.ts'
 
-const OPTIONS = { batch: 8, micro: 8, epochs: 2 }
+export const OPTIONS = { batch: 8, micro: 8, epochs: 2 }
 export const { steps } = plan(OPTIONS)
 export const bytes = (text: string) => new TextEncoder().encode(text)
 
-export type Line = { readonly step: number }
-
-interface Run extends Partial<FolderOptions> {
+export interface Run extends Partial<FolderOptions> {
   /** A setting. */
   readonly lr?: number
   /** Interrupts after a step; 0: before the first. */
@@ -127,5 +125,3 @@ export async function withStores(work: (make: () => Store) => Promise<void>): Pr
     await rm(folder, { recursive: true })
   }
 }
-
-export const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'training.json']
