@@ -6,7 +6,7 @@ import type { RewardResult } from '../train/reward_model.ts'
 import type { RolloutProgress } from '../train/rloo/collect.ts'
 import type { RlooResult } from '../train/rloo/rloo.ts'
 import type { SftResult } from '../train/sft.ts'
-import { duration } from './draw.ts'
+import { counted, duration } from './draw.ts'
 import { rate, type Timed } from './training.ts'
 
 /** A peak of the learning rate below this is noted. */
@@ -63,17 +63,17 @@ function memoryText(device: Device, bytes: number): string {
 
 /** What was reached on rows. */
 export function sftText(result: SftResult): string {
-  return tunedText(result, `${result.rows} rows`, '', 'rows')
+  return tunedText(result, counted(result.rows, 'row'), '', 'row')
 }
 
 /** What was reached on pairs. */
 export function rewardText(result: RewardResult): string {
-  return tunedText(result, `${result.pairs} pairs`, ` and accuracy ${result.eval_accuracy?.toFixed(4)}`, 'pairs')
+  return tunedText(result, counted(result.pairs, 'pair'), ` and accuracy ${result.eval_accuracy?.toFixed(4)}`, 'pair')
 }
 
 /** What was reached on rows with ratings. */
 export function quantileText(result: QuantileResult): string {
-  return tunedText(result, `${result.rows} rows with ${result.ratings} ratings`, '', 'rows')
+  return tunedText(result, `${counted(result.rows, 'row')} with ${counted(result.ratings, 'rating')}`, '', 'row')
 }
 
 /** What was reached on prompts. */
@@ -87,7 +87,7 @@ export function rlooText({ parameters, steps, prompts, reward, kl_seq, eval_rewa
 type Tuned = Pick<SftResult, 'parameters' | 'steps' | 'loss' | 'eval_loss' | 'held'>
 
 function tunedText({ parameters, steps, loss, eval_loss, held }: Tuned, data: string, also: string, unit: string) {
-  const told = [`${parameters} parameters`, `${steps} steps on ${data}`, `loss ${loss?.toFixed(4)}`]
-  if (eval_loss !== null) told.push(`${eval_loss.toFixed(4)}${also} on ${held} held-out ${unit}`)
+  const told = [`${parameters} parameters`, `${counted(steps, 'step')} on ${data}`, `loss ${loss?.toFixed(4)}`]
+  if (eval_loss !== null) told.push(`${eval_loss.toFixed(4)}${also} on ${counted(held, `held-out ${unit}`)}`)
   return told.join(', ')
 }

@@ -193,6 +193,7 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
   try {
     const config = parseLlamaConfig(directory.config, `${directory.name}/config.json`)
     const start = await job.begin(config, directory)
+    checkWritable(start, config)
     const folder = store
       ? await openTrainingFolder(store, {
           command,
@@ -269,6 +270,17 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
   } finally {
     for (const thing of owned.reverse()) thing.destroy()
     await directory.close()
+  }
+}
+
+/** Throws where an adapter could be trained and not be written: its patterns may name modules by paths that a causal model has not. */
+function checkWritable(start: Adapter, config: LlamaConfig): void {
+  try {
+    encodeAdapter(start, config)
+  } catch (error) {
+    throw new Error(
+      `${(error as Error).message}; it is written for a causal model, where the paths of modules begin with "model.", and could not be written so`,
+    )
   }
 }
 

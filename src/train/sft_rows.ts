@@ -176,7 +176,8 @@ export async function collect<T>(
   encode: (value: unknown) => T,
   fits: (row: T) => boolean,
   { maxLength }: Pick<TextRules, 'maxLength'>,
-  tooLong = (dropped: number) => `all ${dropped} rows have more than ${maxLength} tokens`,
+  tooLong = (dropped: number) =>
+    `${dropped === 1 ? 'the only row has' : `all ${dropped} rows have`} more than ${maxLength} tokens`,
 ): Promise<{ rows: T[]; dropped: number }> {
   const rows: T[] = []
   let dropped = 0
@@ -192,7 +193,8 @@ export async function collect<T>(
     else if (dropped++ === 0) first = where
   }
   if (rows.length === 0) {
-    const why = dropped === 0 ? 'there are no rows' : `${tooLong(dropped)} (the first is ${first})`
+    const why =
+      dropped === 0 ? 'there are no rows' : `${tooLong(dropped)} (${dropped === 1 ? first : `the first is ${first}`})`
     throw new Error(`nothing to train on: ${why}`)
   }
   return { rows, dropped }
