@@ -14,6 +14,7 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { type Batch, planBatches } from './batches.ts'
 import { type ModelDirectory, openFor } from './directory.ts'
 import { adaptedFingerprint, fingerprint } from './fingerprint.ts'
+import { paddingOf } from './padding.ts'
 import { type EncodedRow, encodeRow, encodeRows, type Row, type RowRules } from './rows.ts'
 
 export interface ModelOptions {
@@ -215,7 +216,15 @@ export async function loadBackbone(
     device,
     config: llama.config,
     tokenizer,
-    rules: { name: files.name, tokenizer, bos, gatePattern, vocab, maxPosition },
+    rules: {
+      name: files.name,
+      tokenizer,
+      bos,
+      gatePattern,
+      vocab,
+      maxPosition,
+      padding: paddingOf(llama.config, tokenizer, gatePattern),
+    },
     async adapt(own) {
       if (own === null) return { adapter: null, ...NO_ADAPTER }
       const adapter = await readAdapter(own, llama.config)

@@ -5,6 +5,7 @@ import type { Device } from '../device/device.ts'
 import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import { Slot } from '../llama/slot.ts'
+import type { BosPolicy } from '../text/chat.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { adaptedCheckpoint, type Checkpoint, checkpointOf } from './checkpoint.ts'
 import { openFor } from './directory.ts'
@@ -40,6 +41,8 @@ export interface RewardModel extends FeatureModel {
   readonly levels: readonly number[]
   /** Names of the attributes [M]. */
   readonly attributes: readonly string[]
+  /** Of BOS where rows of text are encoded. */
+  readonly bos: BosPolicy
   /** Of the utility, where `score` is given no other. */
   readonly lambda: number
   /** Whether a conformal calibration is applied to the quantiles: not under an adapter, which changes what it was made for. */
@@ -116,6 +119,7 @@ function rewardModel(
     tokenizer,
     levels,
     attributes,
+    bos: rules.bos,
     lambda: usual,
     get calibrated() {
       return slot.now.heads.calibrated

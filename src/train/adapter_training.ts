@@ -13,6 +13,7 @@ import { AdapterParameters } from './adapter_parameters.ts'
 import { keepCheckpoints, saveCheckpoint } from './checkpoint_folders.ts'
 import { EventLog } from './event_log.ts'
 import type { LogEntry } from './log.ts'
+import type { RolloutProgress } from './rloo/collect.ts'
 import type { Decline } from './schedule.ts'
 import { type MicroBatch, type Place, type Position, type Task, train } from './trainer.ts'
 import { openTrainingFolder, type ResumeOptions } from './training_folder.ts'
@@ -87,6 +88,14 @@ export interface AdapterProgress {
   /** Of the last step. */
   readonly loss: number | null
   readonly gradNorm: number | null
+  /** Where a policy draws what it learns from. */
+  readonly policy?: {
+    /** Of the last step. */
+    readonly reward: number | null
+    readonly klSeq: number | null
+    /** How far the completions of this step, or of an evaluation, are drawn; null where they are not being drawn. */
+    readonly drawn: RolloutProgress | null
+  }
 }
 
 export interface KeepOptions extends ResumeOptions {

@@ -6,7 +6,7 @@ import { splitDialogue } from '../data/fields.ts'
 import { isObject, show } from '../files/json.ts'
 import { checkMessages } from '../reward/rows.ts'
 import type { Message } from '../text/chat.ts'
-import { chatTokens, plainTokens, readIds, type TextRules } from './row_text.ts'
+import { chatTokens, plainTokens, pooledTokens, readRow, type TextRules } from './row_text.ts'
 import { collect, endsWithAssistant, type Records } from './sft_rows.ts'
 
 export interface PreferenceRow {
@@ -38,7 +38,7 @@ export function encodePreferenceRow(row: unknown, rules: TextRules): PreferenceR
     if (missing.length === 2) continue
     if (missing.length === 1)
       throw new Error(`a pair needs "${chosen}" and "${rejected}", this one has no "${missing[0]}"`)
-    return { chosen: readIds(row[chosen], rules, chosen), rejected: readIds(row[rejected], rules, rejected), margin }
+    return { chosen: readRow(row[chosen], rules, chosen), rejected: readRow(row[rejected], rules, rejected), margin }
   }
   if (row.chosen == null || row.rejected == null) {
     const keys = Object.keys(row)
@@ -52,7 +52,7 @@ export function encodePreferenceRow(row: unknown, rules: TextRules): PreferenceR
     throw new Error('chosen and rejected must both be conversations or both be plain texts')
   }
   const [chosen, rejected] = sides.map((side) =>
-    typeof side === 'string' ? plainTokens(side, rules) : chatTokens(side, rules),
+    pooledTokens(typeof side === 'string' ? plainTokens(side, rules) : chatTokens(side, rules), rules),
   )
   return { chosen, rejected, margin }
 }

@@ -92,7 +92,7 @@ export interface Position<Tally> {
   /** Updates done. */
   readonly updates: number
   readonly tally: Tally
-  /** The lines of the last step, where its evaluation was interrupted and is to be made anew. */
+  /** The lines of the last step, where its evaluation failed or was interrupted and is to be made anew. */
   readonly unevaluated?: readonly LogEntry[]
 }
 
@@ -160,24 +160,6 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
     }
     signal.throwIfAborted()
   }
-  /** Evaluates the last step, whose lines these are, and ends it. */
-  const finishStep = async (entries: readonly LogEntry[]): Promise<void> => {
-    const { step, updates, tally } = position
-    if (task.evaluate && step % evaluateEvery === 0) {
-      position = { step, updates, tally, unevaluated: entries }
-      let found: Recorded<Tally>
-      try {
-        found = await task.evaluate(tally, step, signal)
-      } catch (error) {
-        if (signal?.aborted && error === signal.reason) await stop()
-        throw error
-      }
-      position = { step, updates, tally: write(found) }
-    }
-    await onStep?.(position)
-    await stop()
-    if (step < steps) await keeper?.step(task, position)
-  }
   /** The updates of the next step. Where they cannot be had, nothing has changed, and the steps before are saved. */
   const updatesOf = async (step: number): Promise<readonly (readonly Batch[])[]> => {
     try {
@@ -187,6 +169,27 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
       await keeper?.save(task, position)
       throw error
     }
+  }
+  /** Evaluates the last step, whose lines these are, and ends it. Where that fails the step is saved: going on begins with it. */
+  const finishStep = async (entries: readonly LogEntry[]): Promise<void> => {
+    const { step, updates, tally } = position
+    if (task.evaluate && step % evaluateEvery === 0) {
+      position = { step, updates, tally, unevaluated: entries }
+      try {
+        const found = await task.evaluate(tally, step, signal)
+        position = { step, updates, tally: write(found) }
+      } catch (error) {
+        await onStep?.(position)
+        if (keeper) {
+          await keeper.save(task, position)
+          if (signal?.aborted) onSave?.(position)
+        }
+        throw error
+      }
+    }
+    await onStep?.(position)
+    await stop()
+    if (step < steps) await keeper?.step(task, position)
   }
   try {
     position = (await keeper?.begin(task, position)) ?? position
