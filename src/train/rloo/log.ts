@@ -1,5 +1,5 @@
 // What a step of RLOO says in the log, by the names that TRL has for it.
-import type { StepResult } from '../trainer.ts'
+import { notFinite, type StepResult } from '../trainer.ts'
 import type { Completion, Measured } from './rollout.ts'
 import type { RlooSettings } from './settings.ts'
 
@@ -89,8 +89,7 @@ export function stepEntry(
   // Nothing was divided where nothing counts.
   const losses = updates.map(({ sums }) => (sums.weight > 0 ? sums.loss / sums.weight : 0))
   const bad = losses.find((loss) => !Number.isFinite(loss))
-  if (bad !== undefined)
-    throw new Error(`training: the loss must be finite, step ${step} gives ${bad}; use a smaller --lr`)
+  if (bad !== undefined) throw notFinite('the loss', bad, made)
   const last = uses > 1 && {
     'loss/last': losses[uses - 1],
     ...(updates[uses - 1].norm !== null && { 'grad_norm/last': updates[uses - 1].norm! }),
