@@ -11,8 +11,8 @@ export async function readRows(inputs: readonly string[]): Promise<FileRecord[]>
 }
 
 /**
- * Yields the rows of a file of JSON Lines, a JSON list (either plain or gzip) or Parquet, or of JSON Lines from a pipe or, for `-`,
- * from standard input. Throws where there are none or they are no objects.
+ * Yields the rows of JSON Lines or a JSON list, either plain or gzip, in a file, a pipe or, for `-`, standard input, or of a Parquet
+ * file. Throws where there are none or they are no objects.
  */
 export async function* eachRow(input: string): AsyncGenerator<FileRecord> {
   let rows = 0

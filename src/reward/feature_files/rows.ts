@@ -98,7 +98,7 @@ export async function readFeatureRows(
     if (isPair && labels.length > 0)
       throw new Error(`${where}: is a pair, and pairs have no labels; leave out --labels`)
     const ownId = readId(row.id, where)
-    for (const label of labels) if (label in row) seen.add(label)
+    for (const label of labels) if (Object.hasOwn(row, label)) seen.add(label)
     const { scored, rest } = split(row, isPair, labels, weights)
     for (const field of rest) ignored.add(field)
     if (shardOf(ownId, scored, shard.count) !== shard.index) continue
@@ -169,10 +169,15 @@ function readRating(
   names: readonly string[],
   weights?: string,
 ): RowContent {
-  const columns = names.map((name) => readLabels(row[name], `label ${show(name)}`))
+  const columns = names.map((name) => readLabels(own(row, name), `label ${show(name)}`))
   const count = columns.reduce((most, column) => Math.max(most, column.length), 1)
   const labels = Array.from({ length: count }, (_, t) => columns.map((column) => column[t] ?? Number.NaN))
   return { sides: [scored], labels, weights: readWeights(row, count, weights), subset: null }
+}
+
+/** A field whose name a user chose, and which an object may have without its row having it (`constructor`). */
+function own(row: Record<string, unknown>, name: string): unknown {
+  return Object.hasOwn(row, name) ? row[name] : undefined
 }
 
 /** The ratings of one label: none, one, or those of a list. */
@@ -184,7 +189,7 @@ function readLabels(value: unknown, where: string): number[] {
 
 function readWeights(row: Record<string, unknown>, count: number, field: string | undefined): number[] | null {
   if (field === undefined) return null
-  const value = row[field]
+  const value = own(row, field)
   const list: unknown[] = Array.isArray(value) ? value : Array(count).fill(value)
   if (list.length !== count) {
     throw new Error(`weights ${show(field)} must be one, or one for each of ${count} ratings, got ${list.length}`)
