@@ -160,7 +160,7 @@ test('what cannot be ranked is refused with its row, sample and remedy', async (
       () => rankTexts(reward, [written(0, 0, 'x'), written(2, 1, 'x', { prompt: [1, 2] })]),
       "row 3, sample 1: the prompt is token ids; let the reward model read the policy's tokens (--reward-tokens policy)",
     ],
-    [() => rankTexts(reward, [written(0, 0, 'x', { text: null })]), /^row 1, sample 0: the text is tokens/],
+    [() => rankTexts(reward, [written(0, 0, 'x', { text: null })]), /^row 1, sample 0: the policy has no tokenizer; let/],
     [
       () => rankTexts(reward, [written(0, 4, 'word '.repeat(2000))], { nameRow: () => 'a.jsonl:9' }),
       /^a\.jsonl:9, sample 4: the row has \d+ tokens, the model takes 1024/,

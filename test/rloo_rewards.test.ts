@@ -98,7 +98,7 @@ test("the policy's tokens are read as they are, when that is asked for", async (
   )
   await fails(
     () => modelReward(model).then((own) => own.score([{ ...rows[0], messages: null }], NOW)),
-    /prompt 1 has no text; give it the policy's tokens \(--reward-tokens policy\)/,
+    /prompt 1: the prompt is token ids; let the reward model read the policy's tokens \(--reward-tokens policy\)/,
   )
 })
 

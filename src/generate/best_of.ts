@@ -1,10 +1,11 @@
 // Decoding that is guided by a reward distribution: of several texts for each prompt, the best by a ranking.
 //
 // Source: best-of-n sampling with the risk measures of QRM, section 3.5, as rankings.
+import { answerRow, tokensRow } from '../reward/answer_row.ts'
 import type { RewardModel, Score } from '../reward/model.ts'
 import { type EncodedRow, encodeNamed } from '../reward/rows.ts'
 import { pointScore, type ScoreKind } from '../reward/scoring.ts'
-import { type Message, renderOpenChat } from '../text/chat.ts'
+import type { Message } from '../text/chat.ts'
 import type { GeneratedText } from './texts.ts'
 
 /** Texts of which whole rows are scored together. */
@@ -101,26 +102,8 @@ function firstLargest(values: readonly number[]): number {
 /** What the reward model reads of a text. */
 function rewardRow(reward: RewardModel, own: GeneratedText, tokens: RewardTokens): EncodedRow {
   const { prompt, promptTokens, text, finishReason } = own
-  if (tokens === 'policy') {
-    const all = new Uint32Array(promptTokens.length + own.tokens.length)
-    all.set(promptTokens)
-    all.set(own.tokens, promptTokens.length)
-    return reward.encode({ input_ids: all }, { gate: true })
-  }
-  const { tokenizer, bos } = reward
-  const messages = conversation(prompt)
-  if (messages === null || text === null || tokenizer === null) {
-    const what =
-      tokenizer === null
-        ? `${reward.name} has no tokenizer`
-        : text === null
-          ? 'the text is tokens, the model has no tokenizer'
-          : 'the prompt is token ids'
-    throw new Error(`${what}; let the reward model read the policy's tokens (--reward-tokens policy)`)
-  }
-  if (finishReason === 'stop')
-    return reward.encode({ messages: [...messages, { role: 'assistant', content: text }] }, { gate: true })
-  return reward.encode({ input_ids: renderOpenChat(tokenizer, messages, text, { bos }) }, { gate: true })
+  if (tokens === 'policy') return tokensRow(reward, promptTokens, own.tokens)
+  return answerRow(reward, { messages: conversation(prompt), text, ended: finishReason === 'stop' })
 }
 
 /** The turns of a prompt; null where it is token ids. */

@@ -1,10 +1,9 @@
 // A reward model as a source of rewards, in the same process and on the same device.
+import { answerRow, tokensRow } from '../../reward/answer_row.ts'
 import { expectation } from '../../reward/distribution.ts'
 import type { RewardModel } from '../../reward/model.ts'
-import type { EncodedRow, Row } from '../../reward/rows.ts'
+import { type EncodedRow, encodeNamed } from '../../reward/rows.ts'
 import { parseScoreKind, pointScore, type ScoreKind } from '../../reward/scoring.ts'
-import { type BosPolicy, renderOpenChat } from '../../text/chat.ts'
-import type { Tokenizer } from '../../text/tokenizer.ts'
 import { meanOf } from './log.ts'
 import type { RewardRow, RewardSource } from './rewards.ts'
 
@@ -23,8 +22,6 @@ export interface ModelRewardOptions {
   readonly rescale?: boolean
   /** Whether the model reads the policy's tokens as they are; default false: it reads the text in its own template. */
   readonly policyTokens?: boolean
-  /** Of BOS in the model's own template; default: the template's. */
-  readonly bos?: BosPolicy
 }
 
 /** Parses a risk: `neutral`, or the name of a score. */
@@ -39,7 +36,7 @@ export function parseRisk(text: string): ScoreKind {
  */
 export async function modelReward(model: RewardModel, options: ModelRewardOptions = {}): Promise<RewardSource> {
   const { name = model.name, weight, risk = { kind: 'expectation' }, rescale = false, policyTokens = false } = options
-  const { lambda = model.lambda, bos = 'template' } = options
+  const { lambda = model.lambda } = options
   const { levels } = model
   if (rescale && risk.kind !== 'utility') throw new Error(`${name}: only the utility can be rescaled, not ${risk.kind}`)
   if (risk.kind === 'utility' && lambda === 0 && !rescale)
@@ -51,10 +48,14 @@ export async function modelReward(model: RewardModel, options: ModelRewardOption
     ...(rescale && { origin: null }),
     identity: {
       'a reward model with the fingerprint': await model.fingerprint(),
-      ...{ risk, lambda, rescale, policyTokens, bos },
+      ...{ risk, lambda, rescale, policyTokens },
     },
     async score(rows, { signal }) {
-      const encoded = rows.map((row) => (policyTokens ? { input_ids: idsOf(row) } : textRow(row, model, name, bos)))
+      const encoded = encodeNamed(
+        rows,
+        (row) => rewardRow(model, row, policyTokens),
+        (i) => `${name}: prompt ${rows[i]!.id + 1}`,
+      )
       const found = await model.score(encoded, { lambda, signal })
       if (rescale) source.origin ??= Math.fround(meanOf(found.map((score) => score.expectation)))
       const rewards = found.map((score) =>
@@ -72,24 +73,7 @@ export function rescaledUtility(quantiles: readonly number[], lambda: number, or
   return -meanOf(quantiles.map((q) => Math.expm1(-lambda * (q - origin)))) / lambda
 }
 
-/** Prompt and completion as the policy has them. */
-function idsOf({ prompt_ids, completion_ids }: RewardRow): Uint32Array<ArrayBuffer> {
-  const ids = new Uint32Array(prompt_ids.length + completion_ids.length)
-  ids.set(prompt_ids)
-  ids.set(completion_ids, prompt_ids.length)
-  return ids
-}
-
-function textRow(
-  { messages, completion, finish_reason, id }: RewardRow,
-  { tokenizer }: { readonly tokenizer: Tokenizer | null },
-  name: string,
-  bos: BosPolicy,
-): Row | EncodedRow {
-  if (messages === null || completion === null || tokenizer === null) {
-    const what = tokenizer === null ? 'the reward model has no tokenizer' : `prompt ${id + 1} has no text`
-    throw new Error(`${name}: ${what}; give it the policy's tokens (--reward-tokens policy)`)
-  }
-  if (finish_reason === 'stop') return { messages: [...messages, { role: 'assistant', content: completion }] }
-  return { input_ids: renderOpenChat(tokenizer, messages, completion, { bos }) }
+function rewardRow(model: RewardModel, row: RewardRow, policyTokens: boolean): EncodedRow {
+  if (policyTokens) return tokensRow(model, row.prompt_ids, row.completion_ids)
+  return answerRow(model, { messages: row.messages, text: row.completion, ended: row.finish_reason === 'stop' })
 }
