@@ -1,12 +1,33 @@
 // The register tile of the matrix products: four rows by eight columns, the packing of its right operand, its edges.
 
 import { madd } from './math'
-import { stored1, stored4 } from './widen'
+import { firsts, inPairs, seconds, stored1, stored4, UPPER } from './widen'
 
 // Columns of a packed panel.
 export const COLUMNS: usize = 8
 // Rows of a tile.
 export const ROWS: usize = 4
+
+// Four rows become four columns in two steps: lanes 0 and 1 of two rows in turn, or lanes 2 and 3; then what came from one lane.
+@inline
+export function lowHalves(a: v128, b: v128): v128 {
+  return v128.shuffle<f32>(a, b, 0, 4, 1, 5)
+}
+
+@inline
+export function highHalves(a: v128, b: v128): v128 {
+  return v128.shuffle<f32>(a, b, 2, 6, 3, 7)
+}
+
+@inline
+export function evenQuarters(ab: v128, ce: v128): v128 {
+  return v128.shuffle<f32>(ab, ce, 0, 1, 4, 5)
+}
+
+@inline
+export function oddQuarters(ab: v128, ce: v128): v128 {
+  return v128.shuffle<f32>(ab, ce, 2, 3, 6, 7)
+}
 
 // Packs eight rows of f32 values, `depth` of each, as panel[d, column]; `stride` is the distance of rows in bytes.
 // Rows from `count` on repeat the last one, so that nothing behind the matrix is read.
@@ -31,19 +52,44 @@ export function pack_stored<T>(
     const row3 = first + min(half + 3, count - 1) * width
     let to = panel + half * 4
     let d: usize = 0
+    if (inPairs<T>()) {
+      const upper = v128.load_splat<u32>(UPPER)
+      for (; d + 8 <= depth; d += 8, to += 8 * COLUMNS * 4) {
+        const a = v128.load(values + (row0 + d) * 2)
+        const b = v128.load(values + (row1 + d) * 2)
+        const c = v128.load(values + (row2 + d) * 2)
+        const e = v128.load(values + (row3 + d) * 2)
+        const ab0 = lowHalves(a, b)
+        const ce0 = lowHalves(c, e)
+        let pairs = evenQuarters(ab0, ce0)
+        v128.store(to, firsts(pairs))
+        v128.store(to, seconds(pairs, upper), 32)
+        pairs = oddQuarters(ab0, ce0)
+        v128.store(to, firsts(pairs), 64)
+        v128.store(to, seconds(pairs, upper), 96)
+        const ab1 = highHalves(a, b)
+        const ce1 = highHalves(c, e)
+        pairs = evenQuarters(ab1, ce1)
+        v128.store(to, firsts(pairs), 128)
+        v128.store(to, seconds(pairs, upper), 160)
+        pairs = oddQuarters(ab1, ce1)
+        v128.store(to, firsts(pairs), 192)
+        v128.store(to, seconds(pairs, upper), 224)
+      }
+    }
     for (; d + 4 <= depth; d += 4, to += 4 * COLUMNS * 4) {
       const a = stored4<T>(values, scales, row0 + d)
       const b = stored4<T>(values, scales, row1 + d)
       const c = stored4<T>(values, scales, row2 + d)
       const e = stored4<T>(values, scales, row3 + d)
-      const ab0 = v128.shuffle<f32>(a, b, 0, 4, 1, 5)
-      const ab1 = v128.shuffle<f32>(a, b, 2, 6, 3, 7)
-      const ce0 = v128.shuffle<f32>(c, e, 0, 4, 1, 5)
-      const ce1 = v128.shuffle<f32>(c, e, 2, 6, 3, 7)
-      v128.store(to, v128.shuffle<f32>(ab0, ce0, 0, 1, 4, 5))
-      v128.store(to, v128.shuffle<f32>(ab0, ce0, 2, 3, 6, 7), 32)
-      v128.store(to, v128.shuffle<f32>(ab1, ce1, 0, 1, 4, 5), 64)
-      v128.store(to, v128.shuffle<f32>(ab1, ce1, 2, 3, 6, 7), 96)
+      const ab0 = lowHalves(a, b)
+      const ab1 = highHalves(a, b)
+      const ce0 = lowHalves(c, e)
+      const ce1 = highHalves(c, e)
+      v128.store(to, evenQuarters(ab0, ce0))
+      v128.store(to, oddQuarters(ab0, ce0), 32)
+      v128.store(to, evenQuarters(ab1, ce1), 64)
+      v128.store(to, oddQuarters(ab1, ce1), 96)
     }
     for (; d < depth; d++, to += COLUMNS * 4) {
       v128.store_lane<f32>(to, stored1<T>(values, scales, row0 + d), 0)

@@ -25,6 +25,28 @@ export function load1<T>(from: usize): v128 {
   return rescale<T>(v128.shuffle<u16>(lower<T>(v), upper<T>(v), 0, 8, 1, 9, 2, 10, 3, 11))
 }
 
+// Whether two neighbouring values are one word of 32 bits, of which the upper half is the second of them as f32 and the lower
+// half, moved up, the first: so of bfloat16.
+@inline
+export function inPairs<T>(): bool {
+  return sizeof<T>() == 2 && !isSigned<T>()
+}
+
+// The first of each pair.
+@inline
+export function firsts(pairs: v128): v128 {
+  return i32x4.shl(pairs, 16)
+}
+
+// The second of each pair; `upper` has the bits of UPPER in all lanes.
+@inline
+export function seconds(pairs: v128, upper: v128): v128 {
+  return v128.and(pairs, upper)
+}
+
+// In memory for the reason given at `exp`.
+export const UPPER = memory.data<u32>([0xffff0000])
+
 // A stored matrix has values and, if its type wants them, scales: the addresses that a kernel gets. The functions below read
 // from value number `i` of the matrix on, counted row by row. Four at a time begin at a multiple of four in a row.
 

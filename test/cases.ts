@@ -182,6 +182,14 @@ const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   },
   linear: tiled,
   linear_vec: vec,
+  read: {
+    reference: ops.read,
+    sizes: [1, 2, 17].map((B) => ({ B })),
+    longestSum: () => 4096,
+    extremes: { x: [1e30, -1e30, 1e-30, 0] },
+    benchmarks: { '64 MiB': { B: 4096 } },
+    hardware: { '512 MiB': { B: 32768 } },
+  },
   relu: {
     reference: ops.relu,
     sizes: elementwise('N', 'D'),

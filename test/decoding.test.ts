@@ -230,7 +230,7 @@ test('a text ends at the length of the model, or at the number of tokens asked f
 test('many prompts go through little memory, and many runs leave nothing', async () => {
   const model = await causalModel(35)
   const prompts = promptsOf(
-    Array.from({ length: 40 }, (_, i) => 1 + ((7 * i) % 30)),
+    Array.from({ length: 16 }, (_, i) => 1 + ((7 * i) % 30)),
     3,
     35,
   )
@@ -248,18 +248,18 @@ test('many prompts go through little memory, and many runs leave nothing', async
           most = Math.max(most, device.statistics().bytes)
         },
       })
-      assert.is(results.length, 120)
+      assert.is(results.length, 48)
       for (const { prompt, sample, tokens } of results) assert.is(tokens.length, lengthOf(prompt, sample))
     }
     await run()
     assert.ok(most - before.bytes < small.cacheBytes(45) + 2 ** 20, `${most - before.bytes} bytes`)
     assert.is(device.statistics().tensors, before.tensors)
     const after = device.statistics()
-    for (let i = 0; i < 50; i++) {
-      await openDecoder(parts, { slots: 4 }).run(prompts.slice(0, 6), constant, { maxNewTokens: 3 })
+    for (let i = 0; i < 12; i++) {
+      await openDecoder(parts, { slots: 4 }).run(prompts.slice(0, 4), constant, { maxNewTokens: 3 })
       assert.is(device.statistics().tensors, before.tensors)
       assert.is(device.statistics().bytes, before.bytes)
-      if (i === 5) Object.assign(after, device.statistics())
+      if (i === 3) Object.assign(after, device.statistics())
     }
     assert.is(device.statistics().buffers, after.buffers, 'buffers')
     assert.is(device.statistics().bindGroups, after.bindGroups, 'bind groups')

@@ -75,6 +75,7 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
   linear_grad_weight: { ...TILED, sizes: { N: 3, D: 3, O: 2 } },
   linear_grad_weight_add: { ...TILED, sizes: { N: 3, D: 3, O: 2 } },
   linear_vec: VEC,
+  read: { sizes: { B: 2 }, smaller: [['const WG = 256u', 'const WG = 4u']] },
   rms_norm: ROWS,
   rms_norm_grad: ROWS,
   softmax: ROWS,

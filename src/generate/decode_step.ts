@@ -6,6 +6,7 @@
 import type { Calls, Device } from '../device/device.ts'
 import { StepList } from '../device/step_list.ts'
 import type { Tensor } from '../device/tensor.ts'
+import { storedKernels } from '../generated/kernels.ts'
 import { type BlockBuffers, type BlockRows, block, fewerRows, makeBuffers, projection } from '../llama/block.ts'
 import { type Backbone, ropeTables } from '../llama/forward.ts'
 import { linearOfFew } from '../llama/linear.ts'
@@ -41,19 +42,22 @@ interface Prepared {
   readonly x: Tensor
   /** Null where the weights do not stay on the device. */
   readonly steps: StepList['steps'] | null
+  /** The tokens' rows of the table; nothing where there is none. */
+  recordStart(calls: Calls): void
   record(calls: Calls, layer: number, weights: LayerWeights): void
   recordEnd(calls: Calls): void
 }
 
 /**
  * Makes the memory of steps of up to `slots` rows on a cache, one tensor a layer, with positions below `positions`. The adapter's
- * tensors must stay as long as the step.
+ * tensors must stay as long as the step, and so must `table`: the embedding [V, D] where the device has it as the output matrix.
  */
 export function openDecodeStep(
   device: Device,
   model: Backbone,
   adapter: readonly LoraLayer[],
   cache: readonly Tensor[],
+  table: Tensor | null,
   slots: number,
   positions: number,
 ): DecodeStep {
@@ -65,6 +69,7 @@ export function openDecodeStep(
     const [cos, sin] = [vector('cos', tables.cos), vector('sin', tables.sin)].map((all) => all.view([positions, half]))
     const position = index('position', new Uint32Array(slots), slots)
     const places = index('rows of the cache', new Uint32Array(slots).fill(NOWHERE), slots)
+    const entered = index('tokens', new Uint32Array(slots), slots)
     const plan = index('keys of each row', new Uint32Array(4 * slots), slots, 4)
     const all = makeBuffers(config, slots, make)
     const states = make('states', slots, config.hidden)
@@ -94,13 +99,19 @@ export function openDecodeStep(
         const cached = { ...rows, cache: { kv: cache[layer]!, rows: written, decode: true } }
         block(calls, config, weights, projection(calls, weights, branches[layer], linearOfFew), cached, b)
       }
+      const recordStart = (calls: Calls): void => {
+        if (!table) return
+        const kernel = storedKernels.embedding[table.dtype as 'f32' | 'f16' | 'bf16']
+        calls.run(kernel, { table, tokens: entered.view([N]), y: b.x })
+      }
       const recordEnd = (calls: Calls): void =>
         calls.run('rms_norm', { x: b.y, weight: model.norm, y: out, rstd: b.rstd }, { eps: config.rmsNormEps })
-      if (!model.resident) return { x: b.x, steps: null, record, recordEnd }
+      if (!model.resident) return { x: b.x, steps: null, recordStart, record, recordEnd }
       const list = new StepList(device)
+      recordStart(list)
       for (let layer = 0; layer < config.layers; layer++) record(list, layer, await model.layers(layer))
       recordEnd(list)
-      return { x: b.x, steps: list.steps, record, recordEnd }
+      return { x: b.x, steps: list.steps, recordStart, record, recordEnd }
     }
 
     return {
@@ -118,9 +129,11 @@ export function openDecodeStep(
         position.write(numbers.position.subarray(0, N))
         places.write(numbers.places.subarray(0, N))
         plan.write(numbers.plan.subarray(0, 4 * N))
-        await model.embedding.rows(tokens.subarray(0, N), prepared.x)
+        if (table) entered.write(tokens.subarray(0, N))
+        else await model.embedding.rows(tokens.subarray(0, N), prepared.x)
         if (prepared.steps) device.replay(prepared.steps)
         else {
+          prepared.recordStart(device)
           for (let layer = 0; layer < config.layers; layer++) prepared.record(device, layer, await model.layers(layer))
           prepared.recordEnd(device)
         }

@@ -124,9 +124,10 @@ export function openDecoder(parts: DecoderModel, options: DecoderOptions = {}): 
       const rows = Math.min(maxTokens, sizes.all, slots * sizes.largest)
       const adapter = typeof parts.adapter === 'function' ? parts.adapter() : parts.adapter
       const cache = makeCache(device, config, rows, storage)
+      const table = parts.output.table(model.tensors.embedding)
       let step: DecodeStep | null = null
       try {
-        step = openDecodeStep(device, model, adapter, cache, slots, sizes.longest)
+        step = openDecodeStep(device, model, adapter, cache, table, slots, sizes.longest)
         const work = new Run(prompts, choose, run)
         await work.all({ parts, adapter, cache, step, rows: new RowRanges(rows), slots })
         return work.results()

@@ -47,6 +47,8 @@ export interface OutputLayer {
   measure(x: Tensor, wanted: Uint32Array, options?: MeasureOptions): Promise<Measured>
   /** All logits [R, V] after states x [R, D] of few rows. A row's do not depend on the others. */
   logits(x: Tensor): Promise<Float32Array>
+  /** The whole matrix [V, D] on the device, where it is this tensor of the files in one piece; else null. It stays the layer's. */
+  table(info: TensorInfo): Tensor | null
   destroy(): void
 }
 
@@ -91,6 +93,10 @@ export async function openOutputLayer(
   return {
     measure: (x, wanted, { temperature = 1 } = {}) =>
       measure(device, divide(blocks, x.shape[0]!, logitBytes), x, wanted, 1 / temperature),
+    table: ({ source, begin, end }) =>
+      blocks.length === 1 && source === info.source && begin === info.begin && end === info.end
+        ? blocks[0]!.weight
+        : null,
     logits: (x) => readLogits(device, divide(blocks, x.shape[0]!, logitBytes), x, vocab),
     destroy,
   }

@@ -205,6 +205,13 @@ export const cache_rows: Reference = (tensors, { N, M, W }) => {
 /** x[n] = value */
 export const fill: Reference = (_, { N, value }) => ({ x: new Float64Array(N).fill(value) })
 
+/** sums[b] = sum over i of x[b, i], rows of 4096 */
+export const read: Reference = (tensors, { B }) => ({
+  sums: Float64Array.from({ length: B }, (_, b) =>
+    Array.from({ length: 4096 }, (_, i) => tensors.x[4096 * b + i]).reduce((sum, value) => sum + value, 0),
+  ),
+})
+
 /** rounds times: x[n] = x[n] * 0.5 + 0.25 */
 export const fma: Reference = (tensors, { N, rounds }) => {
   const x = Float64Array.from(tensors.x)
