@@ -7,6 +7,7 @@ import { show } from '../files/json.ts'
 import { evenLevels, type Mixture } from '../reward/distribution.ts'
 import type { HeadOptions } from '../reward/heads.ts'
 import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
+import { UNITS, USUAL_UNIT } from '../reward/unit.ts'
 import { EXIT } from './exit_codes.ts'
 
 /** What `deviceOptions` add to a command. */
@@ -81,6 +82,15 @@ export function headOptions(command: Command): Command {
 /** What the switches say, as the library takes it. */
 export function chosenHeads({ mixture, rewards, debias, calibration, weights }: HeadChoice): HeadOptions {
   return { mixture, rewards, debias, calibration, weights }
+}
+
+/** Adds --unit. */
+export function unitOption(command: Command): Command {
+  return command.addOption(
+    new Option('--unit <unit>', 'what counts once where items have several ratings: the item, or each rating')
+      .choices([...UNITS])
+      .default(USUAL_UNIT),
+  )
 }
 
 /** Adds --no-share. */

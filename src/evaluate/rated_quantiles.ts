@@ -4,11 +4,13 @@ import { show } from '../files/json.ts'
 import type { FileRecord } from '../files/records.ts'
 import type { Checkpoint } from '../reward/checkpoint.ts'
 import type { RunOptions } from '../reward/features.ts'
+import { keysOf, labelledKeys, rowKeys } from '../reward/fitted.ts'
 import type { RewardModel } from '../reward/model.ts'
 import { predictRows } from '../reward/predict.ts'
 import type { RatingFile } from '../reward/rating_file.ts'
 import { ROW_FIELDS } from '../reward/responses.ts'
 import { encodeNamed } from '../reward/rows.ts'
+import { type RatingCounts, ratingCounts, UNITS, type Unit, USUAL_UNIT, unitWeights } from '../reward/unit.ts'
 import { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './calibration.ts'
 
 /** Quantiles of the attributes of a model that have ratings. */
@@ -23,6 +25,8 @@ export interface RatedQuantiles {
     readonly quantiles: Float64Array
     readonly rated: RatedValues
   }[]
+  /** Keys (fitted.ts) of the rows that have ratings: which rows they are. */
+  readonly keys?: readonly bigint[]
 }
 
 /** Ratings of each attribute with the rows they belong to. */
@@ -68,7 +72,13 @@ export async function quantilesOfFeatures(
     }
     return [{ name, quantiles, rated: own }]
   })
-  return { levels: manifest.levels, calibrated: offsets !== null, attributes }
+  const keys = labelledKeys(
+    await rowKeys(ratings.features),
+    ratings.labels,
+    ratings.attributes.length,
+    ratings.rowIndex,
+  )
+  return { levels: manifest.levels, calibrated: offsets !== null, attributes, keys }
 }
 
 /** Rated rows, read for the attributes of a model. */
@@ -120,41 +130,88 @@ export async function quantilesOfRows(
     ({ value }) => model.encode(value, { gate: true }),
     (i) => rows[i].where,
   )
-  const scores = await model.score(encoded, run)
+  const keys: bigint[] = []
+  const onState = (_: number, state: Float32Array) => keys.push(keysOf(state, state.length)[0])
+  const scores = await model.score(encoded, { ...run, onState })
   const attributes = model.attributes.flatMap((name) => {
     const rated = ratings.get(name)!
     if (rated.ratings.length === 0) return []
     return [{ name, quantiles: Float64Array.from(scores.flatMap((s) => s.attributes[name].quantiles)), rated }]
   })
-  return { levels: model.levels, calibrated: model.calibrated, attributes }
+  return { levels: model.levels, calibrated: model.calibrated, attributes, keys }
+}
+
+/** Means over levels and attributes. */
+export interface CalibrationMeans {
+  readonly pinball: number
+  readonly crps: number
+  readonly coverage_error: number
 }
 
 export interface CalibrationEvaluation {
+  /** What `attributes` and `mean` count by. */
+  readonly unit: Unit
   readonly attributes: Readonly<Record<string, CalibrationResult>>
-  readonly mean: { readonly pinball: number; readonly crps: number; readonly coverage_error: number }
+  readonly mean: CalibrationMeans
+  /** The means, and the coverage error of each attribute, by both units. */
+  readonly units: Readonly<
+    Record<Unit, CalibrationMeans & { readonly coverage_errors: Readonly<Record<string, number>> }>
+  >
+  /** Attributes whose items have different numbers of ratings, for which the units differ. */
+  readonly unequal: Readonly<Record<string, RatingCounts>>
   /** Attributes without ratings in the reference; theirs are compared with themselves. */
   readonly missing: readonly string[]
 }
 
 /**
- * Measures quantiles against the ratings they belong to, beside the unconditional quantiles of a reference, or of the same ratings.
- * Throws where no attribute has ratings.
+ * Measures quantiles against the ratings they belong to, beside the unconditional quantiles of a reference, or of the same ratings, all of
+ * them by one unit (default: by item). Throws where no attribute has ratings.
  */
 export function evaluateCalibration(
-  { levels, attributes }: RatedQuantiles,
+  quantiles: RatedQuantiles,
   reference: ReadonlyMap<string, RatedValues> | null = null,
+  { unit = USUAL_UNIT }: { readonly unit?: Unit } = {},
 ): CalibrationEvaluation {
+  const { attributes } = quantiles
   if (attributes.length === 0) throw new Error('calibration: none of the attributes has ratings')
-  const results: Record<string, CalibrationResult> = {}
-  for (const { name, quantiles, rated } of attributes) {
-    const constant = constantQuantiles(reference?.get(name) ?? rated, levels)
-    results[name] = calibration(quantiles, levels, rated, constant)
+  const unequal: Record<string, RatingCounts> = {}
+  for (const { name, rated } of attributes) {
+    const counts = ratingCounts(rated)
+    if (counts.least < counts.most) unequal[name] = counts
   }
-  const mean = (key: 'pinball' | 'crps' | 'coverage_error') =>
-    Object.values(results).reduce((sum, result) => sum + result[key], 0) / attributes.length
+  const [own, other] = [unit, UNITS.find((one) => one !== unit)!].map((by) => measureBy(by, quantiles, reference))
+  const means = ({ results, mean }: Measured) => ({
+    ...mean,
+    coverage_errors: Object.fromEntries(Object.entries(results).map(([name, one]) => [name, one.coverage_error])),
+  })
+  const [item, rating] = unit === 'item' ? [own, other] : [other, own]
   return {
-    attributes: results,
-    mean: { pinball: mean('pinball'), crps: mean('crps'), coverage_error: mean('coverage_error') },
+    unit,
+    attributes: own.results,
+    mean: own.mean,
+    units: { item: means(item), rating: means(rating) },
+    unequal,
     missing: reference ? attributes.flatMap(({ name }) => (reference.has(name) ? [] : [name])) : [],
   }
+}
+
+interface Measured {
+  readonly results: Record<string, CalibrationResult>
+  readonly mean: CalibrationMeans
+}
+
+function measureBy(
+  unit: Unit,
+  { levels, attributes }: RatedQuantiles,
+  reference: ReadonlyMap<string, RatedValues> | null,
+): Measured {
+  const counted = (rated: RatedValues): RatedValues => ({ ...rated, weights: unitWeights(unit, rated) })
+  const results: Record<string, CalibrationResult> = {}
+  for (const { name, quantiles, rated } of attributes) {
+    const constant = constantQuantiles(counted(reference?.get(name) ?? rated), levels)
+    results[name] = calibration(quantiles, levels, counted(rated), constant)
+  }
+  const mean = (key: keyof CalibrationMeans) =>
+    Object.values(results).reduce((sum, result) => sum + result[key], 0) / attributes.length
+  return { results, mean: { pinball: mean('pinball'), crps: mean('crps'), coverage_error: mean('coverage_error') } }
 }

@@ -15,7 +15,7 @@ const MANIFEST = 'pinball.json'
 const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'special_tokens_map.json']
 /** What `assemble` writes, and no other files. */
 const WRITTEN =
-  /^(config\.json|pinball\.json|calibration\.safetensors|model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)$/
+  /^(config\.json|pinball\.json|(calibration|fitted)\.safetensors|model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)$/
 const PIECE_BYTES = 4 * 2 ** 20
 
 export interface Assembled {

@@ -41,7 +41,10 @@ export interface RewardModel extends FeatureModel {
   score(rows: readonly Row[], options?: ScoreOptions): Promise<Score[]>
 }
 
-export type ScoreOptions = RunOptions & Omit<HeadScoreOptions, 'indices'>
+export interface ScoreOptions extends RunOptions, Omit<HeadScoreOptions, 'indices'> {
+  /** Called with the state [D] of each row that the heads read, in no order; `row` counts from 0. */
+  readonly onState?: (row: number, state: Float32Array) => void
+}
 
 /** Loads a model directory in one of the layouts of layouts.ts. Throws on whatever is missing or damaged, naming file and tensor. */
 export async function loadRewardModel(
@@ -107,15 +110,17 @@ function rewardModel(
     async adapter(files) {
       slot.set(await open(files))
     },
-    async score(rows, { lambda = usual, rearrange = false, ...settings } = {}) {
+    async score(rows, { lambda = usual, rearrange = false, onState, ...settings } = {}) {
       checkLambda(lambda)
       const encoded = encodeRows(rows, rules, needsPrompt)
       const results = new Array<Score>(rows.length)
       await slot.use((own) =>
         backbone.run(encoded, { gate: needsPrompt, adapted: own, ...settings }, async ({ indices, last, prompt }) => {
           const scores = await own.heads.score(last, prompt, { lambda, rearrange, indices })
+          const states = onState ? await last.readF32() : null
           for (const [b, score] of scores.entries()) {
             results[indices[b]] = { ...score, tokens: encoded[indices[b]].input_ids.length }
+            if (states) onState!(indices[b], states.subarray(b * config.hidden, (b + 1) * config.hidden))
           }
         }),
       )

@@ -8,7 +8,7 @@ const POINT = [0.5]
 
 /** Quantile heads with their gate in the layout of QRM, point heads in that of ArmoRM. */
 export function gateCheckpoint(heads: HeadsFile, gate: GateWeights): Checkpoint {
-  const { attributes, weight, bias, transform } = heads
+  const { attributes, weight, bias, transform, fitted } = heads
   return {
     layout: heads.levels === null ? 'armorm' : 'qrm',
     config: { model_type: 'llama' },
@@ -17,6 +17,7 @@ export function gateCheckpoint(heads: HeadsFile, gate: GateWeights): Checkpoint 
     transform,
     gate,
     calibration: null,
+    ...(fitted && { fitted }),
   }
 }
 

@@ -7,6 +7,7 @@ import { parseJsonObject, printable } from '../../files/json.ts'
 import { sectionTable } from '../../report/evaluation.ts'
 import { resultsDocument } from '../../report/pairs.ts'
 import { parseScoreKind, type ScoreKind } from '../../reward/scoring.ts'
+import type { Unit } from '../../reward/unit.ts'
 import { claimOutputs } from '../claims.ts'
 import {
   adapterOption,
@@ -19,6 +20,7 @@ import {
   parseLambda,
   parseOut,
   shareOption,
+  unitOption,
   usageError,
 } from '../options.ts'
 import { note, print, printJson, writeDocument } from '../output.ts'
@@ -34,6 +36,7 @@ export interface EvalCommand extends ModelChoice, HeadChoice {
   readonly data?: string[]
   readonly features?: string[]
   readonly reference?: string[]
+  readonly unit: Unit
   readonly fromResults?: string
   readonly compare?: string
   readonly xstest: Xstest
@@ -56,7 +59,7 @@ Suites:
   pairs         rows as for rewardbench with any subsets, or none; or --features of pairs
   calibration   rows with ratings {"prompt", "response", ATTRIBUTE: number or list}, or --features of rated rows: coverage of every
                 level, pinball loss, CRPS, sharpness, crossings, beside the unconditional quantiles of --reference (or of the same
-                ratings)
+                ratings). --unit says what counts once; both are shown, and it matters where items have unequal numbers of ratings
 Prompts may be texts or lists of messages, and so may responses: whole conversations, or what comes after the prompt. "--data hub"
 loads the suite's own data.
 
@@ -77,7 +80,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addEval(program: Command): void {
-  shareOption(headOptions(adapterOption(deviceOptions(program.command('eval')))))
+  unitOption(shareOption(headOptions(adapterOption(deviceOptions(program.command('eval'))))))
     .description('evaluate a reward model: RewardBench, pairs, calibration')
     .addOption(new Option('--suite <suite>', 'what to evaluate').choices([...SUITES]).makeOptionMandatory())
     .option(

@@ -5,11 +5,12 @@ import type { DeviceKind } from '../../device/open.ts'
 import { directoryStore, writeFileAtomic } from '../../files/disk.ts'
 import { fitDocument, fitReport, keptText } from '../../report/fit.ts'
 import { encodeHeads } from '../../reward/heads_file.ts'
+import type { Unit } from '../../reward/unit.ts'
 import { type FittedHeads, fitHeads } from '../../train/heads.ts'
 import type { Kept } from '../../train/heads_keeper.ts'
 import { EXIT } from '../exit_codes.ts'
 import { type Interrupt, interruptible } from '../interrupt.ts'
-import { computeOptions, parseAlpha, parseLevels, realNumber } from '../options.ts'
+import { computeOptions, parseAlpha, parseLevels, realNumber, unitOption } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { type OpenedProblem, type ProblemOptions, problemOptions, withProblem } from './problem.ts'
 import { startLevels } from './progress.ts'
@@ -17,6 +18,7 @@ import { startLevels } from './progress.ts'
 interface FitCommand extends ProblemOptions {
   readonly levels: number[]
   readonly alpha: number | 'auto'
+  readonly unit: Unit
   readonly intercept?: boolean
   readonly nonCrossing?: boolean
   readonly tolerance: number
@@ -46,6 +48,9 @@ Finished levels are kept in the folder OUT.partial while a fit goes on. After Ct
 goes on from there and writes the same file, bit for bit; with other options it is refused, unless --restart begins anew. With
 --non-crossing an attribute is kept when all its levels are finished. A damaged part of OUT.partial is set aside, and its levels are
 fitted again.
+
+--unit item: the ratings of a row share its weight, so that a quantile is one of a random rating of a random row; rating: every rating
+counts alike. It is the same where all rows have as many ratings. "pinball calibrate" and "pinball eval" have the same switch.
 
 --alpha auto takes, for each attribute, the penalty with the least mean pinball loss in a cross-validation with five folds over
 a path of twelve penalties; --json shows the path. The file holds what was chosen in its metadata, by attribute.
@@ -86,7 +91,7 @@ export function addFit(program: Command): void {
     .option('--restart', 'begin anew, whatever OUT.partial holds of an earlier fit')
     .option('--resume', 'does nothing: an interrupted fit always goes on; kept for older scripts')
   // A GPU rounds in its own way, so that it is asked for: without one the bits are the same everywhere.
-  computeOptions(command, 'wasm')
+  computeOptions(unitOption(command), 'wasm')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action(async (options: FitCommand) => fit(options))
@@ -119,13 +124,13 @@ async function run(
   options: FitCommand,
   interrupt: Interrupt,
 ): Promise<FittedHeads | null> {
-  const { levels, alpha, intercept, nonCrossing, tolerance, device, threads, restart, out } = options
+  const { levels, alpha, unit, intercept, nonCrossing, tolerance, device, threads, restart, out } = options
   const { signal } = interrupt
   const progress = startLevels()
   let kept: Kept = { levels: 0, alphas: 0 }
   try {
     const heads = await fitHeads(problem, {
-      ...{ levels, alpha, intercept, nonCrossing, tolerance, device, threads, restart, signal },
+      ...{ levels, alpha, unit, intercept, nonCrossing, tolerance, device, threads, restart, signal },
       store: directoryStore(folder),
       onLoaded: problem.loaded,
       onProgress: progress.update,
