@@ -18,10 +18,12 @@ export interface DeviceChoice {
   readonly threads?: number
 }
 
-/** What `adapterOption` adds to that. */
+/** What `adapterOption` and `headsOption` add to that. */
 export interface ModelChoice extends DeviceChoice {
   /** A directory with an adapter. */
   readonly adapter?: string
+  /** A file or a directory with heads. */
+  readonly heads?: string
 }
 
 /** Name under which the embedded model is shown: its folder in the package. */
@@ -37,6 +39,16 @@ export function deviceOptions(command: Command): Command {
 /** Adds --adapter. */
 export function adapterOption(command: Command): Command {
   return command.option('--adapter <dir>', 'a LoRA adapter over the model', fileName('--adapter', 'directory'))
+}
+
+/** Adds --heads. */
+export function headsOption(command: Command): Command {
+  const parse = fileName('--heads', 'file or directory')
+  return command.option(
+    '--heads <path>',
+    "heads for the model's backbone, in the place of its own: a file or a directory",
+    parse,
+  )
 }
 
 /** Adds --device, with its default, and --threads. */
@@ -99,7 +111,7 @@ export function shareOption(command: Command): Command {
 }
 
 /** Parses --weights of attributes. */
-function parseFixedWeights(text: string): FixedWeights {
+export function parseFixedWeights(text: string): FixedWeights {
   if (text === 'mean') return text
   const weights: Record<string, number> = {}
   for (const part of text.split(',')) {

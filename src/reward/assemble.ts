@@ -6,9 +6,10 @@ import type { Store } from '../files/store.ts'
 import { openWork, WORK_FILE } from '../files/work.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
 import { findTensors } from '../llama/weights.ts'
-import { readCheckpoint } from './checkpoint.ts'
+import { type Checkpoint, readCheckpoint } from './checkpoint.ts'
 import { backboneTensors, type CheckpointFile, encodeCheckpoint } from './encode.ts'
 import type { Layout } from './layouts.ts'
+import { type FixedWeights, orderWeights } from './manifest.ts'
 
 const CONFIG = 'config.json'
 const MANIFEST = 'pinball.json'
@@ -27,29 +28,48 @@ export interface Assembled {
 }
 
 /**
- * Writes a model directory of a backbone with its tokenizer, and of heads with their calibration. What only the backbone's pinball.json
- * says (BOS policy, gate pattern, lambda) is taken over. `out` must be missing, empty, cut off work of this kind, or hold exactly what
- * would be written, and then nothing is done. config.json comes last: what a crash leaves is no model, and the same call mends it.
- * Throws on heads for states of another width, and on a backbone that lacks tensors or has some that no Llama has.
+ * Heads for a backbone: its configuration with theirs, and what only the backbone's pinball.json says (BOS policy, gate pattern, lambda).
+ * `weights` take the place of a gate, or of theirs. Throws on heads for states of another width, and on weights of other attributes.
  */
-export async function assemble(backbone: ModelFiles, heads: ModelFiles, out: Store): Promise<Assembled> {
+export async function headsFor(
+  backbone: ModelFiles,
+  heads: ModelFiles,
+  { weights }: { readonly weights?: FixedWeights } = {},
+): Promise<Checkpoint> {
   const checkpoint = await readCheckpoint(heads)
   const config = await readJson(backbone, CONFIG)
   if (config === null) throw new Error(`${backbone.name}/${CONFIG}: is missing; a model directory needs it`)
-  const llama = parseLlamaConfig(config, `${backbone.name}/${CONFIG}`)
-  if (llama.hidden !== checkpoint.config.hidden_size) {
+  const { hidden } = parseLlamaConfig(config, `${backbone.name}/${CONFIG}`)
+  if (hidden !== checkpoint.config.hidden_size) {
     throw new Error(
-      `${heads.name}: heads must be for states of ${llama.hidden} columns, as ${backbone.name} gives them, got ${checkpoint.config.hidden_size}`,
+      `${heads.name}: heads must be for states of ${hidden} columns, as ${backbone.name} gives them, got ${checkpoint.config.hidden_size}`,
     )
   }
+  if (weights !== undefined) orderWeights(weights, checkpoint.manifest.attributes, `${heads.name}: weights`)
   const own = (await readJson(backbone, MANIFEST)) ?? {}
   const said = (await readJson(heads, MANIFEST)) ?? {}
-  const manifest = { ...checkpoint.manifest, ...onlyOf(own, said) }
+  const manifest = { ...checkpoint.manifest, ...onlyOf(own, said), ...(weights !== undefined && { weights }) }
   const headConfig = Object.fromEntries(Object.entries(checkpoint.config).filter(([key]) => !(key in config)))
+  return { ...checkpoint, config: { ...config, ...headConfig }, manifest }
+}
+
+/**
+ * Writes a model directory of a backbone with its tokenizer, and of heads with their calibration. What only the backbone's pinball.json
+ * says (BOS policy, gate pattern, lambda) is taken over. `out` must be missing, empty, cut off work of this kind, or hold exactly what
+ * would be written, and then nothing is done. config.json comes last: what a crash leaves is no model, and the same call mends it.
+ * Throws as `headsFor`, and on a backbone that lacks tensors or has some that no Llama has.
+ */
+export async function assemble(
+  backbone: ModelFiles,
+  heads: ModelFiles,
+  out: Store,
+  options: { readonly weights?: FixedWeights } = {},
+): Promise<Assembled> {
+  const whole = await headsFor(backbone, heads, options)
+  const llama = parseLlamaConfig(whole.config, `${backbone.name}/${CONFIG}`)
   const tensors = await openModelTensors(backbone)
   try {
     findTensors(tensors, llama, backbone.name)
-    const whole = { ...checkpoint, config: { ...config, ...headConfig }, manifest }
     async function* outputs(): AsyncGenerator<CheckpointFile> {
       yield* encodeCheckpoint(whole, tensors)
       for (const file of TOKENIZER_FILES) {
@@ -65,7 +85,7 @@ export async function assemble(backbone: ModelFiles, heads: ModelFiles, out: Sto
     const others = ((await backbone.list?.()) ?? []).filter(
       (file) => !file.startsWith('.') && !WRITTEN.test(file) && !TOKENIZER_FILES.includes(file),
     )
-    return { layout: checkpoint.layout, files, leftOut: [...backboneTensors(tensors).leftOut, ...others] }
+    return { layout: whole.layout, files, leftOut: [...backboneTensors(tensors).leftOut, ...others] }
   } finally {
     await closeTensors(tensors)
   }

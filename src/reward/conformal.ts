@@ -144,7 +144,13 @@ export async function readCalibration(
     const keys = tensors.get('rows')
     const rows =
       keys?.dtype === 'I64' && keys.shape.length === 1 ? new BigInt64Array((await readTensor(keys)).buffer) : null
-    return { offsets, attributes: attributes as CalibratedAttribute[], heads, unit, ...(rows && { rows }) }
+    return {
+      offsets,
+      attributes: attributes as CalibratedAttribute[],
+      heads,
+      ...(unit !== 'item' && { unit }),
+      ...(rows && { rows }),
+    }
   } finally {
     await source.close()
   }

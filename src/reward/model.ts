@@ -6,6 +6,7 @@ import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import { Slot } from '../llama/slot.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
+import { headsFor } from './assemble.ts'
 import { adaptedCheckpoint, type Checkpoint, checkpointOf } from './checkpoint.ts'
 import { openFor } from './directory.ts'
 import {
@@ -46,22 +47,29 @@ export interface ScoreOptions extends RunOptions, Omit<HeadScoreOptions, 'indice
   readonly onState?: (row: number, state: Float32Array) => void
 }
 
+export interface RewardModelOptions {
+  /** A model directory whose heads stand in the place of the model's own: those of "pinball fit" or "gate", without a backbone. */
+  readonly heads?: ModelFiles | null
+}
+
 /** Loads a model directory in one of the layouts of layouts.ts. Throws on whatever is missing or damaged, naming file and tensor. */
 export async function loadRewardModel(
   device: Device,
   files: ModelFiles,
-  options: ModelOptions & HeadOptions = {},
+  options: ModelOptions & HeadOptions & RewardModelOptions = {},
 ): Promise<RewardModel> {
   return openFor(files, async (directory) => {
     const { adapter: own = null } = options
+    const given = options.heads ? await headsFor(files, options.heads) : null
     // Heads are small and most often what is wrong.
-    const checkpoint = own === null ? await checkpointOf(directory) : null
+    const checkpoint = given ?? (own === null ? await checkpointOf(directory) : null)
     const backbone = await loadBackbone(device, directory, options)
     const open = async (files: ModelFiles | null, known: Checkpoint | null = null): Promise<Scoring> => {
       const adapted = await backbone.adapt(files)
       try {
         const { adapter } = adapted
-        const found = known ?? (await (adapter ? adaptedCheckpoint(directory, adapter) : checkpointOf(directory)))
+        const found =
+          known ?? given ?? (await (adapter ? adaptedCheckpoint(directory, adapter) : checkpointOf(directory)))
         const heads = openHeads(device, found, directory.name, options)
         const destroy = (): void => {
           adapted.destroy()

@@ -33,17 +33,3 @@ export function scoreCheckpoint(weight: Float32Array): Checkpoint {
     calibration: null,
   }
 }
-
-/** Quantile heads without a gate, all attributes with the same weight. */
-export function headsCheckpoint(heads: Pick<HeadsFile, 'attributes' | 'levels' | 'weight' | 'bias'>): Checkpoint {
-  const { attributes, levels, weight, bias } = heads
-  return {
-    layout: 'qrm',
-    config: { model_type: 'llama' },
-    manifest: { ...parseManifest({}, 'pinball.json'), attributes, levels: levels ?? POINT, weights: 'mean' },
-    regression: { weight, bias },
-    transform: null,
-    gate: null,
-    calibration: null,
-  }
-}

@@ -278,6 +278,7 @@ function headsOf(
     metadata: {
       ...Object.fromEntries(Object.entries(described).map(([key, value]) => [key, JSON.stringify(value)])),
       unit,
+      fitted_sha256: fitted.hash,
       ...originOf(problem),
     },
     end: async () => work?.end(),

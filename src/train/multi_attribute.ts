@@ -117,6 +117,7 @@ export async function fitRidge(
     }
   }
   const { attributes, metadata = {} } = ratings
+  const fitted = await fittedRows({ features, ...ratings }, null)
   return {
     name: `heads of ${features.name}`,
     attributes,
@@ -127,7 +128,7 @@ export async function fitRidge(
     transform: null,
     fingerprint: metadata.fingerprint ?? null,
     fits,
-    fitted: await fittedRows({ features, ...ratings }, null),
+    fitted,
     metadata: {
       point: 'true',
       attributes: JSON.stringify(attributes),
@@ -135,6 +136,7 @@ export async function fitRidge(
       validation: String(validation),
       refit: JSON.stringify(refit),
       seed: String(seed),
+      fitted_sha256: fitted.hash,
       ...originOf({ metadata }),
     },
   }

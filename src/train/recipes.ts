@@ -83,6 +83,11 @@ export async function trainGate(
   heads: HeadsFile,
   options: Partial<PairSettings & Omit<GateSettings, 'norm'>> & GateOptions = {},
 ): Promise<Trained> {
+  if (heads.attributes.length === 1) {
+    throw new Error(
+      `${heads.name}: has one attribute, so that a gate has nothing to choose from; such heads are a model without a gate: "pinball fit --out DIR" writes one, and "pinball assemble", "calibrate" and "eval" take the file`,
+    )
+  }
   const norm = heads.levels === null ? 'none' : 'batch'
   const settings = { ...PAIR_DEFAULTS, ...GATE_DEFAULTS, ...options, norm } as const
   const { hidden, layers, temperature, logitScale, onRewards, signal } = settings

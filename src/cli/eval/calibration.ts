@@ -80,9 +80,9 @@ function predictFeatures(paths: readonly string[], options: EvalCommand): Promis
 
 async function predictRated(options: EvalCommand): Promise<Predicted> {
   const records = await readEvalRows(options)
-  const { files, adapter } = await openModel(options)
+  const { files, adapter, heads } = await openModel(options)
   // Under an adapter states are others, and a calibration is not used.
-  const made = adapter ? { calibration: null } : await readCheckpoint(files)
+  const made = adapter && !heads ? { calibration: null } : await readCheckpoint(heads ?? files)
   return withModel(
     options,
     // Ratings are not debiased.

@@ -15,6 +15,7 @@ import {
   embeddedModel,
   type HeadChoice,
   headOptions,
+  headsOption,
   type ModelChoice,
   parseFeatures,
   parseLambda,
@@ -80,7 +81,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addEval(program: Command): void {
-  unitOption(shareOption(headOptions(adapterOption(deviceOptions(program.command('eval'))))))
+  unitOption(shareOption(headOptions(headsOption(adapterOption(deviceOptions(program.command('eval')))))))
     .description('evaluate a reward model: RewardBench, pairs, calibration')
     .addOption(new Option('--suite <suite>', 'what to evaluate').choices([...SUITES]).makeOptionMandatory())
     .option(
@@ -153,6 +154,8 @@ async function evaluate(options: EvalCommand): Promise<void> {
   }
   if (adapter !== undefined && !data)
     usageError('--adapter: goes with --data only; features are made under one by "pinball features --adapter"')
+  if (options.heads !== undefined && !data)
+    usageError('--heads: goes with --data only; on features give the heads themselves as --model')
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   await claimOutputs({
     inputs: {
@@ -162,6 +165,7 @@ async function evaluate(options: EvalCommand): Promise<void> {
       '--from-results': fromResults,
       '--model': fromResults === undefined ? (options.model ?? embeddedModel()) : undefined,
       '--adapter': adapter,
+      '--heads': options.heads,
       '--compare': compare,
     },
     files: { '--out': out, '--outputs': outputs },

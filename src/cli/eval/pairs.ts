@@ -28,7 +28,8 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   const questions = features ? null : readQuestions(await readEvalRows(options), suite)
   const score = (choice: EvalCommand) => (questions ? scoreRows(questions, choice) : scoreFeatures(features!, choice))
   const scores = await score(options)
-  const other = compare === undefined ? null : await score({ ...options, model: compare, adapter: undefined })
+  const other =
+    compare === undefined ? null : await score({ ...options, model: compare, adapter: undefined, heads: undefined })
   if (outputs !== undefined) await writeText(outputs, scoreLines(scores))
   const found = measurePairs(scores, suite, options)
   const compared = other && comparePairs(scores, other)

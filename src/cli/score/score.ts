@@ -4,7 +4,6 @@ import type { Device } from '../../device/device.ts'
 import type { FileRecord } from '../../files/records.ts'
 import type { ModelFiles } from '../../files/source.ts'
 import { attributeTable, scoreDocument, scoreHeading, scoreTable } from '../../report/scores.ts'
-import type { ModelOptions } from '../../reward/features.ts'
 import {
   loadRewardModel,
   type RewardModel,
@@ -12,13 +11,14 @@ import {
   type ScoreOptions as ScoreSettings,
 } from '../../reward/model.ts'
 import { encodeNamed } from '../../reward/rows.ts'
-import { type Compute, withModel } from '../engine.ts'
+import { type Compute, type OwnParts, withModel } from '../engine.ts'
 import {
   adapterOption,
   chosenHeads,
   deviceOptions,
   type HeadChoice,
   headOptions,
+  headsOption,
   type ModelChoice,
   parseInput,
   parseLambda,
@@ -57,7 +57,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addScore(program: Command): void {
-  shareOption(headOptions(adapterOption(deviceOptions(program.command('score')))))
+  shareOption(headOptions(headsOption(adapterOption(deviceOptions(program.command('score'))))))
     .description('score responses: reward distribution, expectation and risk-aware utility')
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
@@ -81,7 +81,7 @@ export function collect(value: string, before: string[] = []): string[] {
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
   const rows = await chooseRows(argument, options)
-  const load = (device: Device, files: ModelFiles, own: ModelOptions) =>
+  const load = (device: Device, files: ModelFiles, own: OwnParts) =>
     loadRewardModel(device, files, { ...chosenHeads(options), ...own })
   await withModel(options, load, async (model, device, compute) => {
     const { lambda, rearrange, share } = options
