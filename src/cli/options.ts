@@ -105,6 +105,13 @@ export function unitOption(command: Command): Command {
   )
 }
 
+/** Adds --max-length and --skip-invalid. */
+export function limitOptions(command: Command): Command {
+  return command
+    .option('--max-length <tokens>', 'longest row (default: what the model takes)', wholeNumber(1, 2 ** 31))
+    .option('--skip-invalid', 'leave out rows that are too long or not valid, and say which')
+}
+
 /** Adds --no-share. */
 export function shareOption(command: Command): Command {
   return command.option('--no-share', 'compute beginnings that rows have in common again for every row')
@@ -146,6 +153,10 @@ export function fileName(option: string, what: string): (text: string) => string
 const parseModel = fileName('--model', 'directory')
 /** Parses --input of rows. */
 export const parseInput = fileName('--input', 'file name or -')
+/** Parses --input of rows, of which there may be several. */
+export function parseInputs(text: string, before: string[] = []): string[] {
+  return [...before, parseInput(text)]
+}
 const parseFeatureFile = fileName('--features', 'file name')
 /** Parses --features, of which there may be several. */
 export function parseFeatures(text: string, before: string[] = []): string[] {

@@ -5,6 +5,7 @@ import type { HeadScore, Heads } from '../reward/heads.ts'
 import type { RewardModel } from '../reward/model.ts'
 import type { PairFile } from '../reward/pair_file.ts'
 import type { EncodedRow } from '../reward/rows.ts'
+import { checkLength, type RowLimits } from '../reward/scored_rows.ts'
 import { pointScore, type ScoreKind } from '../reward/scoring.ts'
 import { checkSubsets, type PairSuite, type Question } from './questions.ts'
 
@@ -18,11 +19,9 @@ export interface ScoreChoice {
   readonly lambda?: number
 }
 
-export interface QuestionOptions extends ScoreChoice, RunOptions {
+export interface QuestionOptions extends ScoreChoice, RunOptions, RowLimits {
   /** Default: off. */
   readonly doubleBos?: DoubleBos
-  /** Whether questions that cannot be encoded are left out; default false: they throw. */
-  readonly skipInvalid?: boolean
 }
 
 export interface PairFeatureOptions extends ScoreChoice {
@@ -51,9 +50,9 @@ export interface Scores {
 export async function scoreQuestions(
   model: RewardModel,
   all: readonly Question[],
-  { score, lambda, doubleBos, skipInvalid, ...run }: QuestionOptions = {},
+  { score, lambda, doubleBos, skipInvalid, maxLength, ...run }: QuestionOptions = {},
 ): Promise<Scores> {
-  const { questions, rows, skipped } = encodeQuestions(model, all, doubleBos === 'attended', skipInvalid)
+  const { questions, rows, skipped } = encodeQuestions(model, all, doubleBos === 'attended', { skipInvalid, maxLength })
   const found = await model.score(rows, { lambda, ...run })
   const points = found.map((one) => point(one, model, { score, lambda }))
   let at = 0
@@ -73,13 +72,19 @@ function point(
   return pointScore(score, found, levels, lambda)
 }
 
-function encodeQuestions(model: RewardModel, all: readonly Question[], bos: boolean, skipInvalid = false) {
+function encodeQuestions(
+  model: RewardModel,
+  all: readonly Question[],
+  bos: boolean,
+  { skipInvalid = false, maxLength }: RowLimits,
+) {
   const questions: Question[] = []
   const rows: EncodedRow[] = []
   const skipped: string[] = []
   for (const question of all) {
     try {
       const encoded = question.rows.map((row) => model.encode(row, { gate: true }))
+      for (const row of encoded) checkLength(row, maxLength)
       rows.push(...encoded.map((row) => (bos ? withBos(row, model) : row)))
       questions.push(question)
     } catch (error) {

@@ -8,8 +8,10 @@ import { keysOf, labelledKeys, rowKeys } from '../reward/fitted.ts'
 import type { RewardModel } from '../reward/model.ts'
 import { predictRows } from '../reward/predict.ts'
 import type { RatingFile } from '../reward/rating_file.ts'
-import { ROW_FIELDS } from '../reward/responses.ts'
-import { encodeNamed } from '../reward/rows.ts'
+import { readLabel } from '../reward/responses.ts'
+import { readRow } from '../reward/row_forms.ts'
+import type { EncodedRow } from '../reward/rows.ts'
+import { checkLength, type RowLimits } from '../reward/scored_rows.ts'
 import { type RatingCounts, ratingCounts, UNITS, type Unit, USUAL_UNIT, unitWeights } from '../reward/unit.ts'
 import { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './calibration.ts'
 
@@ -89,56 +91,81 @@ export interface RatedRows {
   readonly unused: readonly string[]
 }
 
-/** Reads rated rows: what is scored, and the ratings of attributes, one number or a list of them. Other fields are passed over. */
+/**
+ * Reads rated rows: what is scored (row_forms.ts), and the ratings of attributes, one number or a list of them, where null and NaN are
+ * missing ones. Other fields are passed over. Throws on ratings that are no numbers, and on pairs.
+ */
 export function readRatedRows(records: readonly FileRecord[], attributes: readonly string[]): RatedRows {
   const unused = new Set<string>()
   const ratings = new Map(attributes.map((name) => [name, { ratings: [] as number[], rows: [] as number[] }]))
   const rows = records.map(({ where, value: row }, n) => {
-    const rest: [string, unknown][] = []
-    for (const [field, value] of Object.entries(row)) {
-      const own = ratings.get(field)
-      if (!own) {
-        if (ROW_FIELDS.includes(field)) rest.push([field, value])
-        else if (field !== 'id' && field !== 'subset') unused.add(field)
-        continue
-      }
-      for (const rating of Array.isArray(value) ? value : [value]) {
-        if (rating === null) continue
-        if (typeof rating !== 'number' || !Number.isFinite(rating)) {
-          throw new Error(`${where}: ${show(field)} must be a number, null, or a list of them, got ${show(value)}`)
+    try {
+      const { sides, isPair, rest } = readRow(row)
+      if (isPair) throw new Error('is a pair of "chosen" and "rejected", which has no ratings')
+      for (const [field, value] of Object.entries(rest)) {
+        const own = ratings.get(field)
+        if (!own && field !== 'id' && field !== 'subset') unused.add(field)
+        for (const one of own ? [value].flat() : []) {
+          const rating = one === null ? Number.NaN : readLabel(one, show(field))
+          if (Number.isNaN(rating)) continue
+          own!.ratings.push(rating)
+          own!.rows.push(n)
         }
-        own.ratings.push(rating)
-        own.rows.push(n)
       }
+      return { where, value: sides[0] as Record<string, unknown> }
+    } catch (error) {
+      throw new Error(`${where}: ${(error as Error).message}`)
     }
-    return { where, value: Object.fromEntries(rest) }
   })
   return { rows, ratings, unused: [...unused] }
 }
 
+/** What cannot be scored is left out, where `skipInvalid` says so. */
+export interface RatedRowOptions extends RunOptions, RowLimits {}
+
 /**
  * Quantiles of rated rows by a model, which must show raw values (`rewards: 'raw'`): ratings are not debiased. Throws on the first row
- * that cannot be scored.
+ * that cannot be scored, unless `skipInvalid` leaves such rows out.
  */
 export async function quantilesOfRows(
   model: RewardModel,
   { rows, ratings }: RatedRows,
-  run: RunOptions = {},
-): Promise<RatedQuantiles> {
-  const encoded = encodeNamed(
-    rows,
-    ({ value }) => model.encode(value, { gate: true }),
-    (i) => rows[i].where,
-  )
+  { maxLength, skipInvalid, ...run }: RatedRowOptions = {},
+): Promise<RatedQuantiles & { readonly skipped: readonly string[] }> {
+  const { encoded, places, skipped } = encodeRated(model, rows, { maxLength, skipInvalid })
   const keys: bigint[] = []
   const onState = (_: number, state: Float32Array) => keys.push(keysOf(state, state.length)[0])
   const scores = await model.score(encoded, { ...run, onState })
   const attributes = model.attributes.flatMap((name) => {
-    const rated = ratings.get(name)!
-    if (rated.ratings.length === 0) return []
+    const all = ratings.get(name)!
+    const kept = [...all.ratings.keys()].filter((i) => places.has(all.rows[i]))
+    if (kept.length === 0) return []
+    const rated = { ratings: kept.map((i) => all.ratings[i]), rows: kept.map((i) => places.get(all.rows[i])!) }
     return [{ name, quantiles: Float64Array.from(scores.flatMap((s) => s.attributes[name].quantiles)), rated }]
   })
-  return { levels: model.levels, calibrated: model.calibrated, attributes, keys }
+  return { levels: model.levels, calibrated: model.calibrated, attributes, keys, skipped }
+}
+
+/** Encodes rows; `places` has the number of each that is kept among those that are. */
+function encodeRated(model: RewardModel, rows: readonly FileRecord[], { maxLength, skipInvalid }: RowLimits) {
+  const encoded: EncodedRow[] = []
+  const places = new Map<number, number>()
+  const skipped: string[] = []
+  for (const [n, { where, value }] of rows.entries()) {
+    try {
+      const row = model.encode(value, { gate: true })
+      checkLength(row, maxLength)
+      places.set(n, encoded.length)
+      encoded.push(row)
+    } catch (error) {
+      const reason = `${where}: ${(error as Error).message}`
+      if (!skipInvalid) throw new Error(reason)
+      skipped.push(reason)
+    }
+  }
+  if (encoded.length === 0)
+    throw new Error(`no row can be scored${skipped.length > 0 ? `; the first: ${skipped[0]}` : ''}`)
+  return { encoded, places, skipped }
 }
 
 /** Means over levels and attributes. */

@@ -13,6 +13,36 @@ export function parseJson(text: string, name: string): unknown {
   return value
 }
 
+/** Parses JSON as `parseJson` does, where NaN may stand for a value, as Python writes it: it is read as null. */
+export function parseRow(text: string, name: string): unknown {
+  return parseJson(text.includes('NaN') ? withoutNaN(text) : text, name)
+}
+
+/** A text of JSON with null for each NaN that is no part of a string or of a word. */
+function withoutNaN(text: string): string {
+  const parts: string[] = []
+  let [from, quoted] = [0, false]
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at]
+    if (quoted && character === '\\') at++
+    else if (character === '"') quoted = !quoted
+    else if (
+      !quoted &&
+      character === 'N' &&
+      text.startsWith('NaN', at) &&
+      !inWord(text[at - 1]) &&
+      !inWord(text[at + 3])
+    ) {
+      parts.push(text.slice(from, at), 'null')
+      from = at + 3
+      at += 2
+    }
+  }
+  return parts.join('') + text.slice(from)
+}
+
+const inWord = (character: string | undefined): boolean => character !== undefined && /[\w.+-]/.test(character)
+
 /** Parses JSON as `parseJson` does and requires an object. */
 export function parseJsonObject(text: string, name: string): Record<string, unknown> {
   const value = parseJson(text, name)

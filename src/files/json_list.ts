@@ -1,5 +1,5 @@
 // A JSON file that holds one list, streamed element by element: files of rows are larger than the longest string.
-import { parseJson } from './json.ts'
+import { parseRow } from './json.ts'
 import { decodeUtf8, joinBytes } from './source.ts'
 
 // One element is one row: the bound of a line of JSON Lines.
@@ -27,7 +27,7 @@ export async function* readJsonList(
     keptBytes = 0
     if (last && element === 0 && text.trim() === '') return null
     element++
-    return { element, value: parseJson(text, where) }
+    return { element, value: parseRow(text, where) }
   }
   for await (const chunk of chunks) {
     let start = 0

@@ -1,5 +1,5 @@
 // JSON Lines: one JSON value a line, streamed from a source or from standard input, with line numbers for errors.
-import { parseJson } from './json.ts'
+import { parseRow } from './json.ts'
 import { decodeUtf8, joinBytes, type Source } from './source.ts'
 
 export interface JsonLine {
@@ -27,7 +27,7 @@ export async function* readJsonl(input: Source | AsyncIterable<Uint8Array>, name
       continue
     }
     if (blank > 0) throw new Error(`${name} line ${blank}: is blank; every line up to the last must hold a JSON value`)
-    yield { line, value: parseJson(text, where) }
+    yield { line, value: parseRow(text, where) }
   }
 }
 
@@ -50,9 +50,9 @@ export async function* encodeJsonl(values: AsyncIterable<unknown>, none: string)
 }
 
 /** The bytes of a source in order, a few megabytes at a time. */
-export async function* pieces(source: Source): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < source.byteLength; at += PIECE_BYTES) {
-    yield await source.read(at, Math.min(PIECE_BYTES, source.byteLength - at))
+export async function* pieces(source: Source, bytes = PIECE_BYTES): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < source.byteLength; at += bytes) {
+    yield await source.read(at, Math.min(bytes, source.byteLength - at))
   }
 }
 

@@ -1,6 +1,7 @@
-// Records of a file, whatever it is: JSON Lines, a JSON list (either plain or gzip) or Parquet, told apart by content.
+// Records of a file, whatever it is: JSON Lines, a JSON list (either plain or gzip) or Parquet, told apart by content, or CSV by its name.
 import { parquetReadObjects } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
+import { csvRecords } from './csv_records.ts'
 import { gunzip, isGzip } from './gzip.ts'
 import { isObject, show } from './json.ts'
 import { readJsonList } from './json_list.ts'
@@ -34,6 +35,13 @@ export async function* readRecords(source: Source, { columns }: RecordOptions = 
   }
   const wanted = columns && new Set(columns)
   const chunks = isGzip(head) ? gunzip(pieces(source), name) : pieces(source)
+  const [, separated] = /\.(csv|tsv)(?:\.gz)?$/i.exec(name) ?? []
+  if (separated !== undefined) {
+    const separator = separated.toLowerCase() === 'tsv' ? '\t' : ','
+    for await (const { where, value } of csvRecords(chunks, name, separator))
+      yield { where, value: wanted ? pick(value, wanted) : value }
+    return
+  }
   const { list, all } = await startsList(chunks)
   const found = list ? listRecords(all, name) : lineRecords(all, name)
   for await (const { where, value } of found) {
@@ -43,8 +51,8 @@ export async function* readRecords(source: Source, { columns }: RecordOptions = 
 }
 
 /**
- * Yields rows of JSON Lines, plain or gzip, of something that can be read only once, such as a pipe. Throws as `readRecords`; it is
- * closed when the rows are no longer read.
+ * Yields rows of JSON Lines or of a JSON list, plain or gzip, of something that can be read only once, such as a pipe. Throws as
+ * `readRecords`; it is closed when the rows are no longer read.
  */
 export async function* streamRecords(chunks: AsyncIterable<Uint8Array>, name: string): AsyncGenerator<FileRecord> {
   const all = chunks[Symbol.asyncIterator]()
@@ -58,7 +66,8 @@ export async function* streamRecords(chunks: AsyncIterable<Uint8Array>, name: st
     }
   }
   const bytes = !first.done && isGzip(first.value) ? gunzip(rest(), name) : rest()
-  for await (const { where, value } of lineRecords(bytes, name)) {
+  const { list, all: whole } = await startsList(bytes)
+  for await (const { where, value } of list ? listRecords(whole, name) : lineRecords(whole, name)) {
     if (!isObject(value)) throw new Error(`${where}: a row must be an object, got ${show(value)}`)
     yield { where, value }
   }
@@ -97,8 +106,12 @@ async function startsList(
     first = value.find((byte) => ![9, 10, 13, 32, 0xef, 0xbb, 0xbf].includes(byte))
   }
   async function* all() {
-    yield* seen
-    yield* chunks
+    try {
+      yield* seen
+      yield* chunks
+    } finally {
+      await chunks.return(undefined)
+    }
   }
   return { list: first === '['.charCodeAt(0), all: all() }
 }

@@ -10,6 +10,7 @@ import {
 import { printable } from '../../files/json.ts'
 import { calibrationTable } from '../../report/evaluation.ts'
 import { evaluationNotes } from '../../report/heads.ts'
+import { skippedNotes } from '../../report/scores.ts'
 import { type Checkpoint, readCheckpoint } from '../../reward/checkpoint.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { openRatings, type RatingFile } from '../../reward/rating_file.ts'
@@ -92,8 +93,10 @@ async function predictRated(options: EvalCommand): Promise<Predicted> {
       if (rated.unused.length > 0)
         note(`eval: note: fields that are no attributes of the model: ${printable(rated.unused.join(', '))}`)
       const progress = startRows()
-      const run = { share: options.share, onProgress: progress.update }
+      const { share, skipInvalid, maxLength } = options
+      const run = { share, skipInvalid, maxLength, onProgress: progress.update }
       const found = await compute(() => quantilesOfRows(model, rated, run)).finally(progress.end)
+      for (const line of skippedNotes(found.skipped)) note(`eval: note: ${line}`)
       return { model: model.name, device: device.name, made, ...found }
     },
   )

@@ -16,6 +16,7 @@ import {
   type HeadChoice,
   headOptions,
   headsOption,
+  limitOptions,
   type ModelChoice,
   parseFeatures,
   parseLambda,
@@ -46,6 +47,7 @@ export interface EvalCommand extends ModelChoice, HeadChoice {
   readonly lambda?: number
   readonly doubleBos: DoubleBos
   readonly skipInvalid?: boolean
+  readonly maxLength?: number
   readonly share: boolean
   readonly out?: string
   readonly outputs?: string
@@ -81,7 +83,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addEval(program: Command): void {
-  unitOption(shareOption(headOptions(headsOption(adapterOption(deviceOptions(program.command('eval')))))))
+  limitOptions(unitOption(shareOption(headOptions(headsOption(adapterOption(deviceOptions(program.command('eval'))))))))
     .description('evaluate a reward model: RewardBench, pairs, calibration')
     .addOption(new Option('--suite <suite>', 'what to evaluate').choices([...SUITES]).makeOptionMandatory())
     .option(
@@ -115,7 +117,6 @@ export function addEval(program: Command): void {
         .choices(['off', 'masked', 'attended'])
         .default('off'),
     )
-    .option('--skip-invalid', 'leave out rows that are too long or not valid, and say how many')
     .option('--out <file>', 'also write the results: JSON', parseOut)
     .option('--outputs <file>', 'also write the scores of every row: JSON Lines', parseOut)
     .option('--json', 'print one JSON document')

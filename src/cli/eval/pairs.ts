@@ -1,11 +1,11 @@
 // The suites of pairs and questions: rewardbench, rewardbench2, pairs.
 import { comparePairs, measurePairs } from '../../evaluate/pair_results.ts'
 import { type Scores, scorePairFeatures, scoreQuestions } from '../../evaluate/pair_scores.ts'
-import { type PairSuite, type Question, readQuestions } from '../../evaluate/questions.ts'
+import { type PairSuite, type Question, readQuestions, unusedFields } from '../../evaluate/questions.ts'
 import { printable } from '../../files/json.ts'
-import { cutList } from '../../report/draw.ts'
 import { comparisonLine } from '../../report/evaluation.ts'
 import { leaderboard, missingOf, pairDocument, pairTables, scoreLines } from '../../report/pairs.ts'
+import { skippedNotes } from '../../report/scores.ts'
 import { loadHeads } from '../../reward/heads.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { openPairs } from '../../reward/pair_file.ts'
@@ -16,8 +16,6 @@ import { startProgress, startRows } from '../progress.ts'
 import type { EvalCommand } from './eval.ts'
 import { readEvalRows } from './rows.ts'
 
-const SKIPPED_SHOWN = 5
-
 type ModelScores = Scores & { readonly model: string; readonly device: string }
 
 /** Scores the rows, measures, and reports. */
@@ -25,7 +23,10 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   const start = performance.now()
   const { features, compare, out, outputs } = options
   const suite = options.suite as PairSuite
-  const questions = features ? null : readQuestions(await readEvalRows(options), suite)
+  const records = features ? null : await readEvalRows(options)
+  const questions = records && readQuestions(records, suite)
+  const unused = records ? unusedFields(records) : []
+  if (unused.length > 0) note(`eval: note: fields that are not used: ${printable(unused.join(', '))}`)
   const score = (choice: EvalCommand) => (questions ? scoreRows(questions, choice) : scoreFeatures(features!, choice))
   const scores = await score(options)
   const other =
@@ -40,8 +41,7 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
     if (found.suite === 'rewardbench') await writeDocument(out, leaderboard(found, model), 4)
     else await writeDocument(out, document)
   }
-  const reasons = skipped.map((reason) => `left out: ${reason}`)
-  for (const line of cutList(reasons, SKIPPED_SHOWN, 'rows are left out')) note(`eval: note: ${line}`)
+  for (const line of skippedNotes(skipped)) note(`eval: note: ${line}`)
   const missing = missingOf(found)
   if (missing.length > 0) note(`eval: note: there are no rows of ${missing.join(', ')}`)
   // Files have no times, so that the same evaluation writes the same bytes.
@@ -51,13 +51,13 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
 }
 
 function scoreRows(questions: readonly Question[], options: EvalCommand): Promise<ModelScores> {
-  const { score, lambda, doubleBos, skipInvalid, share } = options
+  const { score, lambda, doubleBos, skipInvalid, maxLength, share } = options
   return withModel(
     options,
     (device, files, own) => loadRewardModel(device, files, { ...chosenHeads(options), ...own }),
     async (model, device, compute) => {
       const progress = startRows()
-      const choice = { score, lambda, doubleBos, skipInvalid, share, onProgress: progress.update }
+      const choice = { score, lambda, doubleBos, skipInvalid, maxLength, share, onProgress: progress.update }
       const found = await compute(() => scoreQuestions(model, questions, choice)).finally(progress.end)
       return { model: model.name, device: device.name, ...found }
     },

@@ -4,6 +4,7 @@ import { EVERYDAY_PROMPTS, type Example } from '../../data/everyday_prompts.ts'
 import { choicesText } from '../../report/choices.ts'
 import { scoreHeading } from '../../report/scores.ts'
 import { loadRewardModel } from '../../reward/model.ts'
+import { readScoredRows } from '../../reward/scored_rows.ts'
 import { withModel } from '../engine.ts'
 import { type DeviceChoice, deviceOptions, parseLambda } from '../options.ts'
 import { print } from '../output.ts'
@@ -38,7 +39,8 @@ async function start(options: StartOptions): Promise<void> {
   const examples = chooseExamples(options)
   const began = performance.now()
   await withModel(options, loadRewardModel, async (model, device, compute) => {
-    const rows = examples.flatMap(({ prompt, responses }) => ownRows(prompt, responses))
+    const records = examples.flatMap(({ prompt, responses }) => ownRows(prompt, responses))
+    const { rows } = readScoredRows(records, (row) => model.encode(row, { gate: true }))
     const results = await scoreRows(model, compute, rows, { lambda: options.lambda })
     const lambda = options.lambda ?? model.lambda
     await print(scoreHeading({ model, device }, rows.length, lambda))

@@ -6,6 +6,7 @@ import { printable } from '../../files/json.ts'
 import { PROJECTIONS } from '../../llama/adapter_plan.ts'
 import type { ProjectionName } from '../../llama/weights.ts'
 import { beginningNotes, stepText, tokenRate } from '../../report/adapter_training.ts'
+import { skippedNotes } from '../../report/scores.ts'
 import type { Timed } from '../../report/training.ts'
 import { type AdapterRecipe, pickSettings, readTrainingRows } from '../../train/adapter_recipes.ts'
 import type { AdapterProgress, AdapterTraining } from '../../train/adapter_training.ts'
@@ -25,6 +26,7 @@ export interface AdapterCommand extends Omit<AdapterTraining, keyof NewAdapterOp
   readonly out: string
   readonly adapter?: string
   readonly maxLength: number
+  readonly skipInvalid?: boolean
   /** A file of rows, or a share of the rows of --data. */
   readonly eval?: string | number
   readonly restart?: boolean
@@ -94,6 +96,7 @@ export function adapterOptions(
     .option('--epochs <n>', 'times that the data are gone through', wholeNumber(1, 1e6), defaults.epochs)
     .addOption(told('--max-steps <n>', 'end after so many steps', wholeNumber(1, 1e9), [null, 'all of the epochs']))
     .option('--max-length <tokens>', 'longer rows are dropped and counted', count, defaults.maxLength)
+    .option('--skip-invalid', 'leave out rows that are not valid, and say which')
     .option('--no-shuffle', 'keep the order of the rows')
     .option('--seed <n>', 'of the initial weights, the order and dropout', wholeNumber(0, 2 ** 31 - 1), defaults.seed)
     .addOption(new Option('--checkpointing', 'compute activations again instead of keeping them').default(false, 'off'))
@@ -145,9 +148,12 @@ export async function runAdapterTraining<Row, Result extends object>(
   const start = performance.now()
   const files = await openDirectory(model)
   const own = adapter === undefined ? null : await openDirectory(adapter)
-  const rules = await openTextRules(files, options.maxLength)
+  const skipped: string[] = []
+  const onInvalid = options.skipInvalid && { onInvalid: (reason: string) => skipped.push(reason) }
+  const rules = { ...(await openTextRules(files, options.maxLength)), ...onInvalid }
   const others = typeof held === 'string' ? eachRow(held) : held
   const { dropped, ...rows } = await readTrainingRows(recipe, rules, eachRow(data), others, options.seed)
+  for (const line of skippedNotes(skipped)) note(`${command}: note: ${line}`)
   for (const line of beginningNotes(options.lr, dropped, rules.maxLength)) note(`${command}: note: ${line}`)
   await withDevice(options, (device) => {
     const progress = startStatus()
