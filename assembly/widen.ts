@@ -1,4 +1,4 @@
-// Reads stored weights as f32: f32 itself, IEEE half precision, bfloat16, and blocks of 32 bytes with a scale.
+// Reads stored weights as f32: f32 itself, IEEE half precision, bfloat16, and blocks of 32 bytes with a scale. Writes the first two.
 
 // The compiler tells the storage types apart by these stand-ins of the right size.
 export type f16 = i16
@@ -101,4 +101,39 @@ function lower<T>(v: v128): v128 {
 @inline
 function rescale<T>(v: v128): v128 {
   return isSigned<T>() ? f32x4.mul(v, v128.load_splat<f32>(SCALE)) : v
+}
+
+// Bits of f32 for `narrow4`: the sign, the largest half, the least normal half, what the exponents differ by, one half.
+const NARROW = memory.data<u32>([0x7fffffff, 0x477fe000, 0x38800000, 0x38000000, 0x3f000000, 0xfff, 1, 0x7f800000, 0x7e00])
+
+// Stores `count` f32 values from `from` on as T, f32 or f16. Of f16 that is the nearest one, half to even, and the largest where
+// a number is too large.
+export function narrow<T>(from: usize, count: usize, to: usize): void {
+  if (isFloat<T>()) {
+    memory.copy(to, from, count * 4)
+    return
+  }
+  let i: usize = 0
+  for (; i + 4 <= count; i += 4) {
+    const halves = narrow4(v128.load(from + i * 4))
+    v128.store_lane<u64>(to + i * 2, i16x8.narrow_i32x4_u(halves, halves), 0)
+  }
+  for (; i < count; i++) store<u16>(to + i * 2, i32x4.extract_lane(narrow4(v128.load32_zero(from + i * 4)), 0))
+}
+
+// The bits of four halves, one in each lane, by integers as in shaders/parts/narrow_f16.wgsl.
+@inline
+function narrow4(x: v128): v128 {
+  const all = v128.and(x, v128.load_splat<u32>(NARROW))
+  const size = i32x4.min_s(all, v128.load_splat<u32>(NARROW + 4))
+  const half = v128.load_splat<u32>(NARROW + 16)
+  const tiny = i32x4.sub(f32x4.add(size, half), half)
+  const least = v128.load_splat<u32>(NARROW + 8)
+  const scaled = i32x4.sub(i32x4.max_s(size, least), v128.load_splat<u32>(NARROW + 12))
+  const odd = v128.and(i32x4.shr_u(scaled, 13), v128.load_splat<u32>(NARROW + 24))
+  const normal = i32x4.shr_u(i32x4.add(i32x4.add(scaled, v128.load_splat<u32>(NARROW + 20)), odd), 13)
+  const number = v128.bitselect(tiny, normal, i32x4.lt_s(size, least))
+  const nan = i32x4.gt_s(all, v128.load_splat<u32>(NARROW + 28))
+  const sign = i32x4.shl(i32x4.shr_u(x, 31), 15)
+  return v128.or(v128.bitselect(v128.load_splat<u32>(NARROW + 32), number, nan), sign)
 }

@@ -6,6 +6,7 @@ import type { Step } from '../src/device/step.ts'
 import type { Tensor } from '../src/device/tensor.ts'
 import { requestAdapter } from '../src/device/webgpu/dawn.ts'
 import { type KernelName, kernels } from '../src/generated/kernels.ts'
+import { shaderTexts } from '../src/generated/shader_texts.ts'
 import { measure, table } from './measure.ts'
 
 const HELP = `usage: npm run bench -- device [options]
@@ -170,14 +171,14 @@ interface Raw {
 /** Dawn alone: the same plan of dispatches by its own calls, pipelines and bind groups made before. */
 async function openRaw(kind: 'hardware' | 'software', layers: number): Promise<Raw> {
   const found = (await requestAdapter(kind))!
-  const device = await found.adapter.requestDevice()
+  const [device, texts] = [await found.adapter.requestDevice(), await shaderTexts()]
   const params = device.createBuffer({ size: 256, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST })
   const made: [GPUComputePipeline, GPUBindGroup][] = []
   const pipelines = new Map<KernelName, [GPUComputePipeline, GPUBindGroupLayout]>()
   const pipelineOf = (name: KernelName): [GPUComputePipeline, GPUBindGroupLayout] => {
     const known = pipelines.get(name)
     if (known) return known
-    const { tensors, wgsl } = kernels[name]
+    const { tensors } = kernels[name]
     const visibility = GPUShaderStage.COMPUTE
     const layout = device.createBindGroupLayout({
       entries: [
@@ -191,7 +192,7 @@ async function openRaw(kind: 'hardware' | 'software', layers: number): Promise<R
     })
     const pipeline = device.createComputePipeline({
       layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module: device.createShaderModule({ code: wgsl }) },
+      compute: { module: device.createShaderModule({ code: texts[name] }) },
     })
     pipelines.set(name, [pipeline, layout])
     return [pipeline, layout]

@@ -6,14 +6,21 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { build } from 'esbuild'
-import { compileAssembly, MODULES } from './assembly.ts'
+import { compileAssembly, MODULES, packedModule } from './assembly.ts'
 import { compileExpression, type Header } from './header.ts'
 import { type Kernel, makeKernels, type Parts } from './variants.ts'
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 const OUT = join(ROOT, 'src/generated')
 const TWINS = 'assembly/generated'
-const OUTPUTS = ['kernels.ts', 'worker.ts', 'shaders', ...MODULES.map(({ file }) => file), `../../${TWINS}/kernels.ts`]
+const OUTPUTS = [
+  'kernels.ts',
+  'shader_texts.ts',
+  'worker.ts',
+  'shaders',
+  ...MODULES.map(({ file }) => file),
+  `../../${TWINS}/kernels.ts`,
+]
 /** The sources of the thread worker. */
 const WORKER = ['src/device/wasm/worker.ts', 'src/device/wasm/queue.ts']
 /** Reads one shader and its AssemblyScript twin; throws where they disagree. */
@@ -91,7 +98,7 @@ function twinsModule(kernels: readonly Kernel[]): string {
 
 /** The typed module of all kernels, as text. */
 function kernelModule(kernels: readonly Kernel[]): string {
-  const entries = kernels.map(({ name, algorithm, stored, header, tensors, constants, threads, text }) => {
+  const entries = kernels.map(({ name, algorithm, stored, header, tensors, constants, threads }) => {
     const names = [...header.letters, ...header.scalars.map((scalar) => scalar.name)]
     const compile = (expression: string) => compileExpression(`shaders/${algorithm}.wgsl`, expression, names, constants)
     const lines = tensors.map(
@@ -115,7 +122,6 @@ ${lines.join('\n')}
     splitBy: ${header.split.by},
     flops: ${ofSizes(compile(header.flops))},
     bytes: ${ofSizes(compile(header.bytes))},
-    wgsl: ${JSON.stringify(text)},
   },`
   })
   const tensorTypes = kernels.map(({ name, tensors }) => `  ${name}: ${union(tensors.map((tensor) => tensor.name))}`)
@@ -159,6 +165,19 @@ ${storedKernels.join('\n')}
 
 export const kernels: Readonly<Record<KernelName, Kernel>> = {
 ${entries.join('\n')}
+}
+`
+}
+
+/** The texts of all shaders, by name: compressed, since they repeat their parts and only a GPU needs them. */
+function shaderModule(kernels: readonly Kernel[]): string {
+  const texts = JSON.stringify(Object.fromEntries(kernels.map(({ name, text }) => [name, text])))
+  return `// Made by shaders/generate.ts from the shaders; not to be edited.
+import type { KernelName } from './kernels.ts'
+${packedModule('packedTexts', new TextEncoder().encode(texts))}
+/** The whole WGSL of every kernel. */
+export async function shaderTexts(): Promise<Readonly<Record<KernelName, string>>> {
+  return JSON.parse(new TextDecoder().decode(await packedTexts()))
 }
 `
 }
@@ -235,6 +254,7 @@ export async function generate(): Promise<void> {
   for (const file of readdirSync(join(OUT, 'shaders')))
     if (!kernels.some(({ name }) => `${name}.wgsl` === file)) rmSync(join(OUT, 'shaders', file))
   write('kernels.ts', kernelModule(kernels))
+  write('shader_texts.ts', shaderModule(kernels))
   write(`../../${TWINS}/kernels.ts`, twinsModule(kernels))
   for (const [file, text] of await compileAssembly(ROOT)) write(file, text)
   write('worker.ts', await workerModule())

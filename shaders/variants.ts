@@ -62,7 +62,8 @@ export function makeKernels(file: string, text: string, parts: Parts): Kernel[] 
     if (bound.length > MAX_STORAGE_BUFFERS)
       fail(`${bound.length} tensors; WebGPU guarantees ${MAX_STORAGE_BUFFERS} storage buffers`)
     const name = storage === null || storage === 'f32' ? algorithm : `${algorithm}_${storage}`
-    const used = [...header.uses, ...(widen ? [widen] : [])]
+    const narrow = storage !== null && line!.role !== 'input' ? [`narrow_${storage}`] : []
+    const used = [...header.uses, ...(widen ? [widen] : []), ...narrow]
     const whole = [
       `// Made from shaders/${[`${algorithm}.wgsl`, ...used.map((one) => `parts/${one}.wgsl`)].join(', ')}; not to be edited.`,
       ...headerLines(text),

@@ -39,11 +39,20 @@ export {
 } from './evaluate/rated_quantiles.ts'
 export { type RewardBench, rewardBench, type Section } from './evaluate/reward_bench.ts'
 export { type RewardBench2, rewardBench2, type ScoredItem } from './evaluate/reward_bench_2.ts'
-export { type HttpOptions, type HttpSourceOptions, httpFiles, httpSource } from './files/http.ts'
+export { EMBEDDED, type EmbeddedOptions, openEmbedded } from './files/embedded.ts'
+export {
+  type HttpOptions,
+  type HttpSourceOptions,
+  httpFiles,
+  httpSource,
+  Refusal,
+  UnreachableError,
+} from './files/http.ts'
 export { type FileRecord, type RecordOptions, readRecords, recordsOf } from './files/records.ts'
 export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } from './files/safetensors.ts'
 export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
 export { memoryStore, memoryTree, type Store, type StoreTree } from './files/store.ts'
+export { openUrl, type UrlCache, type UrlOptions, type UrlProgress } from './files/url.ts'
 export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig } from './llama/adapter_config.ts'
 export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
@@ -94,6 +103,7 @@ export { encodeHeads, type HeadsFile, type HeadsToWrite, readHeadsFile } from '.
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
 export { openPairs, type PairFile } from './reward/pair_file.ts'
 export { openRatings, type RatingFile } from './reward/rating_file.ts'
+export { RewardDistribution } from './reward/reward_distribution.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
 export type { Row } from './reward/rows.ts'
 export { parseScoreKind, pointScore, type ScoreKind } from './reward/scoring.ts'
@@ -148,6 +158,28 @@ export {
   trainGate,
 } from './train/recipes.ts'
 export { type RewardResult, type RewardSettings, type TunedReward, trainRewardModel } from './train/reward_model.ts'
+export type { DrawCompletions, RolloutProgress } from './train/rloo/collect.ts'
+export type { Generation } from './train/rloo/generations.ts'
+export { type HttpRewardOptions, httpReward } from './train/rloo/http_reward.ts'
+export type { RlooEntry } from './train/rloo/log.ts'
+export { type ModelRewardOptions, modelReward, parseRisk } from './train/rloo/model_reward.ts'
+export { encodeRlooPrompt, encodeRlooPrompts, type RlooPrompt, type RlooPrompts } from './train/rloo/prompts.ts'
+export {
+  functionReward,
+  type RewardContext,
+  type RewardFunction,
+  type RewardRow,
+  type RewardSource,
+  type Rewards,
+} from './train/rloo/rewards.ts'
+export { type RlooOptions, type RlooResult, type TunedRloo, trainRloo } from './train/rloo/rloo.ts'
+export {
+  RLOO_DEFAULTS,
+  RLOO_PRESETS,
+  type RlooPreset,
+  type RlooSettings,
+  type Truncated,
+} from './train/rloo/settings.ts'
 export { openTextRules, type TextRules } from './train/row_text.ts'
 export { holdOut, type SftResult, type SftSettings, type Tuned, trainSft } from './train/sft.ts'
 export {

@@ -64,3 +64,42 @@ function attentionBlocks({ Q, N, B }: Sizes, { next }: Random): Uint32Array<Arra
   }
   return Uint32Array.from(blocks)
 }
+
+export const attention_decode: KernelCase = {
+  reference: ops.attention_decode,
+  // 64 keys and 64 channels at a time in WGSL; 64 keys and 32 channels in WASM.
+  sizes: [
+    { N: 1, H: 1, C: 1, M: 1, W: 2 },
+    { N: 17, H: 4, C: 19, M: 51, W: 2 * 2 * 19 },
+    { N: 3, H: 8, C: 31, M: 63, W: 2 * 31 },
+    { N: 2, H: 3, C: 32, M: 64, W: 2 * 3 * 32 },
+    { N: 5, H: 2, C: 33, M: 65, W: 2 * 33 },
+    { N: 3, H: 2, C: 65, M: 129, W: 2 * 2 * 65 },
+    { N: 2, H: 2, C: 130, M: 200, W: 2 * 130 },
+    { N: 2, H: 1, C: 256, M: 70, W: 2 * 256 },
+    { N: 8, H: 9, C: 64, M: 300, W: 2 * 3 * 64 },
+  ],
+  longestSum: ({ M, C }) => 2 * M + C,
+  // A power of two, so that the extremes below have exact scores, ties included.
+  scalars: { scale: 0.125 },
+  integers: (sizes, generator) => ({ plan: decodePlan(sizes, generator) }),
+  extremes: { q: [30, -30], kv: [30, -30] },
+  slack: EXP_SLACK,
+  benchmarks: {
+    'SmolLM2-135M, 512 keys': { N: 1, H: 9, C: 64, M: 512, W: 384 },
+    'SmolLM2-135M, 16 sequences of 512 keys': { N: 16, H: 9, C: 64, M: 512, W: 384 },
+    'Llama-3-8B, 1024 keys': { N: 1, H: 32, C: 128, M: 1024, W: 2048 },
+  },
+}
+
+/** For each sequence any number of keys, of which a part lies in a prefix; the last sees all rows, and of many one sees none. */
+function decodePlan({ N, M }: Sizes, { next }: Random): Uint32Array<ArrayBuffer> {
+  const below = (limit: number) => Math.floor(next() * limit)
+  const plan: number[] = []
+  for (let n = 0; n < N; n++) {
+    const count = n === N - 1 ? M : n === 1 && N > 2 ? 0 : 1 + below(M)
+    const ahead = below(count + 1)
+    plan.push(count, below(M - ahead + 1), ahead, below(M - count + ahead + 1))
+  }
+  return Uint32Array.from(plan)
+}

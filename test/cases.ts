@@ -2,7 +2,7 @@
 import type { Dimension } from '../src/device/kernel.ts'
 import type { DType, TensorData } from '../src/device/tensor.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
-import { attention, EXP_SLACK } from './attention_case.ts'
+import { attention, attention_decode, EXP_SLACK } from './attention_case.ts'
 import { gradCases } from './grad_cases.ts'
 import { loraCases } from './lora_cases.ts'
 import { memoryCases } from './memory_cases.ts'
@@ -120,6 +120,7 @@ const algorithms: Readonly<Record<Algorithm, KernelCase>> = {
   ...gradCases,
   ...loraCases,
   attention,
+  attention_decode,
   ...memoryCases,
   add: {
     reference: ops.add,
@@ -330,10 +331,22 @@ export function makeCall(name: KernelName, given: Sizes, kind: InputKind = 'nois
 const shapeOf = (shape: readonly Dimension[], sizes: Sizes): number[] =>
   shape.map((d) => (typeof d === 'number' ? d : typeof d === 'string' ? sizes[d]! : sizes[d.letter]! / d.by))
 
-/** What the call must give, in float64, by the name of the tensor. */
+/** What the call must give, in float64, by the name of the tensor; of a stored one, the numbers after rounding. */
 export function expect(name: KernelName, { tensors, sizes }: Call): Record<string, Float64Array> {
   const values = Object.fromEntries(Object.entries(tensors).map(([tensor, { values }]) => [tensor, values]))
-  return cases[name].reference(values, sizes)
+  const results = cases[name].reference(values, sizes)
+  const { stored } = kernels[name]
+  const written = stored && results[stored.tensor]
+  if (!written) return results
+  const type = storages[stored.storage]
+  return { ...results, [stored.tensor]: type.decode(type.encode(Float32Array.from(written))) }
+}
+
+/** The numbers of a tensor that a kernel has written. */
+export function numbersOf(name: KernelName, tensor: string, data: TensorData): Float32Array {
+  const { stored } = kernels[name]
+  if (tensor !== stored?.tensor) return data as Float32Array
+  return Float32Array.from(storages[stored.storage].decode({ '': data }))
 }
 
 function fill(

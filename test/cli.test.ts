@@ -168,7 +168,7 @@ test('score: pipes are read as they come', async () => {
   const { code, err } = await shell(
     `mkfifo open && ((echo '[1]'; exec sleep 600) > open & ${command} --input open; code=$?; kill $!; exit $code)`,
   )
-  assert.equal([code, err], [1, 'pinball: open line 1: a row must be an object, got [1]\n'])
+  assert.equal([code, err], [1, 'pinball: open element 1: a row must be an object, got 1\n'])
 })
 
 test('names that steer a terminal are shown by their escapes', async () => {

@@ -6,7 +6,7 @@ import { openDevice } from '../src/device/open.ts'
 import type { Tensor } from '../src/device/tensor.ts'
 import { type KernelName, kernels, storedKernels } from '../src/generated/kernels.ts'
 import { close } from './assert.ts'
-import { allowed, type Call, cases, expect, INPUT_KINDS, type InputKind, makeCall } from './cases.ts'
+import { allowed, type Call, cases, expect, INPUT_KINDS, type InputKind, makeCall, numbersOf } from './cases.ts'
 import { closeDevices, testDevices } from './device.ts'
 
 const NAMES = Object.keys(cases) as KernelName[]
@@ -29,7 +29,7 @@ async function run(device: Device, name: KernelName, call: Call): Promise<Record
     run(name, tensors, call.scalars)
     const results: Record<string, Float32Array> = {}
     for (const { name: tensor, role } of kernels[name].tensors)
-      if (role !== 'input') results[tensor] = await tensors[tensor]!.readF32()
+      if (role !== 'input') results[tensor] = numbersOf(name, tensor, await tensors[tensor]!.read())
     return results
   } finally {
     for (const tensor of Object.values(tensors)) tensor.destroy()

@@ -1,8 +1,29 @@
 // Cases of the kernels that only move values.
 import type { KernelCase } from './cases.ts'
+import type { Random } from './random.ts'
 import * as ops from './reference/ops.ts'
 
 export const memoryCases = {
+  cache_rows: {
+    reference: ops.cache_rows,
+    sizes: [
+      { M: 1, W: 2, N: 1 },
+      { M: 17, W: 38, N: 5 },
+      // A pair of values that has one of each half, and rows past the end.
+      { M: 9, W: 6, N: 20 },
+      { M: 3, W: 256, N: 1 },
+      { M: 70, W: 64, N: 65 },
+      { M: 512, W: 384, N: 16 },
+    ],
+    longestSum: () => 0,
+    integers: ({ M, N }, generator) => ({ rows: differentRows(N, Math.ceil(1.5 * M) + N, generator) }),
+    extremes: {
+      k: [65504, -65504, 65519, 2 ** -24, -(2 ** -25), 1.5 * 2 ** -24, 2 ** -14, 1 + 2 ** -11, 1 + 3 * 2 ** -11, -0],
+      v: [2 ** -15, 1e-30, 2 ** -14 - 2 ** -26],
+      kv: [0],
+    },
+    benchmarks: { 'SmolLM2-135M, 16 sequences': { M: 8192, W: 384, N: 16 } },
+  },
   copy_rows: {
     reference: ops.copy_rows,
     sizes: [
@@ -28,3 +49,10 @@ export const memoryCases = {
     benchmarks: { '64 MiB': { N: 2 ** 24 } },
   },
 } satisfies Record<string, KernelCase>
+
+/** N numbers below a limit, each once, in no order. */
+function differentRows(N: number, limit: number, { next }: Random): Uint32Array<ArrayBuffer> {
+  const keys = Array.from({ length: limit }, (_, row) => ({ row, key: next() }))
+  keys.sort((a, b) => a.key - b.key)
+  return Uint32Array.from(keys.slice(0, N), ({ row }) => row)
+}

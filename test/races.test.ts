@@ -2,9 +2,11 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { detectRaces } from 'wgsl_reflect/wgsl_reflect.module.js'
+import type { TensorData } from '../src/device/tensor.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
+import { shaderTexts } from '../src/generated/shader_texts.ts'
 import { close, tolerance } from './assert.ts'
-import { allowed, cases, expect, makeCall } from './cases.ts'
+import { allowed, cases, expect, makeCall, numbersOf } from './cases.ts'
 import type { Sizes } from './reference/ops.ts'
 
 declare module 'wgsl_reflect/wgsl_reflect.module.js' {
@@ -47,6 +49,8 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
       ['C <= 64u', 'C <= 4u'],
     ],
   },
+  // Three tiles of keys, and two channels of a thread. The interpreter gets `stored4_at` of f16 wrong: too few channels for it.
+  attention_decode: { sizes: { N: 1, H: 1, C: 3, M: 5, W: 6 }, smaller: [['const WG = 64u', 'const WG = 2u']] },
   // Two tiles of keys or queries, and two threads that share four queries or keys.
   attention_grad_key_value: {
     sizes: { N: 18, H: 1, C: 5, G: 1, B: 1 },
@@ -85,11 +89,12 @@ const SEARCHES: Partial<Record<Algorithm, Search>> = {
 }
 
 const NAMES = Object.keys(kernels) as KernelName[]
+const texts = await shaderTexts()
 const searchOf = (name: KernelName): Search | undefined => SEARCHES[kernels[name].algorithm]
 const BARRIER = 'workgroupBarrier();'
 
 function makeSmaller(name: KernelName): string {
-  let code = kernels[name].wgsl
+  let code = texts[name]
   for (const [text, replacement] of searchOf(name)?.smaller ?? []) {
     assert.is(code.split(text).length, 2, `${name}: "${text}" must occur once`)
     code = code.replace(text, replacement)
@@ -157,7 +162,7 @@ function search(name: KernelName, code: string) {
     const target = type === 'f32' ? floats : words
     target[spec.letters.length + i] = call.sizes[scalar]!
   })
-  const memory: Record<string, Float32Array | Uint32Array> = {}
+  const memory: Record<string, TensorData> = {}
   const bindings: Parameters<typeof detectRaces>[3][number] = { [spec.tensors.length]: { uniform: words.buffer } }
   spec.tensors.forEach(({ name: tensor }, i) => {
     const { data } = call.tensors[tensor]!
@@ -165,7 +170,8 @@ function search(name: KernelName, code: string) {
     const bytes = new Uint8Array(Math.ceil(data.byteLength / 16) * 16)
     bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
     const buffer = data instanceof Float32Array ? new Float32Array(bytes.buffer) : new Uint32Array(bytes.buffer)
-    memory[tensor] = buffer.subarray(0, data.length)
+    memory[tensor] =
+      data instanceof Uint16Array ? new Uint16Array(bytes.buffer, 0, data.length) : buffer.subarray(0, data.length)
     bindings[i] = buffer
   })
   const { groups } = searchOf(name) ?? {}
@@ -183,10 +189,11 @@ for (const name of NAMES) {
     // The interpreter computed the right thing; otherwise it had nothing to search.
     const longestSum = 1 + cases[name].longestSum(call.sizes)
     for (const [tensor, all] of Object.entries(expect(name, call))) {
-      const ran = (_: number, i: number) => searchOf(name)?.groups === undefined || !Number.isNaN(memory[tensor]![i])
+      const found = numbersOf(name, tensor, memory[tensor]!)
+      const ran = (_: number, i: number) => searchOf(name)?.groups === undefined || !Number.isNaN(found[i])
       const expected = all.filter(ran)
       assert.ok(expected.length > 0)
-      close(memory[tensor]!.filter(ran), expected, tolerance(longestSum, expected, 32), tensor)
+      close(found.filter(ran), expected, tolerance(longestSum, expected, 32), tensor)
     }
   })
 
@@ -201,7 +208,7 @@ for (const name of NAMES) {
 }
 
 test('the kernels with barriers are searched where these matter', () => {
-  const shared = NAMES.filter((name) => kernels[name].wgsl.includes(BARRIER)).map((name) => kernels[name].algorithm)
+  const shared = NAMES.filter((name) => texts[name].includes(BARRIER)).map((name) => kernels[name].algorithm)
   assert.equal(
     [...new Set(shared)],
     Object.keys(SEARCHES)

@@ -336,7 +336,7 @@ test('models and folders that are refused', async () => {
   // A causal model of the sizes of the classifier, and one of others.
   const causal = join(root, 'test/fixtures/lora/q8_0/model')
   for (const [model, message] of [
-    [causal, /is an adapter of a classifier; supervised fine-tuning needs a causal one/],
+    [causal, /is an adapter of a classifier; fine-tuning needs a causal one/],
     [TINY, /lora_B\.weight" must be \[4, 4\] by adapter_config\.json and the base, got \[16, 4\]/],
   ] as const) {
     const more = ['--adapter', join(reward, 'adapter'), ...WASM]

@@ -6,9 +6,11 @@ import { readKernels } from '../shaders/generate.ts'
 import { compileExpression } from '../shaders/header.ts'
 import { requestNullAdapter } from '../src/device/webgpu/dawn.ts'
 import { type Algorithm, type KernelName, kernels } from '../src/generated/kernels.ts'
+import { shaderTexts } from '../src/generated/shader_texts.ts'
 import { fails } from './assert.ts'
 
 const NAMES = Object.keys(kernels) as KernelName[]
+const texts = await shaderTexts()
 const read = (path: string): string => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8')
 
 /** Opens a device of the null back end with all features of its adapter, or with none; limits stay at WebGPU's defaults. */
@@ -37,7 +39,7 @@ for (const everything of [true, false]) {
     // A feature that Tint must refuse without, so that "none" means something.
     const half = await compile(device, 'half', 'enable f16; @compute @workgroup_size(1) fn main() { _ = f16(1); }')
     assert.is(half.length === 0, everything, half.join())
-    for (const name of NAMES) assert.equal(await compile(device, name, kernels[name].wgsl), [])
+    for (const name of NAMES) assert.equal(await compile(device, name, texts[name]), [])
     device.destroy()
   })
 }
@@ -45,10 +47,10 @@ for (const everything of [true, false]) {
 test('complaints come with file, line and column', async () => {
   const device = await openNull(false)
   assert.match(
-    (await compile(device, 'add', kernels.add.wgsl.replace('x[i] +=', 'z[i] +='))).join(),
+    (await compile(device, 'add', texts.add.replace('x[i] +=', 'z[i] +='))).join(),
     /^add\.wgsl:\d+:\d+ error: unresolved value 'z'/,
   )
-  const large = kernels.softmax.wgsl.replace('array<f32, WG>', 'array<f32, 4097>')
+  const large = texts.softmax.replace('array<f32, WG>', 'array<f32, 4097>')
   assert.match((await compile(device, 'softmax', large)).join(), /workgroup storage/)
   device.destroy()
 })
@@ -63,16 +65,16 @@ test('every shader has a twin, and a whole text of each of its kernels', () => {
   assert.equal(names('shaders', '.wgsl'), algorithms)
   assert.equal(names('assembly/kernels', '.ts'), algorithms)
   assert.equal(names('src/generated/shaders', '.wgsl'), [...NAMES].sort())
-  for (const name of NAMES) assert.is(kernels[name].wgsl, read(`src/generated/shaders/${name}.wgsl`), name)
+  for (const name of NAMES) assert.is(texts[name], read(`src/generated/shaders/${name}.wgsl`), name)
 })
 
 test('one-dimensional grids may be folded', () => {
   for (const name of NAMES) {
-    const { dispatch, letters, wgsl } = kernels[name]
+    const { dispatch, letters } = kernels[name]
     const sizes = Object.fromEntries(letters.map((letter) => [letter, 1000]))
     // A single workgroup, whatever the sizes, is a grid that is never folded.
     if (dispatch(sizes).length > 1 || dispatch(sizes)[0] === 1) continue
-    assert.ok(wgsl.includes('wg.y * groups.x + wg.x'), `${name} must take its group from wg.y * groups.x + wg.x`)
+    assert.ok(texts[name].includes('wg.y * groups.x + wg.x'), `${name} must take its group from wg.y * groups.x + wg.x`)
   }
 })
 
@@ -124,7 +126,7 @@ test('a header lists the features that its shader needs', async () => {
   await fails(() => needs('// needs     subgroups\n// needs     shader-f16'), /at most one needs line, found 2/)
   // What a kernel needs is what its shader enables.
   for (const name of NAMES) {
-    const enabled = [...kernels[name].wgsl.matchAll(/^enable ([\w, ]+);/gm)].flatMap(([, list]) => list!.split(/, */))
+    const enabled = [...texts[name].matchAll(/^enable ([\w, ]+);/gm)].flatMap(([, list]) => list!.split(/, */))
     const features = enabled.map((extension) => (extension === 'f16' ? 'shader-f16' : extension.replaceAll('_', '-')))
     assert.equal([...kernels[name].needs].sort(), features.sort(), name)
   }

@@ -14,13 +14,13 @@ import { NAMES, NODE_NAMES } from './public_names.ts'
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const MAX_LINES = 400
 // Of src/cli: what is no option, claim, progress or interrupt belongs in a layer below.
-const MAX_CLI_LINES = 3000
+const MAX_CLI_LINES = 3900
 // What .gitignore leaves out, and what no person wrote.
 const LEFT_OUT = ['node_modules', 'dist', '.git', '.cache', '__pycache__', 'src/generated', 'assembly/generated']
 const WRITTEN = ['.ts', '.wgsl', '.py', '.md', '.html', '.css', '.sh', '']
 
 /** Lower layers first; a file imports from its own layer and from lower ones. */
-const LAYERS = ['generated', 'device', 'solver', 'llama', 'generate', 'reward', 'train', 'evaluate', 'world', 'report']
+const LAYERS = ['generated', 'device', 'solver', 'llama', 'reward', 'generate', 'train', 'evaluate', 'world', 'report']
 /** Above all layers; they may import everything in src that is not listed here. */
 const TOPS = ['index.ts', 'node.ts', 'server', 'cli']
 /** Below all layers: they import themselves and what is named here. */
@@ -32,6 +32,7 @@ const NODE_FILES = [
   'src/device/webgpu/dawn.ts',
   'src/device/webgpu/software.ts',
   'src/files/disk.ts',
+  'src/files/embedded_node.ts',
   'src/files/file_list.ts',
   'src/files/hub_cache.ts',
   'src/files/new_folder.ts',
@@ -137,7 +138,7 @@ test('layers import downwards only', () => {
   }
   none(
     offenders,
-    'generated < device < llama < reward < train < evaluate < report < the rest; data, files and text are leaves',
+    'generated < device < llama < reward < generate < train < evaluate < report < the rest; data, files and text are leaves',
   )
 })
 

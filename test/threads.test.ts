@@ -10,6 +10,8 @@ async function openWithout(open: () => Promise<Device>): Promise<{ device: Devic
   const started: { terminate(): unknown }[] = []
   const page = globalThis as unknown as { Worker: new (url: string) => { terminate(): unknown } }
   if ('document' in globalThis) {
+    // The first device of a page tries whether a worker starts, with one more.
+    await (await open()).destroy()
     const Original = page.Worker
     page.Worker = class extends Original {
       constructor(url: string) {

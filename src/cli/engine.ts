@@ -3,7 +3,8 @@ import { cores } from '#threads'
 import type { Device } from '../device/device.ts'
 import { openDevice } from '../device/open.ts'
 import { openDirectory } from '../files/disk.ts'
-import { isFile, listFeatureFiles, withFiles } from '../files/file_list.ts'
+import { isFile, listFeatureFiles, withFile, withFiles } from '../files/file_list.ts'
+import { isSafetensors } from '../files/safetensors.ts'
 import type { ModelFiles, Source } from '../files/source.ts'
 import { fingerprintOf } from '../reward/fingerprint.ts'
 import { calibrationBeside, headsFiles } from '../reward/heads_directory.ts'
@@ -33,7 +34,7 @@ export async function openModel({
 
 /** A model directory, or a file of heads, with its calibration beside it, as the directory that it stands for. */
 export async function openHeads(path: string): Promise<ModelFiles> {
-  if (!(await isFile(path))) return openDirectory(path)
+  if (!(await isFile(path)) || !(await withFile(path, isSafetensors))) return openDirectory(path)
   const calibration = calibrationBeside(path)
   const paths = (await isFile(calibration)) ? [path, calibration] : [path]
   return withFiles(paths, ([heads, beside]) => headsFiles(heads, beside))

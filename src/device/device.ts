@@ -14,6 +14,9 @@ export interface TensorOptions {
   readonly data?: TensorData
 }
 
+/** Where calls go: a device, which records them, or a list, which keeps them as steps. */
+export type Calls = Pick<Device, 'kind' | 'run'>
+
 const NONE: Readonly<Record<string, number>> = {}
 
 export class Device {

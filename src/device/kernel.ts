@@ -34,7 +34,8 @@ export interface KernelSpec {
   readonly flops: (sizes: Sizes) => number
   /** Compulsory memory traffic in bytes. */
   readonly bytes: (sizes: Sizes) => number
-  readonly wgsl: string
+  /** The shader of a kernel that is none of Pinball's own, whose texts are in src/generated/shaders. */
+  readonly wgsl?: string
 }
 
 /** The shapes of one kernel, read once, and the results of the latest check, which the next one overwrites. */

@@ -14,6 +14,8 @@ export interface HttpOptions {
   readonly stallMs?: number
   /** What errors call the file; its URL without it. */
   readonly name?: string
+  /** Ends requests and pauses with its reason. */
+  readonly signal?: AbortSignal
 }
 
 export interface HttpSourceOptions extends HttpOptions {
@@ -44,7 +46,8 @@ export async function httpSource(url: string, options: HttpSourceOptions = {}): 
   if (first.status === 206) {
     await discard(first)
     const byteLength = totalOf(first)
-    if (byteLength === null) throw new Error(`${name}: the server does not say how long the file is (Content-Range)`)
+    // A server of another origin must allow a page to see Content-Range; a whole answer needs no such leave.
+    if (byteLength === null) return memorySource(name, await readWhole(url, { ...options, name }, wholeLimitBytes))
     const etag = strongEtag(first)
     return {
       name,
@@ -62,20 +65,13 @@ export async function httpSource(url: string, options: HttpSourceOptions = {}): 
       async close() {},
     }
   }
-  const announced = Number(first.headers.get('content-length') ?? 0)
-  if (announced > wholeLimitBytes) {
-    await discard(first)
-    throw new Error(
-      `${name}: the server gives no byte ranges and the file has ${announced} bytes, more than the ${wholeLimitBytes} that are read whole; download it and give its path`,
-    )
-  }
   await discard(first)
   return memorySource(name, await readWhole(url, { ...options, name }, wholeLimitBytes))
 }
 
 /**
  * A model directory on a server: `base` is its address, to which file names are added (a query stays behind them). Relative addresses
- * are those of a page. Files for which the server answers 404 or 410 are absent; nothing is asked before a file is opened.
+ * are those of a page. Files for which the server answers 404 or 410, or with a web page, are absent; nothing is asked before a file is opened.
  */
 export function httpFiles(base: string, options: Omit<HttpSourceOptions, 'name'> = {}): ModelFiles {
   const url = new URL(base, globalThis.location?.href)
@@ -86,7 +82,7 @@ export function httpFiles(base: string, options: Omit<HttpSourceOptions, 'name'>
       const address = new URL(url)
       address.pathname = `${folder}/${encodeURIComponent(file)}`
       return httpSource(address.href, options).catch((error) => {
-        if (error instanceof Refusal && (error.status === 404 || error.status === 410)) return null
+        if (isAbsent(error)) return null
         throw error
       })
     },
@@ -112,7 +108,8 @@ export async function* httpRange(url: string, range: HttpRange, options: HttpOpt
   let failures = 0
   while (from < to) {
     const headers: Record<string, string> = { Range: `bytes=${from}-${to - 1}` }
-    if (etag !== null) headers['If-Range'] = etag
+    // A page would have to ask another origin first whether it may send this header, at every range.
+    if (etag !== null && !isForeign(url)) headers['If-Range'] = etag
     const response = await request(url, { ...options, name }, headers)
     const changed = `${name}: the file has changed on the server while it was read; start again`
     if (response.status === 416) {
@@ -127,7 +124,7 @@ export async function* httpRange(url: string, range: HttpRange, options: HttpOpt
         await discard(response)
         throw new Error(Number(begin) === from ? changed : `${name}: the server answered with another range than asked`)
       }
-    } else if (etag !== null) {
+    } else if (etag !== null && !isForeign(url)) {
       await discard(response)
       throw new Error(changed)
     } else skip = from
@@ -164,30 +161,67 @@ export async function request(
   options: HttpOptions & { readonly name: string },
   headers: Readonly<Record<string, string>> = {},
 ): Promise<Response> {
-  const { fetch: get = fetch, retries = 5, name } = options
+  const { fetch: get = fetch, name, signal } = options
+  // A page cannot tell a server that forbids it to read from one that is away; that will not change in a second.
+  const { retries = isForeign(url) ? 1 : 5 } = options
   for (let failures = 0; ; failures++) {
     let reason: string
     let wait: number | null = null
     try {
-      const abort = new AbortController()
-      const timer = setTimeout(() => abort.abort(), options.stallMs ?? 60_000)
       const sent = { 'Accept-Encoding': 'identity', ...options.headers, ...headers }
-      const response = await get(url, { headers: sent, signal: abort.signal }).finally(() => clearTimeout(timer))
+      const response = await inTime(options, (abort) => get(url, { headers: sent, signal: abort }))
       const { status } = response
-      if (status === 200 || status === 206 || status === 416) return response
+      if (status === 200 || status === 206) {
+        if (!/^text\/html\b/i.test(response.headers.get('content-type') ?? '')) return response
+        await discard(response)
+        throw new Refusal(`${name}: the server answers with a web page, not with the file; check the address`, status)
+      }
+      if (status === 416) return response
       await discard(response)
       if (status !== 408 && status !== 429 && status < 500) throw new Refusal(explainStatus(name, status), status)
       reason = `the server answers ${status}`
       wait = retryAfter(response)
     } catch (error) {
+      signal?.throwIfAborted()
       if (error instanceof Refusal) throw error
       reason = explainFailure(error)
+      if (isForeign(url))
+        reason += `, or its server does not let this page read it (CORS: Access-Control-Allow-Origin must name ${globalThis.location.origin})`
     }
     if (failures >= retries) {
       throw new UnreachableError(`${name}: ${reason}, ${failures + 1} times; check the connection or try later`)
     }
     await pause(failures, options, wait)
   }
+}
+
+/** Runs a fetch that ends when there is no answer in time, and with the caller's signal. */
+async function inTime<T>(
+  { signal, stallMs = 60_000 }: HttpOptions,
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted()
+  const abort = new AbortController()
+  const end = () => abort.abort(signal?.reason)
+  const timer = setTimeout(end, stallMs)
+  signal?.addEventListener('abort', end)
+  try {
+    return await run(abort.signal)
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', end)
+  }
+}
+
+/** Whether a page of another origin asks. */
+function isForeign(url: string): boolean {
+  const origin = globalThis.location?.origin
+  return origin !== undefined && origin !== 'null' && new URL(url, globalThis.location.href).origin !== origin
+}
+
+/** Whether an error says that there is no such file: many servers answer what they do not have with a web page. */
+export function isAbsent(error: unknown): boolean {
+  return error instanceof Refusal && [404, 410, 200, 206].includes(error.status)
 }
 
 /** An answer that another try would not change. */
@@ -216,11 +250,12 @@ function explainFailure(error: unknown): string {
 }
 
 /** The chunks of a body; a connection that drops or stalls is an UnreachableError. */
-async function* bodyChunks(response: Response, { stallMs = 60_000 }: HttpOptions): AsyncGenerator<Uint8Array> {
+async function* bodyChunks(response: Response, { stallMs = 60_000, signal }: HttpOptions): AsyncGenerator<Uint8Array> {
   const reader = response.body?.getReader()
   if (!reader) return
   try {
     for (;;) {
+      signal?.throwIfAborted()
       let timer: ReturnType<typeof setTimeout> | undefined
       const stalled = new Promise<never>((_, reject) => {
         timer = setTimeout(() => reject(new Error('stalled')), stallMs)
@@ -238,10 +273,27 @@ async function* bodyChunks(response: Response, { stallMs = 60_000 }: HttpOptions
   }
 }
 
-async function readWhole(url: string, options: HttpOptions & { name: string }, limit: number): Promise<Uint8Array> {
+/**
+ * Reads a whole file. Throws where it has more than `limit` bytes, from its announced length where there is one. `onBytes` hears how
+ * many have come, of how many (null where the server does not say).
+ */
+export async function readWhole(
+  url: string,
+  options: HttpOptions & { name: string },
+  limit: number,
+  onBytes: (bytes: number, total: number | null) => void = () => {},
+): Promise<Uint8Array> {
   for (let failures = 0; ; failures++) {
     const response = await request(url, options)
     const announced = response.headers.get('content-length')
+    const total = announced === null ? null : Number(announced)
+    if (total !== null && total > limit) {
+      await discard(response)
+      throw new TooLarge(
+        `${options.name}: has ${total} bytes, more than the ${limit} that are read whole, and the server gives no byte ranges; download it and give its path`,
+        total,
+      )
+    }
     const encoded = response.headers.get('content-encoding') ?? 'identity'
     const parts: Uint8Array[] = []
     let bytes = 0
@@ -250,6 +302,7 @@ async function readWhole(url: string, options: HttpOptions & { name: string }, l
       for await (const chunk of bodyChunks(response, options)) {
         parts.push(chunk)
         bytes += chunk.length
+        onBytes(bytes, total)
         if (bytes > limit)
           throw new Error(`${options.name}: has more than ${limit} bytes; download it and give its path`)
       }
@@ -265,6 +318,16 @@ async function readWhole(url: string, options: HttpOptions & { name: string }, l
       )
     }
     await pause(failures, options)
+  }
+}
+
+/** A file that is larger than what may be read whole. */
+export class TooLarge extends Error {
+  readonly bytes: number
+
+  constructor(message: string, bytes: number) {
+    super(message)
+    this.bytes = bytes
   }
 }
 
@@ -288,12 +351,23 @@ function retryAfter(response: Response): number | null {
   return seconds >= 0 ? Math.min(seconds * 1000, PAUSE_LIMIT_MS) : null
 }
 
-function pause(failures: number, { backoffMs = 500 }: HttpOptions, wait: number | null = null): Promise<void> {
+function pause(failures: number, { backoffMs = 500, signal }: HttpOptions, wait: number | null = null): Promise<void> {
   const time = wait ?? Math.min(backoffMs * 2 ** failures, PAUSE_LIMIT_MS)
-  return new Promise((resolve) => setTimeout(resolve, time))
+  return new Promise((resolve, reject) => {
+    const end = (): void => {
+      clearTimeout(timer)
+      reject(signal?.reason)
+    }
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', end)
+      resolve()
+    }, time)
+    if (signal?.aborted) end()
+    else signal?.addEventListener('abort', end, { once: true })
+  })
 }
 
 /** A URL without what may be secret: user, password and query. */
-function shownUrl(url: string): string {
+export function shownUrl(url: string): string {
   return printable(url.replace(/^(\w+:\/\/)[^/@]*@/, '$1').replace(/[?#].*$/, ''))
 }

@@ -85,3 +85,14 @@ export interface Chosen {
 
 /** Chooses the next token of a row. Must depend on its argument alone, not on the rows beside it. */
 export type Choose = (choice: Choice) => Chosen
+
+/** A token of a continuation, as soon as it has been chosen. */
+export interface StreamedToken extends Chosen {
+  /** Indices as in `Continuation`. */
+  readonly prompt: number
+  readonly sample: number
+  /** Its place in the continuation, from 0. */
+  readonly index: number
+  /** Also 'length' where the continuation may not become longer. */
+  readonly finish: FinishReason | null
+}

@@ -6,7 +6,7 @@
 // Keys and values are of all N rows; everything after them is of the Q rows that go on, which are all but in a last block
 // of which few rows are asked for. Nothing is overwritten that a backward pass reads, as long as no two buffers are one.
 
-import type { Device } from '../device/device.ts'
+import type { Calls } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { LlamaConfig } from './config.ts'
 import { linear } from './linear.ts'
@@ -58,17 +58,34 @@ export interface BlockRows {
   readonly chosenPosition: Tensor
   /** Which rows go on [Q] u32; null: all. */
   readonly chosen: Tensor | null
-  /** The blocks of attention [B, 6] u32. */
+  /** The blocks of attention [B, 6] u32; in a step of decoding the keys of each row [N, 4] u32. */
   readonly plan: Tensor
+  /** Where keys and values are kept beyond this pass; absent: nowhere. */
+  readonly cache?: BlockCache
+}
+
+/** The cache of one block, which takes the keys and values of its N rows. */
+export interface BlockCache {
+  /** [M, 2 G C] f32 or f16: keys, then values. */
+  readonly kv: Tensor
+  /** Which rows of the cache they are [N] u32. */
+  readonly rows: Tensor
+  /** Whether the rows attend to the cache, each to the keys that the plan says; else to the rows of their own pass. */
+  readonly decode: boolean
 }
 
 /** Applies a linear map of a block: y = x W^T, and whatever an adapter adds. The only place where they are applied. */
 export type Project = (name: ProjectionName, x: Tensor, y: Tensor) => void
 
-/** The linear maps of a block as they are stored, with the branches of an adapter. */
-export function projection(device: Device, weights: LayerWeights, branches: LoraBranches = {}): Project {
+/** The linear maps of a block as they are stored, with the branches of an adapter; `apply`: linear, or linearOfFew. */
+export function projection(
+  device: Calls,
+  weights: LayerWeights,
+  branches: LoraBranches = {},
+  apply: typeof linear = linear,
+): Project {
   return (name, x, y) => {
-    linear(device, x, weights[name], y)
+    apply(device, x, weights[name], y)
     const branch = branches[name]
     if (branch) addLora(device, branch, x, y)
   }
@@ -128,9 +145,18 @@ export function chooseBuffers(all: BlockBuffers, rows: number, make: Make): Bloc
   }
 }
 
+/** The first `rows` rows of buffers, for a block over fewer of them. */
+export function fewerRows(all: BlockBuffers, rows: number): BlockBuffers {
+  const views = Object.entries(all).map(([name, tensor]: [string, Tensor]) => [
+    name,
+    tensor.view([rows, ...tensor.shape.slice(1)]),
+  ])
+  return Object.fromEntries(views) as unknown as BlockBuffers
+}
+
 /** Records one block. */
 export function block(
-  device: Device,
+  device: Calls,
   config: LlamaConfig,
   norms: Pick<LayerWeights, 'input_layernorm' | 'post_attention_layernorm'>,
   project: Project,
@@ -144,11 +170,11 @@ export function block(
 
 /** Records a block but for its last linear map: every buffer but y, which is all that a backward pass reads of a block. */
 export function blockInside(
-  device: Device,
+  device: Calls,
   config: LlamaConfig,
   norms: Pick<LayerWeights, 'input_layernorm' | 'post_attention_layernorm'>,
   project: Project,
-  { cos, sin, position, chosenPosition, chosen, plan }: BlockRows,
+  { cos, sin, position, chosenPosition, chosen, plan, cache }: BlockRows,
   b: BlockBuffers,
 ): void {
   const { heads: H, kvHeads: G, headDim: C, rmsNormEps: eps } = config
@@ -159,6 +185,10 @@ export function blockInside(
   project('k_proj', b.normed, b.k)
   project('v_proj', b.normed, b.v)
   device.run('rope', { x: b.k.view([N, G, 2, E]), cos, sin, position })
+  if (cache) {
+    const name = cache.kv.dtype === 'f16' ? 'cache_rows_f16' : 'cache_rows'
+    device.run(name, { kv: cache.kv, k: b.k, v: b.v, rows: cache.rows })
+  }
   if (chosen) {
     device.run('gather_rows', { x: b.x, rows: chosen, y: b.chosenX })
     device.run('gather_rows', { x: b.normed, rows: chosen, y: b.chosenNormed })
@@ -166,8 +196,17 @@ export function blockInside(
   project('q_proj', b.chosenNormed, b.q)
   device.run('rope', { x: b.q.view([Q, H, 2, E]), cos, sin, position: chosenPosition })
   const [q, y] = [b.q.view([Q, H, C]), b.mixed.view([Q, H, C])]
-  const [k, v] = [b.k.view([N, G, C]), b.v.view([N, G, C])]
-  device.run('attention', { q, k, v, plan, y, lse: b.lse }, { scale: 1 / Math.sqrt(C) })
+  const scale = 1 / Math.sqrt(C)
+  if (cache?.decode) {
+    device.run(
+      cache.kv.dtype === 'f16' ? 'attention_decode_f16' : 'attention_decode',
+      { q, kv: cache.kv, plan, y },
+      { scale },
+    )
+  } else {
+    const [k, v] = [b.k.view([N, G, C]), b.v.view([N, G, C])]
+    device.run('attention', { q, k, v, plan, y, lse: b.lse }, { scale })
+  }
   project('o_proj', b.mixed, b.middle)
   device.run('add', { x: b.middle, y: b.chosenX })
 

@@ -112,14 +112,15 @@ export async function loadLlama(device: Device, files: ModelFiles, options: Load
 
 /** As `loadLlama`, from a directory that is open. */
 export async function createLlama(device: Device, opened: OpenedModel, options: LoadOptions = {}): Promise<Llama> {
-  const { config, destroy, ...parts } = await openBackbone(device, opened, options)
+  const model = await openBackbone(device, opened, options)
+  const { config } = model
   const slot = new Slot<DeviceAdapter>(NO_ADAPTER)
   const llama: Llama = {
     config,
     async hidden(sequences) {
       checkSequences(config, sequences)
       const packed = pack(sequences, alone(sequences))
-      const x = await slot.use(({ layers }) => forward(device, config, parts, packed, null, layers))
+      const x = await slot.use(({ layers }) => forward(device, model, packed, null, layers))
       const first = Uint32Array.from(sequences, (_, s) => packed.rowOf(s, 0))
       return { x, first, destroy: () => x.destroy() }
     },
@@ -138,7 +139,7 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
       const chosen = Uint32Array.from(new Set(rows.flatMap((own) => [...own]))).sort()
       if (chosen.length === 0) throw new RangeError('llama: no positions were given')
       const place = new Map(Array.from(chosen, (row, i) => [row, i]))
-      const x = await slot.use(({ layers }) => forward(device, config, parts, packed, chosen, adapter ?? layers))
+      const x = await slot.use(({ layers }) => forward(device, model, packed, chosen, adapter ?? layers))
       return { x, rows: rows.map((own) => own.map((row) => place.get(row)!)), destroy: () => x.destroy() }
     },
     async adapter(files) {
@@ -146,7 +147,7 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
     },
     destroy() {
       slot.close()
-      destroy()
+      model.destroy()
     },
   }
   try {
@@ -161,6 +162,8 @@ export async function createLlama(device: Device, opened: OpenedModel, options: 
 /** A backbone on a device: what a forward pass needs of it, whoever makes that pass. */
 export interface Backbone extends Parts {
   readonly config: LlamaConfig
+  /** Whether the weights stay on the device; else each layer is read when it is asked for, in the place of another. */
+  readonly resident: boolean
   readonly tensors: LlamaTensors
   destroy(): void
 }
@@ -182,7 +185,7 @@ export async function openBackbone(device: Device, opened: OpenedModel, options:
     const embedding = own(await openEmbedding(device, tensors.embedding))
     const norm = own(await loadVector(device, tensors.norm))
     const layers = await openLayers(device, tensors, stream, own)
-    return { config, tensors, embedding, norm, layers, destroy }
+    return { config, resident: !stream, tensors, embedding, norm, layers, destroy }
   } catch (error) {
     destroy()
     throw error
@@ -246,14 +249,36 @@ export function ropeTables(config: LlamaConfig, positions: number): { cos: Float
   return { cos, sin }
 }
 
+/** Where a pass leaves keys and values: a cache [M, 2 G C] for each layer, and which of its rows are those of the pass [N]. */
+export interface Kept {
+  readonly layers: readonly Tensor[]
+  readonly rows: Uint32Array<ArrayBuffer>
+}
+
+/**
+ * Runs sequences, which must be right, and gives the states [S, D] of their last tokens. The rows of the cache are those of the
+ * sequences' tokens, one sequence after the other.
+ */
+export function prefill(
+  device: Device,
+  model: Backbone,
+  sequences: readonly Uint32Array[],
+  kept: Kept,
+  adapter: readonly LoraLayer[],
+): Promise<Tensor> {
+  const packed = pack(sequences, alone(sequences))
+  const last = Uint32Array.from(sequences, ({ length }, s) => packed.rowOf(s, length - 1))
+  return forward(device, model, packed, last, adapter, kept)
+}
+
 /** States [Q, D] after the final norm of the rows `chosen`, in ascending order, or of all. */
 async function forward(
   device: Device,
-  config: LlamaConfig,
-  { embedding, norm, layers }: Parts,
+  { config, embedding, norm, layers }: Backbone,
   packed: Packed,
   chosen: Uint32Array<ArrayBuffer> | null,
   adapter: readonly LoraLayer[],
+  kept: Kept | null = null,
 ): Promise<Tensor> {
   const { rows: N, tokens, position, longest } = packed
   const Q = chosen?.length ?? N
@@ -281,11 +306,14 @@ async function forward(
     const buffers = makeBuffers(config, N, make)
     const branches = makeBranches(adapter, config, N, make, { backward: false, dropout: null })
     const project = (layer: number, own: LayerWeights) => projection(device, own, branches[layer])
+    const places = kept && index('rows of the cache', kept.rows, N)
+    const cacheOf = (layer: number) =>
+      kept && places ? { cache: { kv: kept.layers[layer]!, rows: places, decode: false } } : {}
     await embedding.rows(tokens, buffers.x)
     const last = config.layers - 1
     let weights = await layers(0)
     for (let layer = 0; layer < last; layer++) {
-      block(device, config, weights, project(layer, weights), all, buffers)
+      block(device, config, weights, project(layer, weights), { ...all, ...cacheOf(layer) }, buffers)
       weights = await layers(layer + 1)
     }
     // Of the last layer only the rows that are asked for go on behind keys and values.
@@ -303,7 +331,7 @@ async function forward(
           plan: plan(chosen),
         }
       : all
-    block(device, config, weights, project(last, weights), rows, ends)
+    block(device, config, weights, project(last, weights), { ...rows, ...cacheOf(last) }, ends)
     device.run('rms_norm', { x: ends.y, weight: norm, y: out, rstd: ends.middleRstd }, { eps: config.rmsNormEps })
     return out
   } catch (error) {

@@ -6,7 +6,7 @@
 // B is kept transposed, [r, O]: then every product has its long side where threads divide it.
 // Source: Hu et al. 2021, section 4.1; dropout where PEFT has it, before A.
 
-import type { Device } from '../device/device.ts'
+import type { Calls } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { LlamaConfig } from './config.ts'
 import { addLinearGradInput, linear, linearGradInput } from './linear.ts'
@@ -81,7 +81,7 @@ export function makeBranches(
 }
 
 /** Adds the branch of x [N, I] to y [N, O]. */
-export function addLora(device: Device, branch: LoraBranch, x: Tensor, y: Tensor): void {
+export function addLora(device: Calls, branch: LoraBranch, x: Tensor, y: Tensor): void {
   addLinearGradInput(device, branchLow(device, branch, droppedInput(device, branch, x)), branch.map.b, y)
 }
 
@@ -90,7 +90,7 @@ export function addLora(device: Device, branch: LoraBranch, x: Tensor, y: Tensor
  * [N, I] unless that is null.
  */
 export function addLoraGrad(
-  device: Device,
+  device: Calls,
   branch: LoraBranch,
   grads: { readonly a: Tensor; readonly b: Tensor },
   x: Tensor,
@@ -118,7 +118,7 @@ export function addLoraGrad(
   device.run('add', { x: dx, y: dwide })
 }
 
-function droppedInput(device: Device, { scratch, dropout, stream }: LoraBranch, x: Tensor): Tensor {
+function droppedInput(device: Calls, { scratch, dropout, stream }: LoraBranch, x: Tensor): Tensor {
   if (!dropout) return x
   const wide = scratch.wide!.view(x.shape)
   dropOut(device, dropout, stream, x, wide)
@@ -126,13 +126,13 @@ function droppedInput(device: Device, { scratch, dropout, stream }: LoraBranch, 
 }
 
 /** scaling * x A^T [N, r] */
-function branchLow(device: Device, { map, scratch }: LoraBranch, x: Tensor): Tensor {
+function branchLow(device: Calls, { map, scratch }: LoraBranch, x: Tensor): Tensor {
   const low = scratch.low.view([x.shape[0]!, map.a.shape[0]!])
   linear(device, x, map.a, low)
   device.run('scale', { x: low.view([low.size]) }, { factor: map.scaling })
   return low
 }
 
-function dropOut(device: Device, { share, keys }: LoraDropout, stream: number, x: Tensor, y: Tensor): void {
+function dropOut(device: Calls, { share, keys }: LoraDropout, stream: number, x: Tensor, y: Tensor): void {
   device.run('dropout', { x, key: keys, y }, { stream, threshold: Math.floor(share * 2 ** 32), scale: 1 / (1 - share) })
 }

@@ -7,7 +7,7 @@ import type { Device } from '../device/device.ts'
 import type { Tensor } from '../device/tensor.ts'
 import type { TensorInfo } from '../files/safetensors.ts'
 import type { LlamaConfig } from './config.ts'
-import { addLinearGradInput, linear } from './linear.ts'
+import { addLinearGradInput, linear, linearOfFew } from './linear.ts'
 import { passTensors } from './pass_tensors.ts'
 import { readPieces, storageOf } from './weights.ts'
 
@@ -45,6 +45,8 @@ export interface MeasureOptions {
 export interface OutputLayer {
   /** Measures the wanted tokens after states x [R, D]. */
   measure(x: Tensor, wanted: Uint32Array, options?: MeasureOptions): Promise<Measured>
+  /** All logits [R, V] after states x [R, D] of few rows. A row's do not depend on the others. */
+  logits(x: Tensor): Promise<Float32Array>
   destroy(): void
 }
 
@@ -89,6 +91,7 @@ export async function openOutputLayer(
   return {
     measure: (x, wanted, { temperature = 1 } = {}) =>
       measure(device, divide(blocks, x.shape[0]!, logitBytes), x, wanted, 1 / temperature),
+    logits: (x) => readLogits(device, divide(blocks, x.shape[0]!, logitBytes), x, vocab),
     destroy,
   }
 }
@@ -106,6 +109,27 @@ function divide(blocks: readonly Block[], R: number, logitBytes: number): Block[
     }
     return parts
   })
+}
+
+async function readLogits(device: Device, blocks: readonly Block[], x: Tensor, V: number): Promise<Float32Array> {
+  const R = x.shape[0]!
+  const widest = Math.max(...blocks.map(({ weight }) => weight.shape[0]!))
+  const memory = device.tensor([R * widest], { label: 'logits' })
+  try {
+    let all: Float32Array | null = null
+    for (const { first, weight } of blocks) {
+      const rows = weight.shape[0]!
+      const logits = memory.view([R, rows])
+      linearOfFew(device, x, weight, logits)
+      const part = await logits.readF32()
+      if (rows === V) return part
+      all ??= new Float32Array(R * V)
+      for (let r = 0; r < R; r++) all.set(part.subarray(r * rows, (r + 1) * rows), r * V + first)
+    }
+    return all!
+  } finally {
+    memory.destroy()
+  }
 }
 
 async function measure(

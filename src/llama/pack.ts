@@ -25,20 +25,20 @@ export interface Packed {
   readonly longest: number
 }
 
-/** Throws, with the number of the sequence, on what the model cannot run. */
-export function checkSequences({ vocab, maxPosition }: LlamaConfig, sequences: readonly Uint32Array[]): void {
+/** Throws, with the number of the sequence, on what the model cannot run; `what`: whose they are, and what one is called. */
+export function checkSequences(
+  { vocab, maxPosition }: LlamaConfig,
+  sequences: readonly Uint32Array[],
+  what = 'llama: sequence',
+): void {
   if (sequences.length === 0) throw new RangeError('llama: no sequences were given')
   for (const [s, sequence] of sequences.entries()) {
-    if (sequence.length === 0) throw new RangeError(`llama: sequence ${s} has no tokens`)
+    if (sequence.length === 0) throw new RangeError(`${what} ${s} has no tokens`)
     if (sequence.length > maxPosition)
-      throw new RangeError(
-        `llama: sequence ${s} has ${sequence.length} tokens, the model takes ${maxPosition}; shorten it`,
-      )
+      throw new RangeError(`${what} ${s} has ${sequence.length} tokens, the model takes ${maxPosition}; shorten it`)
     const at = sequence.findIndex((token) => token >= vocab)
     if (at >= 0)
-      throw new RangeError(
-        `llama: sequence ${s} has token ${sequence[at]} at ${at}, the vocabulary ends at ${vocab - 1}`,
-      )
+      throw new RangeError(`${what} ${s} has token ${sequence[at]} at ${at}, the vocabulary ends at ${vocab - 1}`)
   }
 }
 

@@ -90,10 +90,10 @@ export interface Backbone {
   adapt(files: ModelFiles | null): Promise<Adapted>
   /**
    * Runs encoded rows under an adapter, batch by batch, one batch at a time even where calls overlap. With `gate`, all have gate
-   * positions.
+   * positions. Rows are taken when it is their turn.
    */
   run(
-    rows: readonly EncodedRow[],
+    take: () => readonly EncodedRow[],
     options: RunOptions & { readonly gate: boolean; readonly adapted: Adapted },
     consume: (states: BatchStates) => Promise<void>,
   ): Promise<void>
@@ -199,19 +199,29 @@ export async function loadBackbone(
       const adapter = await readAdapter(own, llama.config)
       return { adapter, ...loadAdapter(device, adapter, llama.config) }
     },
-    async run(rows, { gate, adapted, onProgress, signal, share = true }, consume) {
-      const sequences = rows.map((row) => row.input_ids)
-      const totalTokens = sequences.reduce((sum, { length }) => sum + length, 0)
-      const progress = { done: 0, rows: rows.length, tokens: 0, totalTokens }
-      for (const batch of planBatches(sequences, batchTokens, share)) {
+    async run(take, { gate, adapted, onProgress, signal, share = true }, consume) {
+      let rows: readonly EncodedRow[] = []
+      let batches: readonly Batch[] = []
+      const progress = { done: 0, rows: 0, tokens: 0, totalTokens: 0 }
+      for (let b = 0; b === 0 || b < batches.length; b++) {
         await takeTurn(async () => {
+          if (b === 0) {
+            rows = take()
+            const sequences = rows.map((row) => row.input_ids)
+            batches = planBatches(sequences, batchTokens, share)
+            progress.rows = rows.length
+            progress.totalTokens = sequences.reduce((sum, { length }) => sum + length, 0)
+          }
           signal?.throwIfAborted()
           if (destroyed) throw new Error(`${files.name}: the model has been destroyed`)
-          await runBatch(device, llama, adapted, rows, gate, batch, consume)
+          const batch = batches[b]
+          if (batch) await runBatch(device, llama, adapted, rows, gate, batch, consume)
         })
-        progress.done += batch.indices.length
-        for (const i of batch.indices) progress.tokens += sequences[i].length
-        onProgress?.({ ...progress })
+        for (const i of batches[b]?.indices ?? []) {
+          progress.done++
+          progress.tokens += rows[i]!.input_ids.length
+        }
+        if (batches[b]) onProgress?.({ ...progress })
       }
     },
     fingerprint: async ({ adapter }) => adaptedFingerprint(await fingerprint(files, tensors), adapter),
@@ -264,11 +274,15 @@ export async function extractFeatures(
   const width = backbone.config.hidden
   const embeddings = new Float32Array(rows.length * width)
   const promptEmbeddings = gate ? new Float32Array(rows.length * width) : undefined
-  await backbone.run(encoded, { gate, adapted, ...options }, async ({ indices, last, prompt }) => {
-    const [states, promptStates] = await Promise.all([last.readF32(), prompt?.readF32()])
-    scatter(states, indices, embeddings, nameRow)
-    if (promptStates && promptEmbeddings) scatter(promptStates, indices, promptEmbeddings, nameRow)
-  })
+  await backbone.run(
+    () => encoded,
+    { gate, adapted, ...options },
+    async ({ indices, last, prompt }) => {
+      const [states, promptStates] = await Promise.all([last.readF32(), prompt?.readF32()])
+      scatter(states, indices, embeddings, nameRow)
+      if (promptStates && promptEmbeddings) scatter(promptStates, indices, promptEmbeddings, nameRow)
+    },
+  )
   const tokens = Uint32Array.from(encoded, (row) => row.input_ids.length)
   return { embeddings, ...(promptEmbeddings && { promptEmbeddings }), tokens }
 }

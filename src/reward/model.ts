@@ -19,12 +19,19 @@ import {
   type RunOptions,
 } from './features.ts'
 import { type HeadOptions, type HeadScore, type HeadScoreOptions, type Heads, openHeads } from './heads.ts'
+import { RewardDistribution } from './reward_distribution.ts'
 import { checkLambda } from './risk.ts'
-import { encodeRow, encodeRows, type Row } from './rows.ts'
+import { type EncodedRow, encodeRow, encodeRows, type Row } from './rows.ts'
+import { together } from './together.ts'
 
 export interface Score extends HeadScore {
   /** Length of the row in tokens. */
   readonly tokens: number
+  /**
+   * The quantiles in ascending order, with what may be asked of them. It is no part of the JSON of a score, nor of a copy that goes
+   * to another thread: there `new RewardDistribution(score.quantiles, model.levels)` makes it again.
+   */
+  readonly distribution: RewardDistribution
 }
 
 export interface RewardModel extends FeatureModel {
@@ -38,7 +45,10 @@ export interface RewardModel extends FeatureModel {
   readonly lambda: number
   /** Whether a conformal calibration is applied to the quantiles: not under an adapter, which changes what it was made for. */
   readonly calibrated: boolean
-  /** Scores rows, in their order. Throws `row N: ...` on the first row that cannot be scored, before any is computed. */
+  /**
+   * Scores rows, in their order. Throws `row N: ...` on the first row that cannot be scored, before any is computed. Calls that wait
+   * at the same time are computed together, which changes no bit.
+   */
   score(rows: readonly Row[], options?: ScoreOptions): Promise<Score[]>
 }
 
@@ -102,6 +112,14 @@ function rewardModel(
 ): RewardModel {
   const { device, config, rules, name, tokenizer } = backbone
   const { levels, attributes, lambda: usual, needsPrompt } = slot.now.heads
+  const join = together<{ readonly row: EncodedRow; readonly length: number }, Score>()
+  /** Calls are computed together only under the same adapter. */
+  const numbers = new WeakMap<object, number>()
+  let count = 0
+  const numberOf = (own: object): number => {
+    if (!numbers.has(own)) numbers.set(own, count++)
+    return numbers.get(own)!
+  }
   return {
     name,
     device,
@@ -118,21 +136,29 @@ function rewardModel(
     async adapter(files) {
       slot.set(await open(files))
     },
-    async score(rows, { lambda = usual, rearrange = false, onState, ...settings } = {}) {
+    async score(rows, { lambda = usual, rearrange = false, share = true, signal, onProgress, onState } = {}) {
       checkLambda(lambda)
+      signal?.throwIfAborted()
       const encoded = encodeRows(rows, rules, needsPrompt)
-      const results = new Array<Score>(rows.length)
-      await slot.use((own) =>
-        backbone.run(encoded, { gate: needsPrompt, adapted: own, ...settings }, async ({ indices, last, prompt }) => {
-          const scores = await own.heads.score(last, prompt, { lambda, rearrange, indices })
-          const states = onState ? await last.readF32() : null
-          for (const [b, score] of scores.entries()) {
-            results[indices[b]] = { ...score, tokens: encoded[indices[b]].input_ids.length }
-            if (states) onState!(indices[b], states.subarray(b * config.hidden, (b + 1) * config.hidden))
-          }
-        }),
-      )
-      return results
+      const call = { rows: encoded.map((row) => ({ row, length: row.input_ids.length })), signal, onProgress }
+      return slot.use((own) => {
+        // States are for one caller alone.
+        const key = [numberOf(own), lambda, rearrange, share, ...(onState ? [numberOf(onState)] : [])].join()
+        return join(key, call, (take, { signal, lengthOf, nameOf }, give) =>
+          backbone.run(
+            () => take().map(({ row }) => row),
+            { gate: needsPrompt, adapted: own, share, signal },
+            async ({ indices, last, prompt }) => {
+              const scores = await own.heads.score(last, prompt, { lambda, rearrange, indices: indices.map(nameOf) })
+              const states = onState ? await last.readF32() : null
+              for (const [b, index] of states ? indices.entries() : [])
+                onState!(nameOf(index), states!.subarray(b * config.hidden, (b + 1) * config.hidden))
+              const results = scores.map((score, b) => withDistribution(score, lengthOf(indices[b]!), levels))
+              give(new Map(results.map((score, b) => [indices[b]!, score])))
+            },
+          ),
+        )
+      })
     },
     fingerprint: () => slot.use(backbone.fingerprint),
     async destroy() {
@@ -140,4 +166,15 @@ function rewardModel(
       slot.close()
     },
   }
+}
+
+function withDistribution(score: HeadScore, tokens: number, levels: readonly number[]): Score {
+  // Made when it is asked for, and not listed among the fields, which are the JSON of a score.
+  let made: RewardDistribution | null = null
+  return Object.defineProperty({ ...score, tokens }, 'distribution', {
+    get: () => {
+      made ??= new RewardDistribution(score.quantiles, levels)
+      return made
+    },
+  }) as Score
 }

@@ -97,7 +97,9 @@ function textSides(chosen: string, rejected: string): unknown[] {
   while (length < Math.min(chosen.length, rejected.length) && chosen[length] === rejected[length]) length++
   // Not in the middle of a word.
   while (length > 0 && !/\s/.test(chosen[length] ?? ' ')) length--
-  const prompt = chosen.slice(0, length)
+  // Texts that have nothing in common are refused as what they are: answers without a prompt.
+  const prompt = length === 0 ? undefined : chosen.slice(0, length)
+  if (prompt === undefined) return [responseRow(prompt, chosen, 'chosen'), responseRow(prompt, rejected, 'rejected')]
   return [chosen, rejected].map((text) => ({ prompt, response: text.slice(length) }))
 }
 

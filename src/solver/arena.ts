@@ -6,6 +6,12 @@ export const ALIGNMENT = 64
 /** What 32-bit addresses reach, less one page so that no end address wraps to 0. */
 export const LIMIT_BYTES = 65536 * PAGE - PAGE
 
+/** What the arrays need of a WebAssembly.Memory, whose type TypeScript knows in pages only. */
+export interface WasmMemory {
+  readonly buffer: ArrayBufferLike
+  grow(pages: number): number
+}
+
 type Values = Float64Array | Float32Array | Uint32Array
 type Constructor<T extends Values> = new (buffer: ArrayBufferLike, byteOffset: number, length: number) => T
 
@@ -13,11 +19,11 @@ type Constructor<T extends Values> = new (buffer: ArrayBufferLike, byteOffset: n
 export class Vector<T extends Values> {
   readonly at: number
   readonly length: number
-  readonly #memory: WebAssembly.Memory
+  readonly #memory: WasmMemory
   readonly #type: Constructor<T>
   #values: T
 
-  constructor(memory: WebAssembly.Memory, type: Constructor<T>, at: number, length: number) {
+  constructor(memory: WasmMemory, type: Constructor<T>, at: number, length: number) {
     this.at = at
     this.length = length
     this.#memory = memory
@@ -39,10 +45,10 @@ export type U32 = Vector<Uint32Array>
 
 /** Arrays are taken off the top; `mark` and `release` bracket a computation. */
 export class Arena {
-  readonly memory: WebAssembly.Memory
+  readonly memory: WasmMemory
   #top: number
 
-  constructor(memory: WebAssembly.Memory, begin: number) {
+  constructor(memory: WasmMemory, begin: number) {
     this.memory = memory
     this.#top = Math.ceil(begin / ALIGNMENT) * ALIGNMENT
   }

@@ -5,8 +5,10 @@
 // The objective is the one of scikit-learn's QuantileRegressor, the mean weighted if the labels are; the intercept b is
 // optional and not penalised. Levels are fitted independently, as in the paper, so that quantiles may cross; the option
 // `nonCrossing` holds each level by the one before (see non_crossing.ts).
+
+import { openHardware } from '../device/choose.ts'
 import type { Device } from '../device/device.ts'
-import { type DeviceKind, openDevice, openHardware } from '../device/open.ts'
+import { type DeviceKind, openDevice } from '../device/open.ts'
 import { type FeatureBlocks, memoryBlocks } from '../files/table.ts'
 import type { Features, Labels } from './certificate.ts'
 import { fastProducts } from './certificate_products.ts'

@@ -1,5 +1,5 @@
 // Threads that work for a caller who waits: the caller takes part in every task, and goes on when all have finished it.
-import { spawn, type Thread } from '#threads'
+import { spawn, type Thread, threadsStart } from '#threads'
 import { threadCount } from '../device/wasm/pool.ts'
 import {
   FAILED,
@@ -64,7 +64,8 @@ export class Team {
 
   /** Starts `threads` threads, or as many as there are cores; one where shared memory is missing. */
   static async open(threads?: number): Promise<Team> {
-    const count = threadCount(threads)
+    const wanted = threadCount(threads)
+    const count = wanted > 1 && (await threadsStart(workerText)) ? wanted : 1
     const shared = count > 1
     const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared })
     return new Team(memory, await compile(shared), count)
@@ -123,7 +124,7 @@ const modules = new Map<boolean, Promise<WebAssembly.Module>>()
 function compile(shared: boolean): Promise<WebAssembly.Module> {
   const known = modules.get(shared)
   if (known) return known
-  const made = WebAssembly.compile(shared ? solverThreadsWasm() : solverSingleWasm())
+  const made = (shared ? solverThreadsWasm() : solverSingleWasm()).then((bytes) => WebAssembly.compile(bytes))
   modules.set(shared, made)
   return made
 }

@@ -60,6 +60,24 @@ export function renderChat(
   return options.bos === 'template' ? tokens : withBos(tokens, tokenizer, options.bos)
 }
 
+/**
+ * Renders a conversation whose last answer is not over: what the template puts behind the answer is left out, such as the end of the
+ * turn.
+ */
+export function renderOpenChat(
+  tokenizer: Tokenizer,
+  messages: readonly Message[],
+  answer: string,
+  { bos }: { bos: BosPolicy },
+): Uint32Array<ArrayBuffer> {
+  const head = renderText(tokenizer, messages, true)
+  const whole = renderText(tokenizer, [...messages, { role: 'assistant', content: answer }], false)
+  // Templates may trim what is said.
+  const said = whole.startsWith(head + answer) ? answer : answer.trim()
+  const tokens = tokenizer.encode(head + said)
+  return bos === 'template' ? tokens : withBos(tokens, tokenizer, bos)
+}
+
 function withBos(tokens: Uint32Array<ArrayBuffer>, tokenizer: Tokenizer, policy: 'none' | 'one') {
   const { bos, name } = tokenizer
   if (bos === null) {

@@ -140,6 +140,9 @@ export interface AdapterJob<Batch extends TokenBatch, Sums, Tally extends TokenT
   task(base: TrainingBase): Promise<Task<Batch, Sums, Tally>>
   /** What was reached; JSON, and part of training.json. */
   result(position: Position<Tally>, parameters: number): Result
+  /** Called when training begins or goes on, and after each step, before its state may be saved. */
+  begun?(position: Position<Tally>): Promise<void>
+  stepped?(position: Position<Tally>): Promise<void>
   /** Writes what was trained; by default the adapter as PEFT does. */
   write?(adapter: Adapter, base: TrainingBase, out: Store): Promise<void>
   /** Called when training has ended, before anything is freed. */
@@ -231,11 +234,13 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
           meter.at(position)
           // Those of a training that this one replaces.
           if (store && position.step === 0) await keepCheckpoints(store, 0)
+          await job.begun?.(position)
         },
         onBatch: (batch, place) => meter.add(batch, place),
         async onStep(position) {
           meter.at(position)
           await events?.flush(position.step)
+          await job.stepped?.(position)
           if (!store || saveSteps === 0 || position.step % saveSteps !== 0) return
           const whole = [...encodeAdapter(await adapter.read(), config), ...((await job.extraFiles?.()) ?? [])]
           await saveCheckpoint(store, position.step, whole, { keep: KEPT })

@@ -11,6 +11,7 @@ import type { ModelDirectory } from '../reward/directory.ts'
 import { startAdapter } from './adapter_start.ts'
 import {
   ADAPTER_DEFAULTS,
+  type AdapterSettings,
   type AdapterTraining,
   type KeepOptions,
   passTokens,
@@ -117,24 +118,23 @@ export async function trainSft(
 }
 
 /** The output matrix; throws where the model has none. */
-function findOutput(config: LlamaConfig, { tensors, name }: ModelDirectory) {
+export function findOutput(config: LlamaConfig, { tensors, name }: ModelDirectory) {
   const info = outputInfo(tensors, config)
   if (info === undefined) throw new Error(`${name}: lm_head.weight is missing; fine-tuning needs a causal model`)
   return info
 }
 
 /** The adapter that is given, or a new one. */
-async function beginAdapter(
+export async function beginAdapter(
   config: LlamaConfig,
   { name: base }: ModelDirectory,
-  { adapter, rank, alpha, targets, dropout, seed }: SftSettings,
+  { adapter, rank, alpha, targets, dropout, seed }: AdapterSettings & Pick<AdapterTraining, 'adapter' | 'seed'>,
 ): Promise<Adapter> {
   if (adapter === null) {
     return startAdapter(newAdapterConfig({ task: 'CAUSAL_LM', rank, alpha, targets, dropout, base }), config, seed)
   }
   const start = await readAdapter(adapter, config)
-  if (start.score)
-    throw new Error(`${start.name}: is an adapter of a classifier; supervised fine-tuning needs a causal one`)
+  if (start.score) throw new Error(`${start.name}: is an adapter of a classifier; fine-tuning needs a causal one`)
   return start
 }
 

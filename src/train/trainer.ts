@@ -139,6 +139,16 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
     }
     signal.throwIfAborted()
   }
+  /** The updates of the next step. Where they cannot be had, nothing has changed, and the steps before are saved. */
+  const updatesOf = async (step: number): Promise<readonly (readonly Batch[])[]> => {
+    try {
+      return await task.updates(step)
+    } catch (error) {
+      await stop()
+      await keeper?.save(task, position)
+      throw error
+    }
+  }
   try {
     position = (await keeper?.begin(task, position)) ?? position
     await onBegin?.(position)
@@ -146,7 +156,7 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
       const lr = learningRate(settings, position.step, steps)
       const step = position.step + 1
       const updates: UpdateResult<Sums>[] = []
-      for (const batches of await task.updates(position.step)) {
+      for (const batches of await updatesOf(position.step)) {
         const total = batches.reduce((sum, { weight }) => sum + weight, 0)
         for (const [index, batch] of batches.entries()) {
           if (updates.length === 0) await stop()

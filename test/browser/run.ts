@@ -25,6 +25,7 @@ const SUITES = [
   'solver_device',
   'trainer',
   'public_recipe',
+  'embedded',
 ]
 // The second page gets no shared memory, as on a server that sends no isolation headers: WASM runs on one thread.
 const PAGES = [

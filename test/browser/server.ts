@@ -5,8 +5,11 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { extname, join, sep } from 'node:path'
 
-const FOLDERS = ['/test/fixtures/', '/models/nano/']
+const FOLDERS = ['/test/fixtures/', '/models/nano/', '/models/nano-sft/']
 const TYPES: Record<string, string> = { '.html': 'text/html', '.js': 'text/javascript', '.json': 'application/json' }
+// As strict as a page can be that runs WebAssembly and, where there are threads, workers from a text.
+const POLICY =
+  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; style-src 'self'"
 // With these a page may share memory between threads; they are all that makes it `crossOriginIsolated`.
 const ISOLATION = {
   'Cross-Origin-Opener-Policy': 'same-origin',
@@ -16,12 +19,15 @@ const ISOLATION = {
 /** A running server; `origin` is http://127.0.0.1:port. */
 export interface TestServer {
   readonly origin: string
+  /** Paths that were asked for. */
+  readonly log: string[]
   close(): Promise<void>
 }
 
 /**
  * Serves `scripts` by their path, an empty page at /test/ and the folders above from `root`, on a free port. Fixtures are
- * at /test/fixtures/, so that a test finds them beside its page.
+ * at /test/fixtures/, so that a test finds them beside its page. What it does not have it answers with the page, as servers of
+ * single-page applications do, and everything comes with a strict policy.
  */
 export async function startServer(
   root: string,
@@ -33,7 +39,6 @@ export async function startServer(
   )
 
   async function find(path: string): Promise<Uint8Array | null> {
-    if (path === '/test/') return page
     const script = scripts.get(path)
     if (script) return script
     const folder = FOLDERS.find((start) => path.startsWith(start))
@@ -42,12 +47,17 @@ export async function startServer(
     return await readFile(file).catch(() => null)
   }
 
+  const log: string[] = []
   const server = createServer(async ({ url = '/' }, response) => {
     const path = decodeURIComponent(new URL(url, 'http://localhost').pathname)
-    const body = await find(path)
-    const type = path === '/test/' ? 'text/html' : (TYPES[extname(path)] ?? 'application/octet-stream')
-    response.writeHead(body ? 200 : 404, { 'Content-Type': type, ...(isolated ? ISOLATION : {}) })
-    response.end(body ?? `${path} is not here`)
+    log.push(path)
+    const found = await find(path)
+    const type = found ? (TYPES[extname(path)] ?? 'application/octet-stream') : 'text/html'
+    const isolation = isolated ? ISOLATION : {}
+    const body = found ?? page
+    const headers = { 'Content-Type': type, 'Content-Length': body.length, 'Content-Security-Policy': POLICY }
+    response.writeHead(200, { ...headers, ...isolation })
+    response.end(body)
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -55,6 +65,7 @@ export async function startServer(
   })
   return {
     origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    log,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())

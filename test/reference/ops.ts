@@ -89,6 +89,35 @@ export const attention: Reference = ({ q, k, v, plan }, { Q, H, C, G, B, scale }
   return { y, lse }
 }
 
+/**
+ * As `attention`, of one query a sequence on rows of a cache [M, 2 G C], keys before values:
+ * (count, prefix, ahead, own) = plan[n] are its keys.
+ */
+export const attention_decode: Reference = ({ q, kv, plan }, { N, H, C, W, scale }) => {
+  const G = W / 2 / C
+  const y = new Float64Array(N * H * C)
+  for (let n = 0; n < N; n++) {
+    const [count, prefix, ahead, own] = Array.from({ length: 4 }, (_, i) => plan[n * 4 + i])
+    const row = (j: number) => (j < ahead ? prefix + j : own + j - ahead)
+    for (let h = 0; h < H; h++) {
+      const g = Math.floor((h * G) / H)
+      const scores: number[] = []
+      for (let j = 0; j < count; j++) {
+        let score = 0
+        for (let c = 0; c < C; c++) score += q[(n * H + h) * C + c] * kv[row(j) * W + g * C + c]
+        scores.push(score * scale)
+      }
+      const top = Math.max(...scores)
+      const sum = scores.reduce((total, score) => total + Math.exp(score - top), 0)
+      for (const [j, score] of scores.entries()) {
+        const p = Math.exp(score - top) / sum
+        for (let c = 0; c < C; c++) y[(n * H + h) * C + c] += p * kv[row(j) * W + (G + g) * C + c]
+      }
+    }
+  }
+  return { y }
+}
+
 /** y[n, f] = gate[n, f] / (1 + exp(-gate[n, f])) * up[n, f] */
 export const swiglu: Reference = ({ gate, up }, { N, F }) => {
   const y = new Float64Array(N * F)
@@ -156,6 +185,21 @@ export const copy_rows: Reference = (tensors, { N, D, M, first }) => {
   const y = Float64Array.from(tensors.y)
   for (let n = 0; n < N && first + n < M; n++) for (let d = 0; d < D; d++) y[(first + n) * D + d] = tensors.x[n * D + d]
   return { y }
+}
+
+/** kv[rows[n]] = k[n], then v[n]; rows from M on are left out */
+export const cache_rows: Reference = (tensors, { N, M, W }) => {
+  const kv = Float64Array.from(tensors.kv)
+  const half = W / 2
+  for (let n = 0; n < N; n++) {
+    const row = tensors.rows[n]
+    if (row >= M) continue
+    for (let d = 0; d < half; d++) {
+      kv[row * W + d] = tensors.k[n * half + d]
+      kv[row * W + half + d] = tensors.v[n * half + d]
+    }
+  }
+  return { kv }
 }
 
 /** x[n] = value */

@@ -19,13 +19,13 @@ interface WasmMemory extends Memory {
 /** A thread takes this many pieces of a task on average: few enough to be cheap, enough to even out a busy core. */
 const PIECES_PER_THREAD = 8
 
-export async function openManyThreads(threads: number): Promise<Backend> {
+export async function openManyThreads(threads: number, workerUrl?: string | URL): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared: true })
-  const { module, exports } = await instantiate(kernelsThreadsWasm(), memory)
+  const { module, exports } = await instantiate(await kernelsThreadsWasm(), memory)
   const heap = new Heap(memory, exports.heap_base())
   const queue = heap.allocate(QUEUE_BYTES, 'task queue').address
   const scratches = Array.from({ length: threads }, () => heap.allocate(exports.scratch_bytes(), 'scratch').address)
-  return new ManyThreads(memory, heap, new Pool({ module, memory, queue, kernels: exported }, scratches))
+  return new ManyThreads(memory, heap, new Pool({ module, memory, queue, kernels: exported }, scratches, workerUrl))
 }
 
 class ManyThreads implements Backend {

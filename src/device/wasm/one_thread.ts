@@ -20,7 +20,7 @@ const breathe = (): Promise<void> =>
 
 export async function openOneThread(): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536 })
-  const { exports } = await instantiate(kernelsSingleWasm(), memory)
+  const { exports } = await instantiate(await kernelsSingleWasm(), memory)
   const heap = new Heap(memory, exports.heap_base())
   exports.set_scratch(heap.allocate(exports.scratch_bytes(), 'scratch').address)
   return new OneThread(memory, heap, exports)

@@ -54,7 +54,7 @@ export class Pool {
   #error: Error | null = null
   #stopped = false
 
-  constructor(start: Omit<Start, 'scratch'>, scratches: readonly number[]) {
+  constructor(start: Omit<Start, 'scratch'>, scratches: readonly number[], workerUrl?: string | URL) {
     this.threads = scratches.length
     this.#words = new Int32Array(start.memory.buffer, start.queue, HEADER + SLOTS * SLOT)
     this.#times = new Float64Array(start.memory.buffer, start.queue, (HEADER + SLOTS * SLOT) / 2)
@@ -68,6 +68,7 @@ export class Pool {
               `wasm: thread ${index + 1} of ${this.threads}: ${message}; open the device again and reload the model`,
             ),
           ),
+        workerUrl,
       )
       thread.start({ ...start, scratch, origin: performance.timeOrigin })
       return thread

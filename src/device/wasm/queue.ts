@@ -64,6 +64,11 @@ export interface Held {
   readonly held: string
 }
 
+/** A thread of a page has been loaded. */
+export interface Started {
+  readonly started: true
+}
+
 /** Index of the slot of a task. */
 export function slotOf(task: number): number {
   return HEADER + ((task >>> 0) % SLOTS) * SLOT

@@ -16,8 +16,16 @@ export const threadsSupported = (): boolean => true
 /** Number of threads that can run at once. */
 export const cores = (): number => availableParallelism()
 
+/** Whether threads can be started: always. */
+export const threadsStart = async (_script: string, _url?: string | URL): Promise<boolean> => true
+
 /** Starts a thread from the text of its script. `onError` also hears when it ends before `stop`. */
-export function spawn(script: string, onMessage: (message: Message) => void, onError: (error: Error) => void): Thread {
+export function spawn(
+  script: string,
+  onMessage: (message: Message) => void,
+  onError: (error: Error) => void,
+  _url?: string | URL,
+): Thread {
   // A flag such as --input-type would reach the worker's script too.
   const worker = new Worker(script, { eval: true, execArgv: [] })
   let stopped = false

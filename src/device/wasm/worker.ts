@@ -14,6 +14,7 @@ import {
   SLOT,
   SLOTS,
   type Start,
+  type Started,
   sleep,
   slotOf,
   TIMED,
@@ -96,7 +97,7 @@ interface NodeThreads {
 const scope = globalThis as unknown as {
   readonly require?: (name: string) => NodeThreads
   onmessage: ((event: { readonly data: Start }) => void) | null
-  postMessage(message: Message | Held): void
+  postMessage(message: Message | Held | Started): void
 }
 if (scope.require) {
   const { parentPort } = scope.require('node:worker_threads')
@@ -107,6 +108,7 @@ if (scope.require) {
     if (data.lock !== undefined) await hold(data.lock, post)
     work(data, post)
   }
+  scope.postMessage({ started: true })
 }
 
 /** Takes a lock for as long as the thread lives: whoever gets it later knows that the thread is gone. */

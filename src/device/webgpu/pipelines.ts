@@ -18,11 +18,13 @@ export interface Pipeline {
 export class Pipelines {
   readonly #device: GPUDevice
   readonly #description: string
+  readonly #texts: Readonly<Record<string, string>>
   readonly #known = new Map<KernelSpec, Pipeline>()
 
-  constructor(device: GPUDevice, description: string) {
+  constructor(device: GPUDevice, description: string, texts: Readonly<Record<string, string>>) {
     this.#device = device
     this.#description = description
+    this.#texts = texts
   }
 
   get count(): number {
@@ -53,7 +55,7 @@ export class Pipelines {
       label: spec.name,
       layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: {
-        module: device.createShaderModule({ label: `${spec.name}.wgsl`, code: spec.wgsl }),
+        module: device.createShaderModule({ label: `${spec.name}.wgsl`, code: spec.wgsl ?? this.#texts[spec.name]! }),
         entryPoint: 'main',
       },
     })

@@ -1,5 +1,6 @@
 // The GPU back end: tensors are buffers, calls are dispatches, errors are kept for whoever waits next.
 import { kernels } from '../../generated/kernels.ts'
+import { shaderTexts } from '../../generated/shader_texts.ts'
 import type { Backend, Call, Prepared, Profiler, Statistics } from '../backend.ts'
 import type { KernelSpec, Sizes } from '../kernel.ts'
 import type { Memory } from '../tensor.ts'
@@ -28,6 +29,7 @@ export async function openWebgpu(
   { profile = false, needs = NEEDED }: WebgpuOptions = {},
 ): Promise<Backend> {
   const { limits } = found.adapter
+  const texts = await shaderTexts()
   const wanted = [...needs, ...(profile ? ['timestamp-query'] : [])]
   const device = await found.adapter.requestDevice({
     requiredFeatures: wanted.filter((feature) => found.features.includes(feature)) as GPUFeatureName[],
@@ -36,7 +38,7 @@ export async function openWebgpu(
       maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
     },
   })
-  return new Webgpu(found, device)
+  return new Webgpu(found, device, texts)
 }
 
 class Webgpu implements Backend {
@@ -55,7 +57,7 @@ class Webgpu implements Backend {
   /** Of profilers that hear the rest of what was theirs. */
   #ended: Timestamps[] = []
 
-  constructor(found: FoundAdapter, device: GPUDevice) {
+  constructor(found: FoundAdapter, device: GPUDevice, texts: Readonly<Record<string, string>>) {
     const { maxBufferSize, maxStorageBufferBindingSize } = device.limits
     this.name = found.software ? 'webgpu:software' : 'webgpu'
     this.description = `WebGPU, ${found.description}`
@@ -65,7 +67,7 @@ class Webgpu implements Backend {
     this.#device = device
     this.#faults = new Faults(device)
     this.#recorder = new Recorder(device, this.#faults)
-    this.#pipelines = new Pipelines(device, this.description)
+    this.#pipelines = new Pipelines(device, this.description, texts)
     this.#groups = new BindGroups(device, this.#recorder.params)
     this.#heap = new GpuHeap(device, this.#faults, this.maxTensorBytes, (block) => this.#forget(block))
   }
