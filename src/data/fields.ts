@@ -56,7 +56,7 @@ export function texts(record: Record<string, unknown>, name: string): string[] {
 
 /** A conversation that ends with an assistant's turn. Turns of nothing and of unknown roles make the row unusable. */
 export function messages(record: Record<string, unknown>, name: string): Message[] {
-  const found = (plainMessages(objects(record, name)) as Record<string, unknown>[]).map(({ role, content = null }) => {
+  const found = (plainMessages(objects(record, name)) as Record<string, unknown>[]).map(({ role, content }) => {
     if (typeof role !== 'string' || (typeof content !== 'string' && content !== null)) {
       throw new FormError(`${show(name)} must be messages with "role" and "content", got ${show({ role, content })}`)
     }

@@ -1,7 +1,6 @@
 // Reads tables of numbers as comma-separated text (RFC 4180) with a header line, as a stream of pieces.
 import { parse } from 'csv-parse'
 import { show } from './json.ts'
-import { pieces } from './jsonl.ts'
 import type { Source } from './source.ts'
 import {
   CHOOSE,
@@ -40,22 +39,8 @@ async function parseLines(
   separator: string,
   take: (cells: string[], line: number) => void,
 ): Promise<void> {
-  for await (const { cells, line } of csvLines(pieces(source, PIECE_BYTES), source.name, separator)) take(cells, line)
-}
-
-/** A line of cells, with its number in the file. */
-export interface CsvLine {
-  readonly cells: string[]
-  readonly line: number
-}
-
-/** Yields the lines of a text of bytes; blank ones are passed over. Throws, with the number of the line, on what is not CSV. */
-export async function* csvLines(
-  chunks: AsyncIterable<Uint8Array>,
-  name: string,
-  separator: string,
-): AsyncGenerator<CsvLine> {
-  let found: CsvLine[] = []
+  const { name, byteLength } = source
+  let failure: Error | null = null
   const parser = parse({
     bom: true,
     delimiter: separator,
@@ -63,30 +48,27 @@ export async function* csvLines(
     skip_empty_lines: true,
     max_record_size: LINE_LIMIT_BYTES,
     on_record: (cells: string[], { lines }: { lines: number }) => {
-      found.push({ cells, line: lines })
+      try {
+        take(cells, lines)
+      } catch (error) {
+        failure = error as Error
+        throw error
+      }
       return null // nothing is passed on: memory does not grow with the file
     },
   })
   parser.on('error', () => {}) // each write reports it as well
   parser.resume()
   const settled = (run: (done: (error?: Error | null) => void) => void) =>
-    new Promise<void>((resolve, reject) => run((error) => (error ? reject(explain(error, name)) : resolve())))
-  const taken = () => {
-    const lines = found
-    found = []
-    return lines
-  }
+    new Promise<void>((resolve, reject) =>
+      run((error) => (error ? reject(failure ?? explain(error, name)) : resolve())),
+    )
   try {
-    for await (const piece of chunks) {
-      const bytes = Buffer.from(piece.buffer, piece.byteOffset, piece.length)
-      // What came before an error is told first: it may be wrong already.
-      const failed = await settled((done) => parser.write(bytes, done)).catch((error: Error) => error)
-      yield* taken()
-      if (failed) throw failed
+    for (let at = 0; at < byteLength; at += PIECE_BYTES) {
+      const piece = await source.read(at, Math.min(PIECE_BYTES, byteLength - at))
+      await settled((done) => parser.write(Buffer.from(piece.buffer, 0, piece.length), done))
     }
-    const failed = await settled((done) => parser.end(done)).catch((error: Error) => error)
-    yield* taken()
-    if (failed) throw failed
+    await settled((done) => parser.end(done))
   } finally {
     parser.destroy()
   }

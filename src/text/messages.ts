@@ -9,7 +9,9 @@ export function plainMessages(messages: unknown): unknown {
   if (!Array.isArray(messages) || !messages.some(needsWork)) return messages
   return messages.map((message: unknown) => {
     if (!isObject(message)) return message
-    const entries = Object.entries(message).filter(([field, value]) => value !== null || field === 'role')
+    const entries = Object.entries(message).filter(
+      ([field, value]) => value !== null || field === 'role' || field === 'content',
+    )
     const plain = Object.fromEntries(entries)
     return Array.isArray(plain.content) ? { ...plain, content: joinParts(plain.content) } : plain
   })
