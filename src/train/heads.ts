@@ -108,9 +108,10 @@ export async function fitHeads(problem: Problem, options: HeadsOptions): Promise
     if (work) await readFinished(work, finished)
     const keeper = work && keepFinished(work, finished, (line) => options.onNote?.(line))
     if (keeper) options.onKept?.({ ...keeper.kept })
-    const fitted = await fittedRows(problem, unit)
+    let fitted: Fitted | null = null
     try {
-      if (!isFinished(finished, course)) await fitMissing(problem, { ...course, device }, finished, keeper)
+      if (!isFinished(finished, course)) fitted = await fitMissing(problem, { ...course, device }, finished, keeper)
+      fitted ??= await fittedRows(problem, unit)
     } catch (error) {
       await keeper?.save()
       // Nothing came of it, so that nothing is left of it.
@@ -153,12 +154,20 @@ function isFinished({ fits, alphas }: Finished, { alpha }: Course): boolean {
   return fits.every((fit) => fit !== null) && (alpha !== 'auto' || alphas.every((chosen) => chosen !== null))
 }
 
-async function fitMissing(problem: Problem, course: Course, finished: Finished, keeper: Keeper | null): Promise<void> {
+/** Fits what is not finished. Gives the rows that the heads are fitted to, which are looked at before the features are let go of. */
+async function fitMissing(
+  problem: Problem,
+  course: Course,
+  finished: Finished,
+  keeper: Keeper | null,
+): Promise<Fitted> {
   const { device, threads, signal } = course
   const solver = await openSolver(problem.features, { device, threads, signal })
   try {
+    const fitted = await fittedRows(problem, course.unit)
     course.onLoaded?.()
     for (const m of problem.attributes.keys()) await fitAttribute(solver, problem, m, course, finished, keeper)
+    return fitted
   } finally {
     await solver.close()
   }
