@@ -87,9 +87,7 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
   })
   const features = (name: string) => ['--features', at('features', `${name}.safetensors`)]
   const heads = await timed('heads', () =>
-    once(at('heads.json'), () =>
-      run('fit', ...features('heads'), ...FIT, '--out', at('heads.safetensors')),
-    ),
+    once(at('heads.json'), () => run('fit', ...features('heads'), ...FIT, '--out', at('heads.safetensors'))),
   )
   const debias = (own: string, out: string) =>
     run('debias', ...features('pairs'), '--heads', at(own), '--attribute', 'verbosity', '--out', at(out))
@@ -97,7 +95,9 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
   const gate = (own: string, out: string) =>
     run('gate', ...features('pairs'), '--heads', at(own), '--out', at(out), '--hidden', String(hidden), ...GATE)
   const trained = await timed('gate', () => gate('debiased.safetensors', 'qrm'))
-  const offsets = await timed('calibrate', () => run('calibrate', '--heads', at('qrm'), ...features('calibration'), '--unit', UNIT))
+  const offsets = await timed('calibrate', () =>
+    run('calibrate', '--heads', at('qrm'), ...features('calibration'), '--unit', UNIT),
+  )
   await timed('baselines', async () => {
     await run('ridge', ...features('heads'), '--out', at('ridge.safetensors'))
     await debias('ridge.safetensors', 'ridge_debiased.safetensors')

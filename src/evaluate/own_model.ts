@@ -8,12 +8,13 @@ import { show } from '../files/json.ts'
 import type { FileRecord } from '../files/records.ts'
 import type { ModelFiles } from '../files/source.ts'
 import type { StoreTree } from '../files/store.ts'
+import { evenLevels } from '../reward/distribution.ts'
 import type { Progress } from '../reward/features.ts'
 import { fingerprintOf } from '../reward/fingerprint.ts'
 import { type FixedWeights, orderWeights } from '../reward/manifest.ts'
 import { readRow } from '../reward/row_forms.ts'
 import { type Part, splitRecords } from '../reward/split.ts'
-import type { Unit } from '../reward/unit.ts'
+import { type Unit, USUAL_UNIT } from '../reward/unit.ts'
 import type { HeadsProgress } from '../train/heads.ts'
 import { OwnModelRun } from './own_model_run.ts'
 import type { PairAccuracy } from './pairs.ts'
@@ -48,6 +49,23 @@ export interface OwnModelSettings {
   readonly dtype: 'f32' | 'bf16'
   readonly maxLength?: number
   readonly skipInvalid?: boolean
+}
+
+export const OWN_MODEL_DEFAULTS: OwnModelSettings = {
+  parts: [
+    { name: 'fit', share: 0.6 },
+    { name: 'calibrate', share: 0.2 },
+    { name: 'test', share: 0.2 },
+  ],
+  seed: 0,
+  unit: USUAL_UNIT,
+  levels: evenLevels(19),
+  alpha: 0.003,
+  intercept: true,
+  unwanted: null,
+  weights: 'mean',
+  gate: { hidden: 64, layers: 3, temperature: 1, marginScale: 1, batch: 128, epochs: 3, lr: 3e-4 },
+  dtype: 'f32',
 }
 
 export interface OwnModelOptions extends OwnModelSettings {
@@ -102,7 +120,11 @@ export function ratedFields(records: readonly FileRecord[]): string[] {
  * reads and its files are as it left them. Throws where the folder holds anything else, or a fit or training that was begun with other
  * settings, unless `restart` begins it anew; where a part has no rows; and as its stages do.
  */
-export async function trainOwnModel(device: Device, options: OwnModelOptions): Promise<OwnModelReport> {
+export async function trainOwnModel(
+  device: Device,
+  given: Partial<OwnModelSettings> & Omit<OwnModelOptions, keyof OwnModelSettings>,
+): Promise<OwnModelReport> {
+  const options: OwnModelOptions = { ...OWN_MODEL_DEFAULTS, ...given }
   const { ratings, pairs, backbone, out, parts, seed, signal, onNote, onStage } = options
   const labels = options.labels ?? ratedFields(ratings)
   if (labels.length === 0) throw new Error('ratings: no field of the rows holds ratings; name some by --labels')

@@ -1,18 +1,16 @@
 // Joins heads and a backbone into one model directory.
-import { parseJsonObject } from '../files/json.ts'
 import { closeTensors, openModelTensors } from '../files/safetensors.ts'
-import { type ModelFiles, readText } from '../files/source.ts'
+import type { ModelFiles } from '../files/source.ts'
 import type { Store } from '../files/store.ts'
 import { openWork, WORK_FILE } from '../files/work.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
 import { findTensors } from '../llama/weights.ts'
-import { type Checkpoint, readCheckpoint } from './checkpoint.ts'
 import { backboneTensors, type CheckpointFile, encodeCheckpoint } from './encode.ts'
+import { headsFor } from './heads_for.ts'
 import type { Layout } from './layouts.ts'
-import { type FixedWeights, orderWeights } from './manifest.ts'
+import type { FixedWeights } from './manifest.ts'
 
 const CONFIG = 'config.json'
-const MANIFEST = 'pinball.json'
 const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'special_tokens_map.json']
 /** What `assemble` writes, and no other files. */
 const WRITTEN =
@@ -25,32 +23,6 @@ export interface Assembled {
   readonly files: readonly string[]
   /** Names of tensors and files of the backbone's directory that are no part of the model. */
   readonly leftOut: readonly string[]
-}
-
-/**
- * Heads for a backbone: its configuration with theirs, and what only the backbone's pinball.json says (BOS policy, gate pattern, lambda).
- * `weights` take the place of a gate, or of theirs. Throws on heads for states of another width, and on weights of other attributes.
- */
-export async function headsFor(
-  backbone: ModelFiles,
-  heads: ModelFiles,
-  { weights }: { readonly weights?: FixedWeights } = {},
-): Promise<Checkpoint> {
-  const checkpoint = await readCheckpoint(heads)
-  const config = await readJson(backbone, CONFIG)
-  if (config === null) throw new Error(`${backbone.name}/${CONFIG}: is missing; a model directory needs it`)
-  const { hidden } = parseLlamaConfig(config, `${backbone.name}/${CONFIG}`)
-  if (hidden !== checkpoint.config.hidden_size) {
-    throw new Error(
-      `${heads.name}: heads must be for states of ${hidden} columns, as ${backbone.name} gives them, got ${checkpoint.config.hidden_size}`,
-    )
-  }
-  if (weights !== undefined) orderWeights(weights, checkpoint.manifest.attributes, `${heads.name}: weights`)
-  const own = (await readJson(backbone, MANIFEST)) ?? {}
-  const said = (await readJson(heads, MANIFEST)) ?? {}
-  const manifest = { ...checkpoint.manifest, ...onlyOf(own, said), ...(weights !== undefined && { weights }) }
-  const headConfig = Object.fromEntries(Object.entries(checkpoint.config).filter(([key]) => !(key in config)))
-  return { ...checkpoint, config: { ...config, ...headConfig }, manifest }
 }
 
 /**
@@ -89,18 +61,6 @@ export async function assemble(
   } finally {
     await closeTensors(tensors)
   }
-}
-
-async function readJson(files: ModelFiles, file: string): Promise<Record<string, unknown> | null> {
-  const text = await readText(files, file)
-  return text === null ? null : parseJsonObject(text, `${files.name}/${file}`)
-}
-
-/** Settings that the backbone's manifest has and the heads' has not. */
-function onlyOf(own: Record<string, unknown>, said: Record<string, unknown>): Record<string, unknown> {
-  const fields = { bos: 'bos', gate_pattern: 'gatePattern', lambda: 'lambda' }
-  const taken = Object.entries(fields).filter(([key]) => !(key in said) && key in own)
-  return Object.fromEntries(taken.map(([key, field]) => [field, own[key]]))
 }
 
 /** Writes the files; those of a call that was cut off are removed first. Gives their names. */

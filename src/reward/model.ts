@@ -6,7 +6,6 @@ import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import { Slot } from '../llama/slot.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
-import { headsFor } from './assemble.ts'
 import { adaptedCheckpoint, type Checkpoint, checkpointOf } from './checkpoint.ts'
 import { openFor } from './directory.ts'
 import {
@@ -19,6 +18,7 @@ import {
   type RunOptions,
 } from './features.ts'
 import { type HeadOptions, type HeadScore, type HeadScoreOptions, type Heads, openHeads } from './heads.ts'
+import { headsFor } from './heads_for.ts'
 import { RewardDistribution } from './reward_distribution.ts'
 import { checkLambda } from './risk.ts'
 import { type EncodedRow, encodeRow, encodeRows, type Row } from './rows.ts'
