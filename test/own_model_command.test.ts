@@ -88,6 +88,10 @@ test('train: one command to an evaluated model, again without work, after kills 
   assert.equal({ ...again, ms: 0, err: '' }, { ...made, ms: 0, err: '' })
   assert.is(again.err.match(/done already/g)?.length, 11, again.err)
   assert.equal(await holds('whole'), whole)
+  const suite = ['eval', '--suite', 'pairs', '--model', 'whole/reward', '--features']
+  const trained = await run(...suite, 'whole/features/pairs.safetensors')
+  assert.match(trained.err, `all ${pairs} pairs to measure on are pairs that the model was trained on`)
+  assert.is((await run(...suite, 'whole/features/test_pairs.safetensors')).err, '')
   // Killed when a stage is named, from the first to the last.
   for (const stage of ['features of calibrate', 'fit', 'debias', 'calibrate', 'assemble', 'evaluate']) {
     const child = place.launch([...own, ...WASM, '--out', 'cut'])

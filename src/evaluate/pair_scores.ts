@@ -1,6 +1,7 @@
 // Scores of pairs and questions: from rows by a model, or from features by heads alone.
 import type { Device } from '../device/device.ts'
 import type { RunOptions } from '../reward/features.ts'
+import { pairKeysOf } from '../reward/fitted.ts'
 import type { HeadScore, Heads } from '../reward/heads.ts'
 import type { RewardModel } from '../reward/model.ts'
 import type { PairFile } from '../reward/pair_file.ts'
@@ -44,6 +45,8 @@ export interface Scores {
   readonly questions: readonly Scored[]
   /** Why questions were left out. */
   readonly skipped: readonly string[]
+  /** Keys (fitted.ts) of pairs, where they come from features: which pairs they are. */
+  readonly keys?: readonly bigint[]
 }
 
 /** Scores all answers of the questions. Throws on the first that cannot be scored, or where none can. */
@@ -134,10 +137,12 @@ export async function scorePairFeatures(
     throw new Error(`${pairs.name}: must have the ${heads.hidden} columns that the heads are for, got ${columns}`)
   }
   const questions: Scored[] = []
+  const keys: bigint[] = []
   for (let first = 0; first < pairs.pairs; first += BATCH) {
     signal?.throwIfAborted()
     const rows = Array.from({ length: Math.min(BATCH, pairs.pairs - first) }, (_, i) => first + i)
     const sides = await pairs.readSides(rows)
+    keys.push(...pairKeysOf(sides, columns))
     const prompts = heads.needsPrompt ? bothSides(await pairs.readPrompts(rows), rows.length, columns) : null
     const shape = [2 * rows.length, columns]
     const last = device.tensor(shape, { label: 'features', data: sides })
@@ -155,7 +160,7 @@ export async function scorePairFeatures(
     }
     onProgress?.(first + rows.length, pairs.pairs)
   }
-  return { questions, skipped: [] }
+  return { questions, skipped: [], keys }
 }
 
 /** Prompt states [B, 2, D], each twice where both sides share one. */

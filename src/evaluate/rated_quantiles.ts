@@ -106,6 +106,8 @@ export function readRatedRows(records: readonly FileRecord[], attributes: readon
         const own = ratings.get(field)
         if (!own && field !== 'id' && field !== 'subset') unused.add(field)
         for (const one of own ? [value].flat() : []) {
+          if (one !== null && typeof one !== 'number' && typeof one !== 'boolean')
+            throw new Error(`${show(field)} must be a number, null, or a list of them, got ${show(one)}`)
           const rating = one === null ? Number.NaN : readLabel(one, show(field))
           if (Number.isNaN(rating)) continue
           own!.ratings.push(rating)

@@ -102,6 +102,15 @@ function knownNote(known: BigInt64Array | null | undefined, keys: Known, doing: 
   return `${which} to ${doing} are rows that ${before}; take rows that it has not seen`
 }
 
+/** A line where pairs are measured that a gate or a score head was trained on, or null. */
+export function pairsNote(fitted: Checkpoint['fitted'], keys: readonly bigint[] = []): string | null {
+  const known = new Set(fitted?.pairs)
+  const count = keys.filter((key) => known.has(key)).length
+  if (count === 0) return null
+  const which = count === keys.length ? `all ${count} pairs` : `${count} of ${keys.length} pairs`
+  return `${which} to measure on are pairs that the model was trained on; take pairs that it has not seen`
+}
+
 function unitNote(before: Unit | null | undefined, unit: Unit, what: string, now: string): string | null {
   return !before || before === unit ? null : `${what} by ${before}, ${now} is by ${unit}; give both the same --unit`
 }

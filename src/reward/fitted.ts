@@ -15,6 +15,8 @@ export const FITTED_FILE = 'fitted.safetensors'
 /** Tensor of keys in that file, and in a file of heads. */
 export const FITTED_TENSOR = 'fitted_rows'
 
+const PAIRS_TENSOR = 'fitted_pairs'
+
 /** What is known of the ratings that heads were fitted to. */
 export interface Fitted {
   /** What the fit counted by; null where it has no say, as for point estimates. */
@@ -23,6 +25,8 @@ export interface Fitted {
   readonly rows: BigInt64Array<ArrayBuffer>
   /** SHA-256 of these keys, 64 hexadecimal digits. */
   readonly hash: string
+  /** Keys of the pairs that a gate or a score head was trained on, ascending, each once. */
+  readonly pairs?: BigInt64Array<ArrayBuffer>
 }
 
 const BLOCK_VALUES = 2 ** 22
@@ -56,6 +60,12 @@ export function keysOf(data: Float32Array | Uint16Array, columns: number): BigIn
     const row = data.subarray(n * columns, n * columns + width)
     return keyOf(row instanceof Uint16Array ? row : narrowBF16(row))
   })
+}
+
+/** Keys of pairs, of the states of their sides [P, 2, D] as they lie in memory. */
+export function pairKeysOf(data: Float32Array, columns: number): bigint[] {
+  const sides = keysOf(data, columns)
+  return Array.from({ length: sides.length / 2 }, (_, i) => BigInt.asIntN(63, sides[2 * i] * 3n + sides[2 * i + 1]))
 }
 
 /** Keys of all rows of features [N]. One block of rows is in memory. */
@@ -120,7 +130,9 @@ type Regression = Parameters<typeof headsDigest>[0]
 /** The file of a model directory. */
 export async function encodeFitted(fitted: Fitted, regression: Regression): Promise<Uint8Array[]> {
   const { tensor, metadata } = fittedParts(fitted)
-  return encodeSafetensors([tensor], { ...metadata, heads: await headsDigest(regression) })
+  const { pairs } = fitted
+  const own = pairs && ({ name: PAIRS_TENSOR, dtype: 'I64', shape: [pairs.length], data: pairs } as const)
+  return encodeSafetensors(own ? [tensor, own] : [tensor], { ...metadata, heads: await headsDigest(regression) })
 }
 
 /** Reads the file of a model directory; null where there is none, or it is of other heads. */
@@ -130,7 +142,10 @@ export async function readFitted(files: ModelFiles, regression: Regression): Pro
   try {
     const opened = await openSafetensors(source)
     if (opened.metadata.heads !== (await headsDigest(regression))) return null
-    return await fittedOf(opened, source.name)
+    const fitted = await fittedOf(opened, source.name)
+    const info = opened.tensors.get(PAIRS_TENSOR)
+    if (fitted === null || info?.dtype !== 'I64' || info.shape.length !== 1) return fitted
+    return { ...fitted, pairs: new BigInt64Array((await readTensor(info)).buffer) }
   } finally {
     await source.close()
   }

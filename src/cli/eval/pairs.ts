@@ -4,8 +4,10 @@ import { type Scores, scorePairFeatures, scoreQuestions } from '../../evaluate/p
 import { type PairSuite, type Question, readQuestions, unusedFields } from '../../evaluate/questions.ts'
 import { printable } from '../../files/json.ts'
 import { comparisonLine } from '../../report/evaluation.ts'
+import { pairsNote } from '../../report/heads.ts'
 import { leaderboard, missingOf, pairDocument, pairTables, scoreLines } from '../../report/pairs.ts'
 import { skippedNotes } from '../../report/scores.ts'
+import { readCheckpoint } from '../../reward/checkpoint.ts'
 import { loadHeads } from '../../reward/heads.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { openPairs } from '../../reward/pair_file.ts'
@@ -76,6 +78,8 @@ async function scoreFeatures(paths: readonly string[], options: EvalCommand): Pr
       const choice = { score, lambda, onProgress: progress.update }
       const found = await scorePairFeatures(device, heads, pairs, choice, suite as PairSuite).finally(progress.end)
       heads.destroy()
+      const seen = pairsNote((await readCheckpoint(files)).fitted, found.keys)
+      if (seen !== null) note(`eval: note: ${seen}`)
       return { model, device: device.name, ...found }
     })
   })
