@@ -1,6 +1,7 @@
 // The baseline of point estimates: ridge regression's prediction with a Gaussian of the spread of its residuals, as quantiles.
 import { openDevice } from '../src/device/open.ts'
 import { type CalibrationResult, calibration, constantQuantiles } from '../src/evaluate/calibration.ts'
+import { normalQuantile } from '../src/evaluate/normal.ts'
 import { openFile } from '../src/files/disk.ts'
 import { readHeadsFile } from '../src/reward/heads_file.ts'
 import { predictRows } from '../src/reward/predict.ts'
@@ -57,26 +58,4 @@ function ratingsOf({ labels, attributes, rowIndex }: RatingFile, name: string) {
   const count = labels.length / attributes.length
   const ratings = Float64Array.from({ length: count }, (_, i) => labels[i * attributes.length + m])
   return { ratings, rows: rowIndex ?? Uint32Array.from({ length: count }, (_, i) => i) }
-}
-
-/** Quantile of the standard normal distribution, by bisection of its integrated density: exact to 1e-9. */
-function normalQuantile(level: number): number {
-  let [low, high] = [-9, 9]
-  while (high - low > 1e-10) {
-    const middle = (low + high) / 2
-    if (normalBelow(middle) < level) low = middle
-    else high = middle
-  }
-  return (low + high) / 2
-}
-
-/** P(Z <= z), by the continued series of the density (Marsaglia 2004). */
-function normalBelow(z: number): number {
-  let [sum, term, n] = [z, z, 1]
-  while (Math.abs(term) > 1e-17 * Math.abs(sum) + 1e-300) {
-    n += 2
-    term *= (z * z) / n
-    sum += term
-  }
-  return 0.5 + (sum * Math.exp((-z * z) / 2)) / Math.sqrt(2 * Math.PI)
 }

@@ -11,6 +11,7 @@ export type { Step } from './device/step.ts'
 export type { DType, Tensor, TensorData, ViewOptions } from './device/tensor.ts'
 export { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './evaluate/calibration.ts'
 export { type PairedDifference, pairedBootstrap, wilson } from './evaluate/intervals.ts'
+export { leftTail, type MeanDifference, type ScoredChoice, type TailMeasure } from './evaluate/left_tail.ts'
 export {
   OWN_MODEL_DEFAULTS,
   type OwnModelOptions,
@@ -61,6 +62,22 @@ export { encodeSafetensors, openSafetensors, readTensorF32, type TensorInfo } fr
 export { blobFiles, blobSource, type ModelFiles, memoryFiles, memorySource, type Source } from './files/source.ts'
 export { memoryStore, memoryTree, type Store, type StoreTree } from './files/store.ts'
 export { openUrl, type UrlCache, type UrlOptions, type UrlProgress } from './files/url.ts'
+export { type RankedTexts, type RankOptions, type RewardTokens, rankTexts } from './generate/best_of.ts'
+export type { CacheStorage } from './generate/cache.ts'
+export {
+  type CausalModel,
+  type CausalModelOptions,
+  type GenerateOptions,
+  loadCausalModel,
+} from './generate/causal_model.ts'
+export {
+  type FinishReason,
+  GENERATION_DEFAULTS,
+  type GenerationSettings,
+  type SamplingSettings,
+} from './generate/continuation.ts'
+export type { PromptRow } from './generate/prompt_rows.ts'
+export type { GeneratedPiece, GeneratedText } from './generate/texts.ts'
 export { type AdapterConfig, type AdapterTask, type NewAdapter, newAdapterConfig } from './llama/adapter_config.ts'
 export { type Adapter, encodeAdapter, type LoraWeights, readAdapter } from './llama/adapter_files.ts'
 export { unpad } from './llama/batch.ts'
@@ -76,6 +93,7 @@ export {
 export { type MergeOptions, type MergeReport, mergeAdapter } from './llama/merge.ts'
 export { compareOutputs } from './llama/merge_compare.ts'
 export { groupPrefixes, type PrefixGroup } from './llama/prefix.ts'
+export { figure3Files } from './report/figure3.ts'
 export { type Assembled, assemble } from './reward/assemble.ts'
 export { type CalibrateOptions, calibrate, readUncalibrated } from './reward/calibrate.ts'
 export { type Checkpoint, readCheckpoint } from './reward/checkpoint.ts'
@@ -204,3 +222,12 @@ export {
 } from './train/sft_rows.ts'
 export type { SftEntry, SftEvaluation } from './train/sft_task.ts'
 export type { SaveEvery } from './train/training_folder.ts'
+export {
+  type Figure3,
+  type Figure3Options,
+  type Figure3Progress,
+  type Figure3Stores,
+  reproduceFigure3,
+  writeFigure3,
+} from './world/figure3.ts'
+export { FIGURE3_DEFAULTS, type Figure3Settings, type PolicyName } from './world/settings.ts'

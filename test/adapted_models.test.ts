@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openDirectory } from '../src/files/disk.ts'
+import { recordsOf } from '../src/files/records.ts'
 import { encodeSafetensors, openSafetensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
 import { type ModelFiles, memoryFiles, memorySource } from '../src/files/source.ts'
 import { memoryStore } from '../src/files/store.ts'
@@ -15,6 +16,8 @@ import { loadLlama } from '../src/llama/forward.ts'
 import { mergeAdapter } from '../src/llama/merge.ts'
 import { openOutputLayer, outputInfo } from '../src/llama/output_layer.ts'
 import { openModelDirectory } from '../src/reward/directory.ts'
+import { makeFeatures } from '../src/reward/feature_files/make.ts'
+import { readFeatureRows } from '../src/reward/feature_files/rows.ts'
 import { loadFeatureModel } from '../src/reward/features.ts'
 import { fingerprintOf } from '../src/reward/fingerprint.ts'
 import { loadRewardModel } from '../src/reward/model.ts'
@@ -23,6 +26,7 @@ import { fails } from './assert.ts'
 import { lines, openWorkplace, qrm, root, WASM, type Workplace } from './command.ts'
 import { closeDevices, testDevices } from './device.ts'
 import { folderFiles, LORA_CASES, LORA_FOLDER, readArrays } from './lora_fixture.ts'
+import { random } from './random.ts'
 
 const devices = await testDevices()
 const cpu = devices.find(({ kind }) => kind === 'wasm')!
@@ -228,6 +232,35 @@ test('adapters that cannot score are refused, with the model, the adapter and wh
   const model = await loadRewardModel(cpu, await causalBase(), { adapter: folder('reward/adapter') })
   await fails(() => model.adapter(null), /num_objectives is missing/)
   assert.is((await model.score(rows)).length, rows.length)
+  await model.destroy()
+})
+
+test('a file of features is made under the adapter that the model has when it begins', async () => {
+  const model = await loadFeatureModel(cpu, folder('untied/model'), { adapter: folder('untied/adapter') })
+  const draw = random(4)
+  // Two chunks, one after the other.
+  const many = Array.from({ length: 1100 }, () => ({ input_ids: [...draw.integers(3, 0, 131)], kind: 1 }))
+  const read = await readFeatureRows(recordsOf(many), { labels: ['kind'] })
+  const make = async (change: boolean) => {
+    const store = memoryStore('out')
+    let changed: Promise<void> | null = null
+    const { manifest } = await makeFeatures(model, read, {
+      ...{ store, file: 'f.safetensors' },
+      onProgress({ done }) {
+        if (change && done > 0) changed ??= model.adapter(null)
+      },
+    })
+    assert.is(changed !== null, change)
+    await changed
+    const source = (await store.open('f.safetensors'))!
+    return { fingerprint: manifest.fingerprint, bytes: await source.read(0, source.byteLength) }
+  }
+  const straight = await make(false)
+  assert.equal(await make(true), straight)
+  // And then it is off.
+  const plain = await make(false)
+  assert.is.not(plain.fingerprint, straight.fingerprint)
+  assert.is.not(Buffer.compare(plain.bytes, straight.bytes), 0)
   await model.destroy()
 })
 

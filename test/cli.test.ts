@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { EVERYDAY_PROMPTS } from '../src/data/everyday_prompts.ts'
+import { REVIEWS } from '../src/data/reviews.ts'
 import { openFile } from '../src/files/disk.ts'
 import { openSafetensors, readTensor, readTensorF32 } from '../src/files/safetensors.ts'
 import { table } from '../src/report/draw.ts'
@@ -133,7 +133,7 @@ test('score: tables show crossing quantiles as they are drawn, JSON as they are'
   const args = ['score', '--model', qrm, ...WASM]
   let crossed = 0
   for (const seed of [1, 2, 3, 4]) {
-    const row = lines({ input_ids: [...random(seed).integers(12, 0, 97)], gate_position: 3 })
+    const row = lines({ input_ids: [...random(seed).integers(12, 0, 96)], gate_position: 3 })
     const { attributes: raw } = (JSON.parse((await place.pinball([...args, '--json', '-'], row)).out) as Scored)
       .results[0]
     const { out } = await place.pinball([...args, '-'], row)
@@ -193,7 +193,7 @@ test('names that steer a terminal are shown by their escapes', async () => {
 test('features and fit: files that follow the contract', async () => {
   const draw = random(1)
   const rows = Array.from({ length: 40 }, (_, n) => ({
-    input_ids: [...draw.integers(5 + (n % 7), 0, 97)],
+    input_ids: [...draw.integers(5 + (n % 7), 0, 96)],
     gate_position: 2,
     kind: n % 3 === 0 ? null : draw.next(),
     dull: draw.next() - 0.5,
@@ -304,20 +304,17 @@ test('devices: wasm is always there, the others say why not', async () => {
 })
 
 test('start: built-in prompts, and what risk aversion changes', async () => {
-  const { code, out, err } = await place.pinball(['start', ...WASM])
+  const { code, out, err } = await place.pinball(['start', '--no-world', ...WASM])
   assert.equal([code, err], [0, ''])
   const groups = out.split(/\n\d\. .+\n(?= +expected +utility )/).slice(1)
-  assert.is(groups.length, EVERYDAY_PROMPTS.length)
-  for (const [i, { responses }] of EVERYDAY_PROMPTS.entries()) {
+  assert.is(groups.length, REVIEWS.length)
+  for (const [i, { responses }] of REVIEWS.entries()) {
     const shown = groups[i].split('\n\n')[0].trimEnd().split('\n').slice(1)
     assert.is(shown.length, responses.length)
     for (const mark of [/^E/, /^.U/]) assert.is(shown.filter((line) => mark.test(line)).length, 1)
   }
   const verdicts = / {2}\d\. (response|at lambda) .+\n/.source
-  assert.match(
-    out,
-    new RegExp(`\nWhat risk aversion changes:\n(${verdicts}){${EVERYDAY_PROMPTS.length}}Loaded and scored in .+\n$`),
-  )
+  assert.match(out, new RegExp(`\nWhat risk aversion changes:\n(${verdicts}){${REVIEWS.length}}\nDone in .+\n$`))
   const own = await place.pinball([
     'start',
     '--prompt',
@@ -345,7 +342,7 @@ test('a reader that goes away ends the command quietly', async () => {
 
 test('an interrupt ends the command at once and leaves no file but what is finished', async () => {
   const draw = random(3)
-  const rows = Array.from({ length: 3000 }, (_, n) => ({ input_ids: [...draw.integers(1000, 0, 97)], n }))
+  const rows = Array.from({ length: 3000 }, (_, n) => ({ input_ids: [...draw.integers(1000, 0, 96)], n }))
   const interrupt = async (threads: string) => {
     const out = `long_${threads}.safetensors`
     const args = ['features', '--model', qrm, '--input', '-', '--out', out, '--device', 'wasm', '--threads', threads]

@@ -92,7 +92,7 @@ const brokenRows: [string, string, RegExp][] = [
     /^pinball: rows\d+.jsonl line 7: not valid JSON/,
   ],
   ['a blank line', '{"input_ids":[1],"gate_position":0}\n\n{}', /^pinball: rows\d+.jsonl line 2: is blank/],
-  ['a list', '[1]', /^pinball: rows\d+.jsonl element 1: a record must be an object, got 1/],
+  ['a list', '[1]', /^pinball: rows\d+.jsonl element 1: a row must be an object, got 1/],
   ['an empty row', '{}', /^pinball: rows\d+.jsonl line 1: /],
   ['no tokens', '{"input_ids":[],"gate_position":0}', /line 1: input_ids must have at least one token/],
   ['a token out of range', '{"input_ids":[96,97],"gate_position":0}', /line 1: input_ids\[1\] must be .* 96.*, got 97/],
@@ -147,7 +147,7 @@ const brokenLabels: [string, string, RegExp][] = [
     '{"input_ids":[1],"gate_position":0,"good":1e999}',
     /line 1: label "good" must be a finite float32 number, got Inf/,
   ],
-  ['half of NaN', '{"input_ids":[1],"gate_position":0,"good":-NaN}', /line 1: not valid JSON/],
+  ['Infinity', '{"input_ids":[1],"gate_position":0,"good":Infinity}', /line 1: not valid JSON/],
   ['a name nobody has', lines({ ...ROW, fine: 1 }), /--labels: no row has a field "good"/],
 ]
 each('features refuses labels with', brokenLabels, async ([, text, message], i) => {

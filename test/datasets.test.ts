@@ -325,7 +325,7 @@ test('a file of another form stops with the record, the field and the dataset', 
     () => read([set], [text('x.jsonl', { prompt: 'a', response: 7 })]),
     /^x.jsonl line 1: "response" must be a text, got 7; it is not of dataset helpsteer/,
   )
-  await fails(() => read([set], [text('x.jsonl', 3)]), 'x.jsonl line 1: a record must be an object, got 3')
+  await fails(() => read([set], [text('x.jsonl', 3)]), 'x.jsonl line 1: a row must be an object, got 3')
 })
 
 const rating = (n: number, helpfulness: number | number[] | null, correctness: number | null) => ({

@@ -23,7 +23,7 @@ const at = (name: string) => join(place.folder, name)
 function someRows(count: number, length: number, seed = 1) {
   const draw = random(seed)
   return Array.from({ length: count }, (_, n) => ({
-    input_ids: [...draw.integers(length - (n % 9), 0, 97)],
+    input_ids: [...draw.integers(length - (n % 9), 0, 96)],
     gate_position: n % 5,
     good: draw.next(),
     ...(n % 2 === 0 && { id: `row ${n}` }),

@@ -136,8 +136,8 @@ const hostile: [string, Uint8Array, string | RegExp][] = [
   ['unknown field', one({ extra: 1 }), 'm.safetensors: tensor "x": unknown field "extra"'],
   ['unknown dtype', one({ dtype: 'F31' }), 'm.safetensors: tensor "x": unknown dtype "F31"'],
   ['inherited dtype', one({ dtype: 'toString' }), 'm.safetensors: tensor "x": unknown dtype "toString"'],
-  ['no dtype', one({ dtype: undefined }), 'm.safetensors: tensor "x": unknown dtype undefined'],
-  ['no shape', one({ shape: undefined }), /shape must be a list of whole numbers, got undefined$/],
+  ['no dtype', one({ dtype: undefined }), 'm.safetensors: tensor "x": unknown dtype nothing'],
+  ['no shape', one({ shape: undefined }), /shape must be a list of whole numbers, got nothing$/],
   ['negative', one({ shape: [-2] }), 'm.safetensors: tensor "x": shape must be a list of whole numbers, got [-2]'],
   ['fraction', one({ shape: [0.5, 4] }), /shape must be a list of whole numbers, got \[0.5,4\]$/],
   ['overflow', one({ shape: [2 ** 40, 2 ** 40, 0] }), /shape \[1099511627776,1099511627776,0\] is too large$/],
@@ -212,7 +212,7 @@ test('sharded models', async () => {
 
 const broken: [string, Record<string, Uint8Array>, string][] = [
   ['nothing', {}, 'dir: neither model.safetensors nor model.safetensors.index.json is there'],
-  ['no map', { [INDEX]: utf8('{}') }, `dir/${INDEX}: weight_map must be an object, got undefined`],
+  ['no map', { [INDEX]: utf8('{}') }, `dir/${INDEX}: weight_map must be an object, got nothing`],
   ['empty map', { [INDEX]: index({}) }, `dir/${INDEX}: weight_map is empty`],
   ['missing shard', { [INDEX]: index({ a: S1 }) }, `dir/${INDEX}: shard "${S1}" is missing`],
   [
@@ -379,7 +379,7 @@ test('JSON: repeated names are found where they are, strings are shown on one li
   const plain = [0x20, 0x7e, 0xa0, 0x2027, 0x202f, 0x2065, 0x206a, 0x1f600].map(letter).join('')
   assert.is(printable(plain), plain)
   assert.is(show('x'.repeat(200)).length, 103)
-  assert.is(show(undefined), 'undefined')
+  assert.is(show(undefined), 'nothing')
 })
 
 test.run()

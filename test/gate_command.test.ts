@@ -197,6 +197,14 @@ test('the same command on a finished directory does nothing; other settings are 
 const LONG = ['--epochs', '12', '--save-every', '25']
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
+const states = async (folder: string): Promise<string[]> =>
+  (await readdir(at(folder)).catch((): string[] => [])).filter((name) => STATE.test(name)).sort()
+
+/** Waits until a training has saved a state after some steps, the second of those that are there. */
+async function saved(folder: string, child: ReturnType<Workplace['launch']>): Promise<void> {
+  while (child.exitCode === null && (await states(folder)).length < 2) await sleep(5)
+}
+
 test('a training that is killed at any moment goes on, and ends with the same files, the log included', async () => {
   const start = performance.now()
   const { code, err } = await place.pinball(gate('long', ...LONG))
@@ -210,11 +218,12 @@ test('a training that is killed at any moment goes on, and ends with the same fi
     for (let run = 0; run < 5; run++) {
       const child = place.launch(gate('killed', ...LONG))
       const ended = new Promise((resolve) => child.on('close', resolve))
-      await sleep(ms * (0.1 + 0.5 * draw.next()))
+      // Once when there is something to go on from, then at any moment.
+      if (run === 0) await saved('killed', child)
+      else await sleep(ms * (0.1 + 0.5 * draw.next()))
       child.kill('SIGKILL')
       await ended
-      const names = await readdir(at('killed')).catch(() => [] as string[])
-      if (names.some((name) => STATE.test(name))) cuts++
+      if ((await states('killed')).length > 0) cuts++
     }
     const last = await place.pinball(gate('killed', ...LONG))
     assert.is(last.code, 0, last.err)
@@ -224,12 +233,6 @@ test('a training that is killed at any moment goes on, and ends with the same fi
   assert.ok(cuts > 0, 'no kill left a state')
 })
 
-/** Waits until a training has begun: its first state is there. */
-async function begun(folder: string): Promise<void> {
-  const states = async () => (await readdir(at(folder)).catch(() => [] as string[])).filter((name) => STATE.test(name))
-  while ((await states()).length === 0) await sleep(5)
-}
-
 test('SIGINT and SIGTERM save the step it is at, exit with 130 and 143, and the same command goes on', async () => {
   const expected = await contents('long')
   for (const [signal, code] of [
@@ -238,8 +241,7 @@ test('SIGINT and SIGTERM save the step it is at, exit with 130 and 143, and the 
   ] as const) {
     const child = place.launch(gate(signal, ...LONG))
     const ended = finish(child)
-    await begun(signal)
-    await sleep(30)
+    await saved(signal, child)
     child.kill(signal)
     const stopped = await ended
     assert.is(stopped.code, code, stopped.err)
@@ -258,12 +260,10 @@ test('SIGINT and SIGTERM save the step it is at, exit with 130 and 143, and the 
 test('a damaged state is named, and the command goes on from the one before', async () => {
   const child = place.launch(gate('damaged', ...LONG))
   const ended = finish(child)
-  const states = async () =>
-    (await readdir(at('damaged')).catch(() => [] as string[])).filter((name) => STATE.test(name))
-  while ((await states()).length < 2) await sleep(5)
+  await saved('damaged', child)
   child.kill('SIGKILL')
   await ended
-  const [before, last] = (await states()).slice(-2)
+  const [before, last] = (await states('damaged')).slice(-2)
   const bytes = await readFile(at('damaged', last))
   bytes[bytes.length >> 1] ^= 1
   await writeFile(at('damaged', last), bytes)

@@ -350,7 +350,7 @@ test('a loss that is not finite ends the training, and a state of another model 
   const rewards = states.rewards.map(() => Number.NaN)
   await fails(
     () => trainPairs({ device, model, states: { ...states, rewards }, split: SPLIT, settings: SETTINGS }),
-    'training: the loss must be finite, step 1 gives NaN; use a smaller --lr',
+    /^training: the loss must be finite, step 1 gives NaN; nothing had been learned before, so /,
   )
   const { state } = await trainCut(device, () => new GateModel(device, 10, 2, 16, GATE), states, [])
   const opened = await openState<PairTally>(memorySource('state', state))

@@ -1,7 +1,8 @@
 // Intervals against exact distributions: both ends of the bootstrap, its p, McNemar's test, Wilson's interval as the set it is.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { pairedBootstrap, wilson } from '../src/evaluate/intervals.ts'
+import { meanInterval, pairedBootstrap, studentQuantile, wilson } from '../src/evaluate/intervals.ts'
+import { normalBelow, normalQuantile } from '../src/evaluate/normal.ts'
 import { weightedInterval } from '../src/evaluate/pairs.ts'
 import { close, fails } from './assert.ts'
 import { random } from './random.ts'
@@ -150,6 +151,50 @@ test('a weighted mean has the interval of the rows that an unweighted one would 
   assert.equal(weightedInterval([]), [0, 1])
   assert.equal(weightedInterval(parts.map((part) => ({ ...part, weight: 0 }))), [0, 1])
   assert.is(weightedInterval([{ accuracy: 1, rows: 3, weight: 0.1 }])[1], 1)
+})
+
+test("Student's quantiles and the normal distribution are those of closed forms and tables", () => {
+  for (const level of [0.5, 0.75, 0.9, 0.975, 0.999]) {
+    const one = Math.tan(Math.PI * (level - 0.5))
+    close([studentQuantile(level, 1)], [one], 1e-8 * Math.max(1, one), `t(1) at ${level}`)
+    const two = (2 * level - 1) / Math.sqrt(2 * level * (1 - level))
+    close([studentQuantile(level, 2)], [two], 1e-8 * Math.max(1, two), `t(2) at ${level}`)
+  }
+  for (const [freedom, level, printed] of [
+    [4, 0.975, 2.776],
+    [9, 0.9, 1.383],
+    [30, 0.995, 2.75],
+    [1000, 0.975, 1.962],
+  ])
+    close([studentQuantile(level, freedom)], [printed], 5e-4, `t(${freedom}) at ${level}`)
+  // Python 3, math.erfc.
+  for (const [z, below] of [
+    [0, 0.5],
+    [1.959963984540054, 0.975],
+    [-3, 0.0013498980316300933],
+    [6, 0.9999999990134123],
+    [-12, 0],
+    [12, 1],
+  ]) {
+    close([normalBelow(z)], [below], 1e-15, `P(Z <= ${z})`)
+    if (below > 0 && below < 1) close([normalQuantile(below)], [z], 1e-6, `level ${below}`)
+  }
+})
+
+test('the interval of a mean covers it as often as it says', () => {
+  const draw = random(11)
+  const trials = 1000
+  let covered = 0
+  for (let i = 0; i < trials; i++) {
+    const { interval, mean, values } = meanInterval(Array.from(draw.normal(5, { mean: 2 })))
+    assert.is(values, 5)
+    const [low, high] = interval!
+    assert.ok(low < mean && mean < high)
+    if (low <= 2 && 2 <= high) covered++
+  }
+  close([covered / trials], [0.95], 4 * Math.sqrt((0.95 * 0.05) / trials), 'coverage')
+  assert.equal(meanInterval([3]), { mean: 3, interval: null, values: 1 })
+  assert.throws(() => meanInterval([]), /at least one value is needed, got none/)
 })
 
 test.run()

@@ -126,7 +126,7 @@ export class LeastSquares implements Task<Rows, number, Tally> {
     }
   }
 
-  async evaluate(tally: Tally, step: number): Promise<Recorded<Tally>> {
+  async evaluate(tally: Tally, step: number, _signal?: AbortSignal): Promise<Recorded<Tally>> {
     const residual = this.#residuals(Uint32Array.of(0, 1, 2))
     const loss = (await residual.readF32()).reduce((sum, value) => sum + value * value, 0) / 6
     return { tally: { ...tally, evaluations: [...tally.evaluations, loss] }, entries: [{ step, eval_loss: loss }] }

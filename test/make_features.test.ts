@@ -35,7 +35,7 @@ type Row = Record<string, unknown>
 const draw = random(7)
 /** Short rows, more than one chunk of them. */
 const RATINGS: Row[] = Array.from({ length: 1400 }, (_, n) => ({
-  input_ids: [...draw.integers(2 + (n % 3), 0, 97)],
+  input_ids: [...draw.integers(2 + (n % 3), 0, 96)],
   gate_position: n % 2,
   good: n % 7 === 0 ? [0.25, null, 1] : draw.next(),
   trust: 1 + (n % 4),

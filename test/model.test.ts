@@ -4,8 +4,10 @@ import * as assert from 'uvu/assert'
 import { openDevice } from '../src/device/open.ts'
 import { openDirectory } from '../src/files/disk.ts'
 import { openSafetensors } from '../src/files/safetensors.ts'
+import { loadCausalModel } from '../src/generate/causal_model.ts'
 import { loadLlama } from '../src/llama/forward.ts'
-import { readExpectedHidden } from './fixture.ts'
+import { close } from './assert.ts'
+import { fixtureJson, readExpectedHidden } from './fixture.ts'
 import { hiddenOf } from './hidden.ts'
 
 // The promise of the project, for each position by itself. Relative is meant for the vector, in both usual norms: the final
@@ -46,7 +48,30 @@ if (folder === undefined) {
     'model.test.ts: SKIPPED, it is opt-in: python test/fixtures/smollm2.py MODELS/smollm2, PINBALL_MODELS=MODELS',
   )
   test.skip('SmolLM2-135M agrees with transformers (opt-in, set PINBALL_MODELS)')
+  test.skip('SmolLM2-135M gives the answers of transformers (opt-in, set PINBALL_MODELS)')
 } else {
+  test('SmolLM2-135M gives the answers of transformers', async () => {
+    type Answer = {
+      readonly prompt: string
+      readonly text: string
+      readonly tokens: number[]
+      readonly logprobs: number[]
+    }
+    const expected = await fixtureJson<Answer[]>('smollm2_texts.json')
+    const device = await openDevice('wasm')
+    const model = await loadCausalModel(device, await openDirectory(`${folder}/smollm2`))
+    const found = await model.generate(expected, { temperature: 0, maxNewTokens: 48 })
+    for (const [i, { text, tokens, logprobs }] of expected.entries()) {
+      assert.is(found[i].text, text)
+      assert.equal([...found[i].tokens], tokens)
+      assert.is(found[i].finishReason, 'stop')
+      // Logits have the error of the states, which are within PARITY of their norm, and no larger size than 30.
+      close(found[i].logprobs, logprobs, 2 * 30 * PARITY, `log-probabilities of answer ${i}`)
+    }
+    await model.destroy()
+    await device.destroy()
+  })
+
   for (const kind of ['wasm', 'webgpu:software'] as const) {
     test(`SmolLM2-135M agrees with transformers on ${kind}`, async () => {
       const files = await openDirectory(`${folder}/smollm2`)

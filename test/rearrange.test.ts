@@ -8,7 +8,7 @@ import { lines, openWorkplace, qrm, WASM } from './command.ts'
 import { fixtureModel } from './fixture.ts'
 import { random } from './random.ts'
 
-const ROWS = [1, 2, 3].map((seed) => ({ input_ids: [...random(seed).integers(12, 0, 97)], gate_position: 3 }))
+const ROWS = [1, 2, 3].map((seed) => ({ input_ids: [...random(seed).integers(12, 0, 96)], gate_position: 3 }))
 
 const ascending = (values: readonly number[]) => [...values].sort((a, b) => a - b)
 

@@ -60,9 +60,9 @@ test('a JSON list is read in pieces of any size', async () => {
 
 test('what is no list of records is refused by element or line', async () => {
   const broken: [string, string | RegExp][] = [
-    ['{"a": 1}\n7\n', 'f line 2: a record must be an object, got 7'],
+    ['{"a": 1}\n7\n', 'f line 2: a row must be an object, got 7'],
     ['{"a": 1}\n{"a"\n', /^f line 2: not valid JSON/],
-    ['[{"a": 1}, 7]', 'f element 2: a record must be an object, got 7'],
+    ['[{"a": 1}, 7]', 'f element 2: a row must be an object, got 7'],
     ['[{"a": 1}, {"a" 1}]', /^f element 2: not valid JSON/],
     ['[{"a": 1}, {"a": 1, "a": 2}]', 'f element 2: "a" is there twice'],
     ['[{"a": 1}, ]', /^f element 2: not valid JSON/],

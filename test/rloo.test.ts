@@ -332,7 +332,7 @@ test('settings that would make it something else are refused', async () => {
     [{ dropout: 0.1 }, /dropout must be 0/],
     [{ temperature: 0 }, /temperature must be a number above 0/],
     [{ beta: -1 }, /beta must be/],
-    [{ clip: { low: 0, high: 1 } }, /lower clip range/],
+    [{ clip: { low: 0, high: 1 } }, /--clip must be above 0 and at most 1/],
     [{ rewardClip: [1, 1] }, /reward-clip must be/],
     [{ reliability: 1 }, /reliability must be/],
     [{ updates: 0 }, /updates must be/],

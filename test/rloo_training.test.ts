@@ -8,7 +8,7 @@ import { memoryTree, type StoreTree } from '../src/files/store.ts'
 import type { Adapter } from '../src/llama/adapter_files.ts'
 import type { RlooEntry } from '../src/train/rloo/log.ts'
 import type { RlooPrompt } from '../src/train/rloo/prompts.ts'
-import { functionReward, type RewardRow } from '../src/train/rloo/rewards.ts'
+import { functionReward, type RewardRow, type RewardSource } from '../src/train/rloo/rewards.ts'
 import { type RlooOptions, trainRloo } from '../src/train/rloo/rloo.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
@@ -141,6 +141,31 @@ test('threads and micro-batches of whole groups change no completion', async () 
   assert.equal(three.steps, one.steps)
 })
 
+test('rows of equal texts are groups of their own when completions are drawn', async () => {
+  const store = memoryTree('groups')
+  await run(cpu, { store, maxSteps: 1, batch: 15, held: [] })
+  const lines = (await text(store, 'generations.jsonl')).trimEnd().split('\n')
+  const groups = new Map<number, number[]>()
+  for (const line of lines) {
+    const { prompt_id, advantage } = JSON.parse(line)
+    groups.set(prompt_id, [...(groups.get(prompt_id) ?? []), advantage])
+  }
+  assert.equal([...groups.keys()].sort(), [0, 1, 2, 3, 4])
+  for (const advantages of groups.values()) {
+    assert.is(advantages.length, 3)
+    assert.ok(Math.abs(advantages.reduce((sum, value) => sum + value, 0)) < 1e-6)
+  }
+  assert.not.equal(groups.get(0), groups.get(2), 'equal texts are drawn apart')
+})
+
+test('completions are drawn at the temperature that training computes with', async () => {
+  for (const temperature of [0.4, 2]) {
+    const { steps } = await run(cpu, { temperature, maxSteps: 2 })
+    for (const entry of steps)
+      assert.ok(entry['sampling/logp_difference_max'] < 2e-5, `drift ${entry['sampling/logp_difference_max']}`)
+  }
+})
+
 test('one that goes on from an adapter has a frozen copy of it as its reference', async () => {
   const { steps } = await run(cpu, { adapter, maxSteps: 2 })
   assert.equal([steps[0].kl, steps[0].kl_seq], [0, 0])
@@ -175,6 +200,57 @@ test('a training that is cut goes on with the same bits: log, generations, adapt
     const again = await run(cpu, { ...options, store })
     assert.is(again.tuned.finished, true)
   }
+})
+
+test('a number that the first rewards fix is kept with the training', async () => {
+  const fixing = (): RewardSource => ({
+    ...{ name: 'fixing', identity: 'fixing', origin: null },
+    async score(rows) {
+      const plain = rows.map(reward)
+      this.origin ??= Math.fround(plain[0])
+      return { rewards: plain.map((value) => Math.exp(value - this.origin!)) }
+    },
+  })
+  const whole = await run(cpu, { held: [] }, fixing())
+  const store = memoryTree('origin')
+  const controller = new AbortController()
+  const onRollout = ({ step }: { step: number | null }) => {
+    if (step === 3) controller.abort(new Error('cut'))
+  }
+  await fails(() => run(cpu, { store, held: [], onRollout, signal: controller.signal }, fixing()), 'cut')
+  const rest = await run(cpu, { store, held: [] }, fixing())
+  assert.equal(
+    rest.steps.map(({ step }) => step),
+    [3, 4, 5],
+  )
+  assert.equal(flat(rest.tuned.adapter), flat(whole.tuned.adapter))
+})
+
+test('an evaluation that fails keeps its step, and is what a training that goes on begins with', async () => {
+  const held = HELD.slice(0, 2)
+  const whole = memoryTree('whole')
+  await run(cpu, { held, store: whole })
+  const store = memoryTree('evaluated')
+  // So many evaluations are answered; they have one completion a prompt, steps have three.
+  const answering = (evaluations: number) =>
+    functionReward(
+      (rows) => {
+        if (rows.length === held.length && evaluations-- <= 0) throw new Error('gone')
+        return rows.map(reward)
+      },
+      { name: 'small' },
+    )
+  for (const [evaluations, step] of [
+    [0, 2],
+    [0, 2],
+    [1, 4],
+  ]) {
+    await fails(() => run(cpu, { held, store }, answering(evaluations)), 'gone')
+    assert.ok((await store.list()).includes(`state-00000${step}.part`), `step ${step}`)
+  }
+  await run(cpu, { held, store })
+  for (const name of ['log.jsonl', 'generations.jsonl', 'adapter_model.safetensors'])
+    assert.is(await text(store, name), await text(whole, name), name)
 })
 
 test('what a killed process had written behind its last state is cut off', async () => {

@@ -65,7 +65,7 @@ test('refuses what is no row, in words that say why', async () => {
   await failing({ messages: [] }, 'messages must be a list of at least one message, got []')
   await failing({ messages: 'a' }, 'messages must be a list of at least one message, got "a"')
   await failing({ messages: ['a'] }, 'messages[0] must be an object, got "a"')
-  await failing({ messages: [{ role: 'user' }] }, 'messages[0].content must be a text, got undefined')
+  await failing({ messages: [{ role: 'user' }] }, 'messages[0].content must be a text, got nothing')
   await failing({ messages: [{ role: 1, content: 'a' }] }, 'messages[0].role must be a text, got 1')
   await failing({ messages: [{ role: 'user', content: 'a', name: 'b' }] }, 'messages[0]: unknown field "name"')
   await failing({ messages: [{ role: 'user', content: 'a' }] }, 'messages must end with role "assistant", got "user"')

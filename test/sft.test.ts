@@ -3,9 +3,13 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
 import { openDevice } from '../src/device/open.ts'
-import { memoryFiles } from '../src/files/source.ts'
+import { encodeSafetensors, openSafetensors, readTensorF32, type TensorData } from '../src/files/safetensors.ts'
+import { joinBytes, memoryFiles, memorySource } from '../src/files/source.ts'
 import { memoryTree } from '../src/files/store.ts'
-import type { Adapter } from '../src/llama/adapter_files.ts'
+import { newAdapterConfig } from '../src/llama/adapter_config.ts'
+import { type Adapter, encodeAdapter } from '../src/llama/adapter_files.ts'
+import { parseLlamaConfig } from '../src/llama/config.ts'
+import { startAdapter } from '../src/train/adapter_start.ts'
 import { trainSft } from '../src/train/sft.ts'
 import type { SftRow } from '../src/train/sft_rows.ts'
 import type { SftEntry } from '../src/train/sft_task.ts'
@@ -215,6 +219,74 @@ test('what cannot be trained is refused', async () => {
     () => trainSft(cpu, model, rows, [], { ...SETTINGS, batch: 5, lr: 1e6, rank: 2, warmup: 0 }),
     /must be finite/,
   )
+  // A first token attends to nothing but itself: what its query and key get is rounding.
+  const short = [3, 5, 7].map((id): SftRow => ({ tokens: Uint32Array.of(id, 9), labels: Int32Array.of(-100, 9) }))
+  const train = (some: SftRow[], options: object = {}) =>
+    trainSft(cpu, model, some, [], { ...SETTINGS, rank: 2, ...options })
+  await fails(
+    () => train(short),
+    /the gradient of layers\.0\.self_attn\.q_proj\.lora_B is zero after the first step; .*: only first tokens of rows/,
+  )
+  assert.is((await train(short, { targets: ['v_proj', 'up_proj'], maxSteps: 1 })).steps, 1)
+  const longer = { tokens: Uint32Array.of(4, 6, 8), labels: Int32Array.of(-100, -100, 8) }
+  assert.is((await train([...short, longer], { maxSteps: 1 })).steps, 1)
+})
+
+test('an adapter that could not be written is refused before anything is trained', async () => {
+  const { rows, model } = await setUp('untied')
+  const sizes = parseLlamaConfig(JSON.parse(new TextDecoder().decode(folderFiles('untied/model')['config.json'])), 'm')
+  const recipe = newAdapterConfig({ task: 'CAUSAL_LM', rank: 2, alpha: 4, targets: ['q_proj'], dropout: 0 })
+  const [config, weights] = encodeAdapter(startAdapter(recipe, sizes, 0), sizes).map(({ chunks }) => joinBytes(chunks))
+  const { tensors } = await openSafetensors(memorySource('m', weights))
+  const own: TensorData[] = []
+  for (const info of tensors.values()) {
+    const name = info.name.replace('base_model.model.model.', 'base_model.model.')
+    own.push({ name, dtype: 'F32', shape: info.shape, data: await readTensorF32(info) })
+  }
+  /** An adapter over LlamaModel, whose modules are named by a regular expression for whole paths. */
+  const bare = (targets: string) => {
+    const json = { ...JSON.parse(new TextDecoder().decode(config)), task_type: 'FEATURE_EXTRACTION' }
+    return memoryFiles('bare', {
+      'adapter_config.json': new TextEncoder().encode(JSON.stringify({ ...json, target_modules: targets })),
+      'adapter_model.safetensors': joinBytes(encodeSafetensors(own)),
+    })
+  }
+  const store = memoryTree('out')
+  const train = (targets: string) =>
+    trainSft(cpu, model, rows, [], { ...SETTINGS, maxSteps: 1, adapter: bare(targets), store })
+  await fails(
+    () => train('layers\\.\\d+\\.self_attn\\.q_proj'),
+    /target_modules .* names no projection .*; it is written for a causal model, where the paths of modules begin with "model\."/,
+  )
+  assert.equal(await store.list(), [])
+  assert.is((await train('.*layers\\.\\d+\\.self_attn\\.q_proj')).steps, 1)
+})
+
+test('an interrupt in an evaluation saves its step, and the evaluation is made anew', async () => {
+  const { rows, model } = await setUp('untied')
+  const options = { ...SETTINGS, rank: 2, alpha: 4, batch: 2, epochs: 1, evalSteps: 1 }
+  const straight = memoryTree('straight')
+  await trainSft(cpu, model, rows, rows, { ...options, store: straight })
+  const store = memoryTree('cut')
+  const controller = new AbortController()
+  const saved: number[] = []
+  const entries: object[] = []
+  const stopped = trainSft(cpu, model, rows, rows, {
+    ...{ ...options, store, signal: controller.signal, onSave: (step: number) => saved.push(step) },
+    onEntry(entry) {
+      entries.push(entry)
+      if ('loss' in entry && (entry as SftEntry).step === 2) controller.abort(new Error('enough'))
+    },
+  })
+  await fails(() => stopped, /enough/)
+  assert.equal([saved, entries.length], [[2], 3])
+  await trainSft(cpu, model, rows, rows, { ...options, store })
+  for (const name of await straight.list()) {
+    const [a, b] = await Promise.all([store, straight].map(async (from) => (await from.open(name))!))
+    // Events have times.
+    if (name.includes('tfevents')) assert.is(a.byteLength, b.byteLength)
+    else assert.equal(await a.read(0, a.byteLength), await b.read(0, b.byteLength), name)
+  }
 })
 
 test('devices close', async () => {

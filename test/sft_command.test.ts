@@ -124,7 +124,7 @@ test('rows of every form are learned from, and the table for people says what wa
   const args = ['sft', '--model', NANO, '--data', 'texts.jsonl', ...SMALL, '--max-steps', '1']
   const { code, out, err } = await place.pinball([...args, '--out', 'texts'])
   assert.equal([code, err], [0, ''])
-  assert.match(out, /^texts: \d+ parameters, 1 steps on 6 rows, loss \d\.\d{4}\n$/)
+  assert.match(out, /^texts: \d+ parameters, 1 step on 6 rows, loss \d\.\d{4}\n$/)
   const [completion] = await logOf('texts')
   await place.pinball([...args, '--out', 'all', '--loss', 'all'])
   const [all] = await logOf('all')
@@ -332,7 +332,16 @@ test('models and folders that are refused', async () => {
   await place.refused(args('nowhere', 'x'), 'nowhere: no such directory')
   await place.refused(args('.', 'x'), /config\.json: is missing/)
   const reward = join(root, 'test/fixtures/lora/reward')
-  await place.refused(args(join(reward, 'model'), 'x'), /lm_head\.weight is missing; fine-tuning needs a causal model/)
+  // Token 0 is that model's padding.
+  await place.refused(
+    args(join(reward, 'model'), 'x'),
+    /rows\.jsonl line \d+: input_ids\[\d+\] is padding \(token 0\); give rows/,
+  )
+  await place.file('few.jsonl', lines({ input_ids: [1, 2, 3], labels: [1, 2, 3] }))
+  await place.refused(
+    ['sft', '--model', join(reward, 'model'), '--data', 'few.jsonl', '--out', 'x', ...SMALL],
+    /lm_head\.weight is missing; fine-tuning needs a causal model/,
+  )
   // A causal model of the sizes of the classifier, and one of others.
   const causal = join(root, 'test/fixtures/lora/q8_0/model')
   for (const [model, message] of [

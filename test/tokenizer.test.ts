@@ -82,11 +82,12 @@ test('special tokens spelled in a message become special, as in transformers', (
   assert.is(tokens.filter((id) => id === 128009).length, 2)
 })
 
-test('where a template trims, JavaScript decides what is blank', () => {
+test('where a template trims, Python decides what is blank', () => {
   const { tokenizer } = loaded.get('nano')!
   const trimmed = (content: string) => renderText(tokenizer, [{ role: 'user', content }], false).includes('\n\na<')
-  for (const blank of [' ', '\n', '\t', '\u00a0', '\u3000', '\u2028', '\ufeff']) assert.ok(trimmed(`a${blank}`))
-  for (const kept of ['\u0085', '\u001c', '\u200b']) assert.not(trimmed(`a${kept}`))
+  for (const blank of [' ', '\n', '\t', '\u00a0', '\u3000', '\u2028', '\u0085', '\u001c'])
+    assert.ok(trimmed(`a${blank}`))
+  for (const kept of ['\ufeff', '\u200b']) assert.not(trimmed(`a${kept}`))
 })
 
 test('encode and decode refuse what has no meaning', async () => {
@@ -118,7 +119,10 @@ test('a directory without tokenizer files has none; a broken one is an error', a
   const only = (text: string) => () => loadTokenizer(memoryFiles('dir', { 'tokenizer.json': utf8(text) }))
   await fails(only('{'), 'dir/tokenizer.json: not valid JSON')
   await fails(only('{}'), 'dir/tokenizer.json: must be an object with a "model"')
-  await fails(only('{"model":{"type":"Nothing"}}'), /^dir\/tokenizer.json: cannot be used \(/)
+  await fails(
+    only('{"model":{"type":"Nothing"}}'),
+    'dir/tokenizer.json: model.type: the model "Nothing" is not supported',
+  )
   await fails(() => loadTokenizer(files([])), 'dir/tokenizer_config.json: must be a JSON object, got []')
   await fails(
     () => loadTokenizer(files({ bos_token: 5 })),
@@ -135,7 +139,7 @@ test('chat templates: where they may stand, what they see, how they refuse', asy
     renderText((await loadTokenizer(files(config, more)))!, USER, true)
   const template =
     '{{ bos_token }}|{{ messages[0].role }}|{{ add_generation_prompt }}|{{ tools is none }}|{{ eos_token }}'
-  assert.is(await render({ bos_token: { content: '<s>' }, chat_template: template }), '<s>|user|true|true|')
+  assert.is(await render({ bos_token: { content: '<s>' }, chat_template: template }), '<s>|user|True|True|')
   const named = [
     { name: 'tool_use', template: 'no' },
     { name: 'default', template: 'yes' },

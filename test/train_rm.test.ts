@@ -15,6 +15,7 @@ import { trainRewardModel } from '../src/train/reward_model.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
 import { folderFiles } from './lora_fixture.ts'
+import { random } from './random.ts'
 import { rated, rewardCase, SETTINGS } from './reward_fixture.ts'
 
 const devices = [...(await testDevices()), await openDevice('wasm', { threads: 3 })]
@@ -221,6 +222,52 @@ test('the head begins as the adapter has it, else the model, else at random; an 
   const fresh = [...startScore(own.length, LEARN.seed)]
   assert.equal(await headOf(causal, {}), fresh)
   assert.equal(await headOf(causal, { adapter: memoryFiles('sft', folderFiles('untied/adapter')) }), fresh)
+})
+
+test('a micro-batch counts a prompt once, as it is computed; the log counts it for both sides', async () => {
+  const draw = random(5)
+  const ids = (count: number) => draw.integers(count, 0, 131)
+  const pairs = [0, 1].map(() => {
+    const prompt = ids(390)
+    const [chosen, rejected] = [0, 1].map(() => Uint32Array.from([...prompt, ...ids(10)]))
+    return { chosen, rejected, margin: 0 }
+  })
+  // 820 tokens are computed, of 1,600; a micro-batch has up to 1,024.
+  for (const [share, pieces] of [
+    [true, [0, 1]],
+    [false, [0, 0.5, 1]],
+  ] as const) {
+    const seen = new Set<number>()
+    const onProgress = ({ done }: { readonly done: number }) => seen.add(done)
+    const tuned = await trainRewardModel(cpu, causal, pairs, [], { ...LEARN, epochs: 1, share, onProgress })
+    assert.equal([[...seen], tuned.num_tokens], [pieces, 1600])
+  }
+})
+
+test('an interrupt in an evaluation saves its step, and the evaluation is made anew', async () => {
+  const { pairs } = await rewardCase()
+  const options = { ...LEARN, epochs: 1, evalSteps: 1 }
+  const straight = memoryTree('straight')
+  await trainRewardModel(cpu, causal, pairs, pairs, { ...options, store: straight })
+  const store = memoryTree('cut')
+  const controller = new AbortController()
+  const saved: number[] = []
+  const entries: object[] = []
+  const stopped = trainRewardModel(cpu, causal, pairs, pairs, {
+    ...{ ...options, store, signal: controller.signal, onSave: (step: number) => saved.push(step) },
+    onEntry(entry) {
+      entries.push(entry)
+      if ('loss' in entry && (entry as Entry).step === 2) controller.abort(new Error('enough'))
+    },
+  })
+  await fails(() => stopped, /enough/)
+  // Two steps and the evaluation of the first.
+  assert.equal([saved, entries.length], [[2], 3])
+  await trainRewardModel(cpu, causal, pairs, pairs, { ...options, store })
+  for (const name of ['log.jsonl', 'adapter_model.safetensors']) {
+    const [a, b] = await Promise.all([store, straight].map(async (from) => (await from.open(name))!))
+    assert.equal(await a.read(0, a.byteLength), await b.read(0, b.byteLength), name)
+  }
 })
 
 const LEVELS = [0.1, 0.5, 0.9]

@@ -156,14 +156,32 @@ each(
       [],
       /input line 1: margin must be a number, got "1"/,
     ],
+    [
+      'margin too large',
+      '{"chosen":"a","rejected":"b","margin":1e300}',
+      [],
+      /margin must be a number of at most 3\.4e38 in size, got 1e\+300/,
+    ],
+    [
+      'infinite margin',
+      '{"chosen":"a","rejected":"b","margin":1e999}',
+      [],
+      /line 1: margin must be .*, got a number beyond 1\.8e308/,
+    ],
     ['one side', '{"chosen":"a"}', [], /line 1: a pair needs "chosen" and "rejected"/],
+    [
+      'one side of ids',
+      '{"chosen_input_ids":[1]}',
+      [],
+      /line 1: a pair needs "chosen_input_ids" and "rejected_input_ids", this one has no "rejected_input_ids"/,
+    ],
     ['text without a tokenizer', '{"chosen":"a","rejected":"b"}', [], /has no tokenizer\.json/],
     ['no rows', '', [], /has no rows/],
     [
       'too long',
       '{"chosen_input_ids":[1,2,3],"rejected_input_ids":[2]}',
       ['--max-length', '2'],
-      /all 1 rows have more than 2/,
+      /nothing to train on: the only row has more than 2 tokens \(.*line 1\)/,
     ],
     [
       'ids',

@@ -293,6 +293,15 @@ test('a gradient that is not finite ends the training, and a state of another ma
     () => run(device, {}, { lr: 1e30, warmup: 0 }),
     /training: the norm of the gradients must be finite, step \d gives (NaN|Infinity); use a smaller --lr/,
   )
+  // Too large from the start, where the first rate above 0 has not been applied yet.
+  const large = { value: START[0] }
+  START[0] = 1e38
+  for (const warmup of [0, 3])
+    await fails(
+      () => run(device, {}, { warmup }),
+      /must be finite, step 1 gives (NaN|Infinity); nothing had been learned before, so what it begins with holds NaN or is too large/,
+    )
+  START[0] = large.value
   const { state } = await run(device, {}, { steps: 1 })
   const opened = await openState(memorySource('state', state))
   const task = new LeastSquares(device, OPTIONS)

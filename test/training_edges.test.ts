@@ -190,7 +190,7 @@ test('a loss that is not finite is found wherever it is in a batch', async () =>
   for (const bad of [0, 9]) {
     const rewards = states.rewards.map((value, i) => (i >> 1 === bad ? Number.NaN : value))
     const model = new ScoreModel(device, pairs.columns, 20, { seed: 1 })
-    const message = 'training: the loss must be finite, step 1 gives NaN; use a smaller --lr'
+    const message = /^training: the loss must be finite, step 1 gives NaN; nothing had been learned before, so /
     await fails(() => trainPairs({ device, model, states: { ...states, rewards }, split, settings }), message)
     model.destroy()
   }

@@ -1,115 +1,14 @@
 // The folder of a training, on the disk and in memory: cut at every change of it, damaged, finished, begun anew, foreign files.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Device } from '../src/device/device.ts'
-import { directoryStore } from '../src/files/disk.ts'
-import { memoryStore, type Store } from '../src/files/store.ts'
-import { train } from '../src/train/trainer.ts'
-import { type FolderOptions, openTrainingFolder } from '../src/train/training_folder.ts'
+import { memoryStore } from '../src/files/store.ts'
+import { openTrainingFolder } from '../src/train/training_folder.ts'
 import { fails } from './assert.ts'
 import { closeDevices, testDevices } from './device.ts'
-import { LeastSquares, plan, type Rows, type Tally } from './least_squares.ts'
+import { bytes, contents, crashing, run, steps, withStores } from './kept_training.ts'
 
 test.after(closeDevices)
-
-const OPTIONS = { batch: 8, micro: 8, epochs: 2 }
-const { steps } = plan(OPTIONS)
-const bytes = (text: string) => new TextEncoder().encode(text)
-
-interface Run extends Partial<FolderOptions> {
-  /** A setting. */
-  readonly lr?: number
-  /** Interrupts after a step. */
-  readonly stop?: number
-}
-
-/** Trains in a store as the recipes do; gives what was reached, and whether anything was computed. */
-async function run(device: Device, store: Store, { lr = 0.05, stop, ...options }: Run = {}) {
-  const folder = await openTrainingFolder(store, {
-    command: 'toy',
-    settings: { '--lr': lr },
-    saveEvery: { steps: 3, seconds: Infinity },
-    ...options,
-  })
-  try {
-    if (folder.result) return { result: folder.result, made: 0 }
-    const task = new LeastSquares(device, OPTIONS)
-    let made = 0
-    const interrupt = new AbortController()
-    const last = await train<Rows, number, Tally>({
-      device,
-      task,
-      keeper: folder,
-      signal: interrupt.signal,
-      settings: { lr, schedule: 'cosine', warmup: 0, weightDecay: 0.1, maxGradNorm: 1, steps },
-      onStep({ step }) {
-        made++
-        if (step === stop) interrupt.abort(new Error('stop'))
-      },
-    })
-    const weights = await task.parameters[0].value.readF32()
-    await folder.finish(modelFiles(weights), { steps: last.step, rows: last.tally.rows })
-    task.destroy()
-    return { result: { steps: last.step, rows: last.tally.rows }, made }
-  } finally {
-    await folder.close()
-  }
-}
-
-async function* modelFiles(weights: Float32Array) {
-  yield { file: 'config.json', chunks: [bytes('{}\n')] }
-  yield { file: 'model.safetensors', chunks: [new Uint8Array(weights.buffer)] }
-}
-
-async function contents(store: Store): Promise<Record<string, string>> {
-  const files: Record<string, string> = {}
-  for (const name of await store.list()) {
-    const source = (await store.open(name))!
-    files[name] = Buffer.from(await source.read(0, source.byteLength)).toString('base64')
-    await source.close()
-  }
-  return files
-}
-
-/** A store whose process ends at its change number `after`; what is appended then is half there. */
-function crashing(store: Store, after: number): Store & { readonly changes: () => number } {
-  let changes = 0
-  const change = async (work: () => Promise<void>, half: () => Promise<void> = async () => {}) => {
-    if (changes > after) throw new Error('crash')
-    if (changes++ === after) {
-      await half()
-      throw new Error('crash')
-    }
-    await work()
-  }
-  return {
-    ...store,
-    changes: () => changes,
-    write: (file, chunks) => change(() => store.write(file, chunks)),
-    append: (file, length, added) =>
-      change(
-        () => store.append(file, length, added),
-        () => store.append(file, length, added.subarray(0, added.length >> 1)),
-      ),
-    rename: (file, to) => change(() => store.rename(file, to)),
-    remove: (file) => change(() => store.remove(file)),
-  }
-}
-
-/** Runs with a store in memory and with one on the disk. */
-async function withStores(work: (make: () => Store) => Promise<void>): Promise<void> {
-  let made = 0
-  await work(() => memoryStore(`memory${made++}`))
-  const folder = await mkdtemp(join(tmpdir(), 'pinball-training-'))
-  try {
-    await work(() => directoryStore(join(folder, String(made++))))
-  } finally {
-    await rm(folder, { recursive: true })
-  }
-}
 
 const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'training.json']
 
@@ -287,6 +186,61 @@ test('beginning anew may crash at any change: there is either the old training o
   const notes: string[] = []
   assert.is((await run(device, store, { lr: 0.1, restart: true, onNote: (line) => notes.push(line) })).made, steps)
   assert.equal([await contents(store), notes], [expected, []])
+})
+
+test('a training that has not finished a step gives way to one with other settings, and one that has does not', async () => {
+  const [, device] = await testDevices()
+  await withStores(async (make) => {
+    const [store, other] = [make(), make()]
+    await run(device, other, { lr: 0.1 })
+    await fails(() => run(device, store, { stop: 0 }), 'stop')
+    assert.equal(await store.list(), ['log.jsonl', 'pinball-work.json', 'state-000000.part'])
+    await fails(() => run(device, store, { command: 'gate' }), /holds work of "toy", not of "gate"/)
+    const onNote = (line: string) => assert.unreachable(line)
+    assert.is((await run(device, store, { lr: 0.1, onNote })).made, steps)
+    assert.equal(await contents(store), await contents(other))
+    // Killed after the first step, before it was saved: the log tells.
+    const cut = make()
+    await fails(() => run(device, cut, { stop: 0 }), 'stop')
+    await cut.append('log.jsonl', 0, bytes('{"step":1}\n'))
+    await fails(() => run(device, cut, { lr: 0.1 }), /was begun with --lr 0\.05, now it is 0\.1/)
+  })
+})
+
+test('an evaluation that is interrupted has its step saved, and is made anew', async () => {
+  const [, device] = await testDevices()
+  await withStores(async (make) => {
+    const whole = make()
+    await run(device, whole, { evaluateEvery: 2 })
+    const expected = await contents(whole)
+    for (const step of [4, steps]) {
+      const store = make()
+      await fails(() => run(device, store, { evaluateEvery: 2, stopEvaluating: step }), 'stop')
+      assert.ok((await store.list()).includes(`state-${String(step).padStart(6, '0')}.part`))
+      const log = Buffer.from((await contents(store))['log.jsonl'], 'base64')
+        .toString()
+        .trim()
+        .split('\n')
+      assert.match(log.at(-1)!, new RegExp(`"step":${step},"loss"`))
+      // And once more, before anything else is done.
+      await fails(() => run(device, store, { evaluateEvery: 2, stopEvaluating: step }), 'stop')
+      const told: { readonly step: number }[] = []
+      const { made } = await run(device, store, {
+        evaluateEvery: 2,
+        onEntry: (entry) => told.push(entry as { readonly step: number }),
+      })
+      assert.is(made, steps - step + 1, 'its step ends here')
+      assert.equal(await contents(store), expected)
+      // Who is told of the lines hears of the whole step.
+      assert.equal(
+        told.slice(0, 2).map((entry) => [entry.step, 'loss' in entry, 'eval_loss' in entry]),
+        [
+          [step, true, false],
+          [step, false, true],
+        ],
+      )
+    }
+  })
 })
 
 test('what no training has made is neither used, overwritten nor removed', async () => {

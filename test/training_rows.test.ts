@@ -163,7 +163,7 @@ test('rows that cannot be learned are errors that say why', () => {
     [{ text: 'x' }, /got "text"$/],
     [{ prompt: 'a', completion: 'b', response: 'c' }, /not both$/],
     [{ prompt: 'a', completion: say('b', 'c') }, /two texts or two lists of messages/],
-    [{ completion: 'b' }, /two texts or two lists of messages, got undefined and "b"/],
+    [{ completion: 'b' }, /two texts or two lists of messages, got nothing and "b"/],
     [{ prompt: 'a', response: 5 }, 'response must be a text, got 5'],
     [{ response: 'a' }, /prompt must be a list of at least one message/],
     [{ messages: say('only the user') }, 'messages must end with role "assistant", got "user"'],
@@ -263,7 +263,7 @@ test('pairs in all their forms are the same pair', () => {
     [{ chosen: '\n\nHuman: a\n\nAssistant: b', rejected: 'b' }, /both be conversations/],
     [{ chosen: say('a'), rejected: say('a', 'b') }, /^chosen must end with role "assistant"/],
     [{ chosen_input_ids: [1], rejected_input_ids: [-1] }, /^rejected_input_ids\[0\] must be/],
-    [{ chosen_input_ids: [1] }, /^rejected_input_ids must be a list/],
+    [{ chosen_input_ids: [1] }, /^a pair needs "chosen_input_ids" and "rejected_input_ids", this one has no "rejected/],
     [{ chosen: 'a', rejected: 'b', margin: Infinity }, /^margin must be a number/],
   ] as const)
     assert.throws(

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEVICE_KINDS, type DeviceKind } from '../device/open.ts'
+import { decimal } from '../files/decimal.ts'
 import { show } from '../files/json.ts'
 import { evenLevels, type Mixture } from '../reward/distribution.ts'
 import type { HeadOptions } from '../reward/heads.ts'
@@ -123,10 +124,10 @@ export function parseFixedWeights(text: string): FixedWeights {
   const weights: Record<string, number> = {}
   for (const part of text.split(',')) {
     const [, name, value] = /^(.+)=([^=]+)$/.exec(part.trim()) ?? []
-    if (name === undefined || !Number.isFinite(number(value))) {
+    if (name === undefined || !Number.isFinite(decimal(value))) {
       throw new InvalidArgumentError('Must be mean, or NAME=NUMBER with commas.')
     }
-    weights[name] = number(value)
+    weights[name] = decimal(value)
   }
   return weights
 }
@@ -192,7 +193,7 @@ export function embeddedModel(): string {
 /** Makes a parser of whole numbers in [low, high]. */
 export function wholeNumber(low: number, high: number): (text: string) => number {
   return (text) => {
-    const value = number(text)
+    const value = decimal(text)
     if (!Number.isInteger(value) || value < low || value > high) {
       throw new InvalidArgumentError(`Must be a whole number from ${low} to ${high}.`)
     }
@@ -203,7 +204,7 @@ export function wholeNumber(low: number, high: number): (text: string) => number
 /** Makes a parser of numbers with a condition, which `range` says in words. */
 export function realNumber(fits: (value: number) => boolean, range: string): (text: string) => number {
   return (text) => {
-    const value = number(text)
+    const value = decimal(text)
     if (!fits(value)) throw new InvalidArgumentError(`Must be a number ${range}.`)
     return value
   }
@@ -223,7 +224,7 @@ const LEVEL_LIMIT = 1000
  * which must increase.
  */
 export function parseLevels(text: string): number[] {
-  const values = text.split(',').map(number)
+  const values = text.split(',').map(decimal)
   if (values.length === 1 && Number.isInteger(values[0]) && values[0] >= 1) {
     if (values[0] > LEVEL_LIMIT) throw new InvalidArgumentError(`At most ${LEVEL_LIMIT} levels.`)
     return evenLevels(values[0])
@@ -244,12 +245,8 @@ export function parseNames(text: string): string[] {
   if (names.includes('')) throw new InvalidArgumentError('Must be names with commas, none empty.')
   const bad = names.find((name) => !isName(name))
   if (bad !== undefined) throw new InvalidArgumentError(`${show(bad)} has control characters.`)
-  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  const seen = new Set<string>()
+  const twice = names.find((name) => seen.size === seen.add(name).size)
   if (twice !== undefined) throw new InvalidArgumentError(`${show(twice)} is there twice.`)
   return names
-}
-
-/** A decimal number; NaN for everything else, hexadecimal and the empty text included. */
-function number(text: string): number {
-  return /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : Number.NaN
 }

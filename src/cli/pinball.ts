@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import about from '../../package.json' with { type: 'json' }
 import { discardUnfinished } from '../files/disk.ts'
 import { printable } from '../files/json.ts'
+import { messageOf } from '../files/system_errors.ts'
 import { addData } from './data.ts'
 import { addDevices } from './devices.ts'
 import { addEval } from './eval/eval.ts'
@@ -10,16 +11,19 @@ import { EXIT } from './exit_codes.ts'
 import { addFeatures } from './features/features.ts'
 import { addFit } from './fit/fit.ts'
 import { addRidge } from './fit/ridge.ts'
+import { addGenerate } from './generate.ts'
 import { addAssemble } from './heads/assemble.ts'
 import { addCalibrate } from './heads/calibrate.ts'
 import { addDebias } from './heads/debias.ts'
 import { addMerge } from './merge.ts'
+import { addReproduce } from './reproduce.ts'
 import { addScore } from './score/score.ts'
 import { addStart } from './score/start.ts'
 import { handleSignals } from './signals.ts'
 import { addSplit } from './split.ts'
 import { addBradleyTerry } from './train/bradley_terry.ts'
 import { addGate } from './train/gate.ts'
+import { addRloo } from './train/rloo.ts'
 import { addSft } from './train/sft.ts'
 import { addTrain } from './train/train.ts'
 import { addTrainRm } from './train/train_rm.ts'
@@ -35,6 +39,7 @@ Examples:
   $ pinball features --input ratings.jsonl --labels helpful --out ratings.safetensors
   $ pinball fit --features ratings.safetensors --out heads.safetensors
   $ pinball gate --features pairs.safetensors --heads heads.safetensors --out reward
+  $ pinball generate --prompt "How was the film?"
   $ pinball devices
 `
 
@@ -54,8 +59,11 @@ const COMMANDS = [
   addAssemble,
   addSft,
   addTrainRm,
+  addRloo,
   addMerge,
+  addGenerate,
   addEval,
+  addReproduce,
   addDevices,
   addStart,
 ]
@@ -79,7 +87,7 @@ function makeProgram(): Command {
 function fail(error: unknown, debug: boolean): number {
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done
   const noCommand = error instanceof CommanderError && error.code === 'commander.help'
-  const message = noCommand ? 'a command is needed; see pinball --help' : String((error as Error).message ?? error)
+  const message = noCommand ? 'a command is needed; see pinball --help' : messageOf(error)
   const line = message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
   process.stderr.write(`pinball: ${printable(line)}\n`)
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`)

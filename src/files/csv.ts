@@ -1,5 +1,6 @@
 // Reads tables of numbers as comma-separated text (RFC 4180) with a header line, as a stream of pieces.
 import { parse } from 'csv-parse'
+import { decimal } from './decimal.ts'
 import { show } from './json.ts'
 import type { Source } from './source.ts'
 import {
@@ -118,7 +119,7 @@ function startRows(header: string[], choice: ColumnChoice, file: { name: string;
       const block = blocks[blocks.length - 1]
       const at = (rows % blockRows) * columns
       for (let d = 0; d < columns; d++) {
-        const value = Math.fround(number(cells[features[d]]))
+        const value = Math.fround(decimal(cells[features[d]]))
         if (!Number.isFinite(value)) throw badFeature(cells[features[d]], names[features[d]], name, line)
         block[at + d] = value
       }
@@ -171,29 +172,27 @@ function finish(all: {
   }
 }
 
-const DECIMAL = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i
-const MISSING = /^\s*(NA|NaN)?\s*$/i
-
-function number(cell: string): number {
-  return DECIMAL.test(cell) ? Number(cell) : Number.NaN
+/** Says whether a cell is empty, NA or NaN. */
+function isMissing(cell: string): boolean {
+  return /^(NA|NaN)?$/i.test(cell.trim())
 }
 
 function label(cell: string, where: string): number {
-  if (MISSING.test(cell)) return Number.NaN
-  const value = Math.fround(number(cell))
+  if (isMissing(cell)) return Number.NaN
+  const value = Math.fround(decimal(cell))
   if (Number.isFinite(value)) return value
   throw new Error(`${where} must be a finite number or empty, got ${show(cell)}`)
 }
 
 function weight(cell: string, where: string): number {
-  const value = Math.fround(number(cell))
+  const value = Math.fround(decimal(cell))
   if (Number.isFinite(value) && value >= 0) return value
   throw new Error(`${where} must be a number of at least 0, got ${show(cell)}`)
 }
 
 function badFeature(cell: string, column: string, name: string, line: number): Error {
   const where = `${name} line ${line}: feature ${show(column)}`
-  if (MISSING.test(cell)) return new Error(`${where} is missing; leave the row or the column out (--columns a,b,c)`)
+  if (isMissing(cell)) return new Error(`${where} is missing; leave the row or the column out (--columns a,b,c)`)
   return new Error(`${where} must be a finite number, got ${show(cell)}; ${CHOOSE}`)
 }
 

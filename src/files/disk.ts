@@ -1,14 +1,16 @@
 // The local disk: files and folders as sources, and the one place that decides what may be overwritten or removed.
 import { createHash, randomBytes } from 'node:crypto'
 import { createReadStream, open as openDescriptor, unlinkSync } from 'node:fs'
-import { type FileHandle, lstat, mkdir, open, readdir, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, lstat, open, readdir, realpath, rename, rmdir, stat, unlink } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import { basename, dirname, join, resolve, sep } from 'node:path'
 import { promisify } from 'node:util'
 import { printable } from './json.ts'
+import { makeFolder } from './new_folder.ts'
 import { checkRange, type ModelFiles, type Source } from './source.ts'
 import type { Store, StoreTree } from './store.ts'
+import { explainSystem } from './system_errors.ts'
 
 // One read call moves at most this much: Node passes lengths to the system as 32-bit numbers.
 const READ_BYTES = 2 ** 30
@@ -18,7 +20,7 @@ const DIGEST_BYTES = 4 * 2 ** 20
 /** Opens a file for reading by ranges. Throws `PATH: no such file`, `PATH: is a directory, ...` and the like. */
 export async function openFile(path: string): Promise<Source> {
   const handle = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${path}: ${explain(error)}`)
+    throw new Error(`${path}: ${explainSystem(error)}`)
   })
   try {
     const about = await handle.stat()
@@ -37,7 +39,7 @@ export async function openInput(path: string): Promise<Source | AsyncIterable<Ui
   if (about?.isCharacterDevice()) return createReadStream(path)
   if (!about?.isFIFO()) return openFile(path)
   const fd = await promisify(openDescriptor)(path, 'r').catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${path}: ${explain(error)}`)
+    throw new Error(`${path}: ${explainSystem(error)}`)
   })
   // A socket waits without holding a thread, which would keep the process from ending.
   return new Socket({ fd, readable: true, writable: false })
@@ -46,7 +48,7 @@ export async function openInput(path: string): Promise<Source | AsyncIterable<Ui
 /** Opens a model directory. Throws `PATH: no such directory` and the like; files in it are looked up when asked for. */
 export async function openDirectory(path: string): Promise<ModelFiles> {
   const about = await stat(path).catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such directory' : explain(error)}`)
+    throw new Error(`${path}: ${error.code === 'ENOENT' ? 'no such directory' : explainSystem(error)}`)
   })
   if (!about.isDirectory()) throw new Error(`${path}: is not a directory; a model is a directory with config.json`)
   return { name: path, open: (file) => openInside(path, file), list: () => listFiles(path) }
@@ -73,7 +75,7 @@ async function openInside(folder: string, file: string): Promise<Source | null> 
   const inside = join(folder, checkName(folder, file))
   const there = await stat(inside).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null
-    throw new Error(`${inside}: ${explain(error)}`)
+    throw new Error(`${inside}: ${explainSystem(error)}`)
   })
   return there === null ? null : openFile(inside)
 }
@@ -97,18 +99,6 @@ function fileSource(name: string, handle: FileHandle, byteLength: number): Sourc
     },
     close: () => handle.close(),
   }
-}
-
-/** Says in words what the system found wrong with a path. */
-function explain(error: NodeJS.ErrnoException): string {
-  if (error.code === 'ENOENT') return 'no such file'
-  if (error.code === 'EACCES' || error.code === 'EPERM') return 'permission denied'
-  if (error.code === 'ENOTDIR') return 'a part of the path is not a directory'
-  if (error.code === 'EISDIR') return 'is a directory, a file is needed'
-  if (error.code === 'ENOSPC') return 'no space left on the disk'
-  if (error.code === 'EROFS') return 'the file system is read-only'
-  if (error.code === 'ENAMETOOLONG') return 'the name is too long'
-  return `${error.code ?? error.message}`
 }
 
 // Temporary files that exist right now, so that a process that is told to stop can take them along.
@@ -163,7 +153,7 @@ export async function checkTarget(path: string): Promise<void> {
   } catch (error) {
     const known = error as NodeJS.ErrnoException
     // The folder exists, but is no place for files: /proc is such a one.
-    const reason = known.code === 'ENOENT' ? `no files can be made in ${dirname(path)}` : explain(known)
+    const reason = known.code === 'ENOENT' ? `no files can be made in ${dirname(path)}` : explainSystem(known)
     throw new Error(`${path}: cannot be written: ${reason}`)
   } finally {
     unfinished.delete(temporary)
@@ -228,7 +218,7 @@ async function identities(path: string): Promise<string[]> {
 export function directoryStore(folder: string): Store {
   const path = (file: string) => join(folder, checkName(folder, file))
   const failed = (file: string) => (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw new Error(`${join(folder, file)}: ${explain(error)}`)
+    if (error.code !== 'ENOENT') throw new Error(`${join(folder, file)}: ${explainSystem(error)}`)
   }
   return {
     name: folder,
@@ -237,23 +227,19 @@ export function directoryStore(folder: string): Store {
       const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
         if (error.code === 'ENOENT') return []
         throw new Error(
-          `${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file; move it away or choose another --out' : explain(error)}`,
+          `${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file; move it away or choose another --out' : explainSystem(error)}`,
         )
       })
       return names.filter((name) => !TEMPORARY.test(name)).sort()
     },
     async write(file, chunks) {
-      await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'EEXIST') return
-        const reason = error.code === 'ENOENT' ? `no such directory: ${dirname(folder)}` : explain(error)
-        throw new Error(`${folder}: cannot be made: ${reason}`)
-      })
+      await makeFolder(folder)
       await writeFileAtomic(path(file), chunks)
     },
     async append(file, length, bytes) {
       const target = path(file)
       const handle = await open(target, length === 0 ? 'a+' : 'r+').catch((error: NodeJS.ErrnoException) => {
-        throw new Error(`${target}: ${explain(error)}`)
+        throw new Error(`${target}: ${explainSystem(error)}`)
       })
       try {
         const { size } = await handle.stat()
@@ -283,7 +269,7 @@ export function directoryStore(folder: string): Store {
     },
     async rename(file, name) {
       await rename(path(file), path(name)).catch((error: NodeJS.ErrnoException) => {
-        throw new Error(`${join(folder, file)}: cannot be renamed: ${explain(error)}`)
+        throw new Error(`${join(folder, file)}: cannot be renamed: ${explainSystem(error)}`)
       })
     },
     async remove(file) {
@@ -313,7 +299,7 @@ export function directoryTree(root: string): StoreTree {
       const there = await stat(path(to)).catch(() => null)
       if (there) throw new Error(`${path(to)}: is there already`)
       await rename(path(name), path(to)).catch((error: NodeJS.ErrnoException) => {
-        throw new Error(`${path(name)}: cannot be renamed: ${explain(error)}`)
+        throw new Error(`${path(name)}: cannot be renamed: ${explainSystem(error)}`)
       })
       await syncFolder(root)
     },
@@ -357,7 +343,7 @@ async function removeAbandoned(path: string): Promise<void> {
 async function findTarget(path: string): Promise<string> {
   const about = await stat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null
-    throw new Error(`${path}: cannot be written: ${explain(error)}`)
+    throw new Error(`${path}: cannot be written: ${explainSystem(error)}`)
   })
   if (about?.isDirectory() || path.endsWith('/') || path.endsWith(sep)) {
     throw new Error(`${path}: cannot be written: is a directory`)
@@ -386,7 +372,7 @@ export function discardUnfinished(): void {
 
 function explainWrite(error: unknown): string {
   const known = error as NodeJS.ErrnoException
-  return known.code === 'ENOENT' ? 'no such directory' : explain(known)
+  return known.code === 'ENOENT' ? 'no such directory' : explainSystem(known)
 }
 
 /** Writes at a place of the file, or where the last write ended. */

@@ -184,6 +184,9 @@ export async function request(
     } catch (error) {
       signal?.throwIfAborted()
       if (error instanceof Refusal) throw error
+      // Another try would be redirected in the same way.
+      if (/redirect count/.test(explainFailure(error)))
+        throw new Refusal(`${name}: the server redirects in a circle`, 508)
       reason = explainFailure(error)
       if (isForeign(url))
         reason += `, or its server does not let this page read it (CORS: Access-Control-Allow-Origin must name ${globalThis.location.origin})`

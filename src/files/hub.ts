@@ -119,6 +119,13 @@ export function tokenHeader({ token }: HubOptions): Record<string, string> {
   return token === undefined || token === '' ? {} : { Authorization: `Bearer ${token}` }
 }
 
+/** The address of a hub or mirror without slashes at its end; `what` gave it. Throws where it is none of http or https. */
+export function hubEndpoint(address: string, what: string): string {
+  const url = URL.canParse(address) ? new URL(address) : null
+  if (url?.protocol === 'https:' || url?.protocol === 'http:') return address.replace(/\/+$/, '')
+  throw new Error(`${what}: must be an address as ${HUB_ENDPOINT} is, got ${show(address)}`)
+}
+
 /** A fetch for the hub's API: repeats, explains, and gives the token to the endpoint alone. */
 function hubFetch(repo: HubRepo, options: HubOptions): (input: string | URL | Request) => Promise<Response> {
   const { endpoint = HUB_ENDPOINT } = options

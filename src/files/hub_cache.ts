@@ -21,6 +21,7 @@ import {
   type HubListing,
   type HubOptions,
   type HubRepo,
+  hubEndpoint,
   hubName,
   hubUrl,
   listHub,
@@ -78,7 +79,10 @@ function fromEnvironment(options: HubCacheOptions): Settled {
   return {
     ...options,
     cache: options.cache ?? (PINBALL_CACHE || join(homedir(), '.cache', 'pinball')),
-    endpoint: (options.endpoint ?? (HF_ENDPOINT || HUB_ENDPOINT)).replace(/\/+$/, ''),
+    endpoint: hubEndpoint(
+      options.endpoint ?? (HF_ENDPOINT || HUB_ENDPOINT),
+      options.endpoint ? 'endpoint' : 'HF_ENDPOINT',
+    ),
     token: options.token ?? HF_TOKEN,
     offline: options.offline ?? HF_HUB_OFFLINE === '1',
   }

@@ -1,5 +1,6 @@
 // A JSON file that holds one list, streamed element by element: files of rows are larger than the longest string.
-import { parseRow } from './json.ts'
+import { parseJsonRow } from './json.ts'
+import { BLANK_LIMIT_BYTES } from './jsonl.ts'
 import { decodeUtf8, joinBytes } from './source.ts'
 
 // One element is one row: the bound of a line of JSON Lines.
@@ -16,6 +17,7 @@ export async function* readJsonList(
   let element = 0
   let depth = 0 // of brackets and braces; 1 is inside of the list, 0 after it
   let state = 'before' as 'before' | 'inside' | 'after'
+  let blanks = 0
   let quoted = false
   let escaped = false
   let kept: Uint8Array[] = []
@@ -27,14 +29,17 @@ export async function* readJsonList(
     keptBytes = 0
     if (last && element === 0 && text.trim() === '') return null
     element++
-    return { element, value: parseRow(text, where) }
+    return { element, value: parseJsonRow(text, where) }
   }
   for await (const chunk of chunks) {
     let start = 0
     for (let at = 0; at < chunk.length; at++) {
       const byte = chunk[at]
       if (state !== 'inside') {
-        if (isBlank(byte) || (state === 'before' && isMark(byte))) continue
+        if (isBlank(byte) || (state === 'before' && isMark(byte))) {
+          if (++blanks <= BLANK_LIMIT_BYTES) continue
+          throw new Error(`${name}: more than ${BLANK_LIMIT_BYTES} bytes of blanks are ${state} the JSON list`)
+        }
         if (state === 'after' || byte !== OPEN_LIST) {
           throw new Error(`${name}: must hold one JSON list${state === 'after' ? ', more follows it' : ''}`)
         }

@@ -1,5 +1,5 @@
 // JSON Lines: one JSON value a line, streamed from a source or from standard input, with line numbers for errors.
-import { parseRow } from './json.ts'
+import { parseJsonRow } from './json.ts'
 import { decodeUtf8, joinBytes, type Source } from './source.ts'
 
 export interface JsonLine {
@@ -9,6 +9,8 @@ export interface JsonLine {
 }
 
 const PIECE_BYTES = 4 * 2 ** 20
+/** A gzip file of blanks has a thousandth of their length: who reads blanks stops here. */
+export const BLANK_LIMIT_BYTES = 2 ** 20
 // A row is a conversation; the bound keeps a file without line breaks from being gathered whole.
 const LINE_LIMIT_BYTES = 64 * 2 ** 20
 
@@ -18,16 +20,20 @@ const LINE_LIMIT_BYTES = 64 * 2 ** 20
  * is not JSON. An empty file yields nothing.
  */
 export async function* readJsonl(input: Source | AsyncIterable<Uint8Array>, name: string): AsyncGenerator<JsonLine> {
-  let blank = 0
+  let [blank, blankBytes] = [0, 0]
   for await (const { line, bytes } of splitLines('byteLength' in input ? pieces(input) : input, name)) {
     const where = `${name} line ${line}`
     const text = decodeUtf8(bytes, where)
     if (text.trim() === '') {
       if (blank === 0) blank = line
+      blankBytes += bytes.length + 1
+      if (blankBytes > BLANK_LIMIT_BYTES) {
+        throw new Error(`${name} line ${blank}: more than ${BLANK_LIMIT_BYTES} bytes of blanks are there`)
+      }
       continue
     }
     if (blank > 0) throw new Error(`${name} line ${blank}: is blank; every line up to the last must hold a JSON value`)
-    yield { line, value: parseRow(text, where) }
+    yield { line, value: parseJsonRow(text, where) }
   }
 }
 
@@ -50,9 +56,9 @@ export async function* encodeJsonl(values: AsyncIterable<unknown>, none: string)
 }
 
 /** The bytes of a source in order, a few megabytes at a time. */
-export async function* pieces(source: Source, bytes = PIECE_BYTES): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < source.byteLength; at += bytes) {
-    yield await source.read(at, Math.min(bytes, source.byteLength - at))
+export async function* pieces(source: Source): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < source.byteLength; at += PIECE_BYTES) {
+    yield await source.read(at, Math.min(PIECE_BYTES, source.byteLength - at))
   }
 }
 

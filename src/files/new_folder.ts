@@ -1,12 +1,25 @@
-// A folder that is made whole: beside its place, until it gets its name.
-import { readdir, rename, rmdir } from 'node:fs/promises'
+// New folders: empty ones, and one that is made whole beside its place, until it gets its name.
+import { mkdir, readdir, rename, rmdir } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { show } from './json.ts'
+import { explainSystem } from './system_errors.ts'
+
+/** Makes a folder, unless it is there. Throws where the folder that it is to be in is missing. */
+export async function makeFolder(folder: string): Promise<void> {
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EEXIST') return
+    const reason = error.code === 'ENOENT' ? `no such directory: ${dirname(folder)}` : explainSystem(error)
+    throw new Error(`${folder}: cannot be made: ${reason}`)
+  })
+}
 
 /** Throws unless a folder that is to be made is missing or empty. */
 export async function checkVacant(folder: string): Promise<void> {
   const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return []
-    throw new Error(`${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : error.code}`)
+    throw new Error(
+      `${folder}: ${error.code === 'ENOTDIR' ? 'must be a directory, it is a file' : explainSystem(error)}`,
+    )
   })
   if (names.length > 0)
     throw new Error(`${folder}: must be missing or empty, it has ${show(names[0])}; choose another --out`)
@@ -16,7 +29,7 @@ export async function checkVacant(folder: string): Promise<void> {
 export async function putInPlace(made: string, folder: string, what: string): Promise<void> {
   await rmdir(folder).catch(() => {})
   await rename(made, folder).catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${folder}: cannot be made (${error.code}); ${what} is in ${made}`)
+    throw new Error(`${folder}: cannot be made: ${explainSystem(error)}; ${what} is in ${made}`)
   })
 }
 

@@ -98,8 +98,14 @@ function readHeader(text: string, name: string): Header {
 
 // (), (3,), (3, 4) or (3, 4,); old versions of Python write 3L.
 function readShape(text: string, bad: (what: string) => Error): number[] {
-  if (!/^\(\s*(\d+L?\s*(,\s*\d+L?\s*)*,?\s*)?\)$/.test(text)) throw bad('shape must be whole numbers in parentheses')
-  const shape = (text.match(/\d+/g) ?? []).map(Number)
+  const parts = text.slice(1, -1).split(',')
+  const counts = parts.map((part) => part.trim())
+  // A comma may follow the last number.
+  if (counts[counts.length - 1] === '') counts.pop()
+  if (text[0] !== '(' || !counts.every((count) => /^\d+L?$/.test(count))) {
+    throw bad('shape must be whole numbers in parentheses')
+  }
+  const shape = counts.map((count) => Number.parseInt(count, 10))
   if (shape.length > RANK_LIMIT || !shape.every(Number.isSafeInteger)) throw bad('shape is too large')
   return shape
 }

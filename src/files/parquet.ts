@@ -1,15 +1,13 @@
 // Reads tables of numbers from Parquet files, one row group at a time.
-import { parquetScan, type SchemaElement } from 'hyparquet'
-import { compressors } from 'hyparquet-compressors'
 import { show } from './json.ts'
-import { guarded, openParquetFile, type ParquetFile, rowGroup } from './parquet_file.ts'
+import { GroupReader, openParquetFile, type ParquetFile } from './parquet_file.ts'
+import { kindOf } from './parquet_schema.ts'
+import { isNumeric, numberConvert } from './parquet_values.ts'
 import type { Source } from './source.ts'
 import { CHOOSE, type ColumnChoice, chooseColumns, type FeatureBlocks, type Table } from './table.ts'
 
-// Columns are decoded by groups of about this size, beside the rows they are put into.
-const DECODED_BYTES = 32 * 2 ** 20
-/** Turns a value of column `names[column]` into a number; throws where it cannot be one. */
-type Convert = (value: unknown, column: number, row: number) => number
+/** The number to store for a value of column `column` of the file, which is null where there is none; throws where it may not be. */
+type Check = (value: number | null, column: number, row: number) => number
 
 /**
  * Opens a table: reads its labels and weights now, its features when they are asked for. Numeric columns are integers,
@@ -18,28 +16,28 @@ type Convert = (value: unknown, column: number, row: number) => number
  */
 export async function openParquet(source: Source, choice: ColumnChoice): Promise<Table> {
   const file = await openParquetFile(source)
-  const { name, starts, elements } = file
-  const names = elements.map((element) => element.name)
+  const { name, starts, fields } = file
+  const names = fields.map((field) => field.name)
   const chosen = chooseColumns(names, choice, name)
   const [rows, columns] = [starts[starts.length - 1], chosen.features.length]
   if (rows === 0) throw new Error(`${name}: has no rows`)
   const weighted = chosen.weights < 0 ? [] : [chosen.weights]
   for (const at of [...chosen.labels, ...weighted, ...chosen.features]) {
-    if (isNumeric(elements[at])) continue
+    if (fields[at].kind === 'leaf' && isNumeric(fields[at].element)) continue
     const advice = chosen.features.includes(at) ? `; ${CHOOSE}` : ''
-    throw new Error(`${name}: column ${show(names[at])} must hold numbers, it holds ${kind(elements[at])}${advice}`)
+    throw new Error(`${name}: column ${show(names[at])} must hold numbers, it holds ${kindOf(fields[at])}${advice}`)
   }
   const labels = new Float32Array(rows * chosen.labels.length)
   const weights = new Float32Array(rows * weighted.length)
   for (let group = 0; group + 1 < starts.length; group++) {
     const from = starts[group]
     await readGroup(file, group, chosen.labels, labels.subarray(from * chosen.labels.length), (value, at, row) => {
-      const number = value === null || value === undefined ? Number.NaN : Math.fround(Number(value))
+      const number = value === null ? Number.NaN : Math.fround(value)
       if (Number.isNaN(number) || Number.isFinite(number)) return number
       throw new Error(`${name}: label ${show(names[at])} must be finite or null, row ${row} has ${value}`)
     })
     await readGroup(file, group, weighted, weights.subarray(from), (value, at, row) => {
-      const number = value === null || value === undefined ? Number.NaN : Math.fround(Number(value))
+      const number = value === null ? Number.NaN : Math.fround(value)
       if (number >= 0 && Number.isFinite(number)) return number
       throw new Error(`${name}: weight ${show(names[at])} must be a number of at least 0, row ${row} has ${value}`)
     })
@@ -54,58 +52,28 @@ export async function openParquet(source: Source, choice: ColumnChoice): Promise
   }
 }
 
-const NUMERIC = ['INT32', 'INT64', 'FLOAT', 'DOUBLE']
-const NUMERIC_MEANINGS = ['INTEGER', 'DECIMAL', 'FLOAT16']
-
-function isNumeric({
-  type,
-  converted_type: converted,
-  logical_type: logical,
-  repetition_type,
-}: SchemaElement): boolean {
-  if (type === undefined || repetition_type === 'REPEATED') return false
-  const meaning = logical?.type ?? (converted === undefined ? undefined : converted.replace(/^U?INT_\d+$/, 'INTEGER'))
-  return meaning === undefined ? NUMERIC.includes(type) : NUMERIC_MEANINGS.includes(meaning)
-}
-
-function kind({ type, converted_type: converted, logical_type: logical }: SchemaElement): string {
-  return logical?.type ?? converted ?? type ?? 'nested values'
-}
-
 /** Reads columns of a row group into rows of `into`, in the order of `columns`. */
 async function readGroup(
   file: ParquetFile,
   group: number,
   columns: readonly number[],
   into: Float32Array,
-  convert: Convert,
+  check: Check,
 ): Promise<void> {
-  const { name, buffer, starts, elements } = file
-  const rows = starts[group + 1] - starts[group]
-  const step = Math.max(1, Math.floor(DECODED_BYTES / (8 * rows)))
-  // A scan keeps what it has decoded, so each one is for a few columns.
-  for (let first = 0; first < columns.length && rows > 0; first += step) {
-    const some = columns.slice(first, first + step)
-    const names = some.map((at) => elements[at].name)
-    const scan = await guarded(name, 'metadata', () =>
-      parquetScan({
-        file: buffer,
-        metadata: rowGroup(file, group),
-        columns: names,
-        compressors,
-        useOffsetIndex: false,
-      }),
+  const [first, rows] = [file.starts[group], file.starts[group + 1] - file.starts[group]]
+  if (rows === 0) return
+  const reader = new GroupReader(file, group, columns)
+  for (const [i, at] of columns.entries()) {
+    const [column] = await reader.read(
+      at,
+      (leaf) => numberConvert(leaf.element),
+      (leaves) => leaves,
     )
-    for (const [i, at] of some.entries()) {
-      const column = elements[at].name
-      const values = await guarded(name, `column ${show(column)}`, async () => {
-        const found = await scan.readColumn({ column, rowStart: 0, rowEnd: rows })
-        if (found.length !== rows) throw new Error(`it has ${found.length} values in a row group of ${rows} rows`)
-        return found
-      })
-      for (let row = 0; row < rows; row++) {
-        into[row * columns.length + first + i] = convert(values[row], at, starts[group] + row)
-      }
+    const { definition } = column
+    const values = column.values as number[]
+    for (let row = 0, next = 0; row < rows; row++) {
+      const value = definition === null || definition[row] > 0 ? values[next++] : null
+      into[row * columns.length + i] = check(value, at, first + row)
     }
   }
 }
@@ -116,14 +84,14 @@ function featureBlocks(
   rows: number,
   columns: number,
 ): FeatureBlocks & Pick<Table, 'release'> {
-  const { name, starts, elements } = file
-  const convert: Convert = (value, at, row) => {
-    const number = Math.fround(Number(value))
-    if (value !== null && Number.isFinite(number)) return number
-    if (value === null || value === undefined) {
-      throw new Error(`${name}: feature ${show(elements[at].name)} must have a value, row ${row} has none`)
+  const { name, starts, fields } = file
+  const check: Check = (value, at, row) => {
+    if (value === null) {
+      throw new Error(`${name}: feature ${show(fields[at].name)} must have a value, row ${row} has none`)
     }
-    throw new Error(`${name}: feature ${show(elements[at].name)} must be finite, row ${row} has ${value}`)
+    const number = Math.fround(value)
+    if (Number.isFinite(number)) return number
+    throw new Error(`${name}: feature ${show(fields[at].name)} must be finite, row ${row} has ${value}`)
   }
   // Rows are asked for in order, so the row group of the last ones is kept.
   const nothing = { group: -1, values: new Float32Array(0) }
@@ -132,7 +100,7 @@ function featureBlocks(
     if (kept.group !== group) {
       kept = nothing
       const values = new Float32Array((starts[group + 1] - starts[group]) * columns)
-      await readGroup(file, group, chosen, values, convert)
+      await readGroup(file, group, chosen, values, check)
       kept = { group, values }
     }
     return kept.values

@@ -89,6 +89,8 @@ async function readHeaderLength(source: Source): Promise<number> {
   if (byteLength < PREFIX_BYTES) throw new Error(`${name}: not a safetensors file, it has only ${byteLength} bytes`)
   const prefix = await source.read(0, PREFIX_BYTES)
   const length = new DataView(prefix.buffer).getBigUint64(0, true)
+  const other = otherKind(prefix)
+  if (other !== null) throw new Error(`${name}: not a safetensors file, it is ${other}`)
   if (length > BigInt(HEADER_LIMIT_BYTES)) {
     throw new Error(`${name}: header of ${length} bytes is above the limit of ${HEADER_LIMIT_BYTES}`)
   }
@@ -99,8 +101,28 @@ async function readHeaderLength(source: Source): Promise<number> {
   return Number(length)
 }
 
+// How files begin that people take for safetensors. As lengths of a header these bytes are all above the limit.
+const OTHER_KINDS: [string, string][] = [
+  ['PK\x03\x04', 'a ZIP archive, as .npz and .pt files are; save a .npy or safetensors file instead'],
+  ['\x1f\x8b', 'packed with gzip; unpack it first'],
+  ['\x93NUMPY', 'a NumPy array; its name must end in .npy'],
+  ['PAR1', 'a Parquet file; its name must end in .parquet'],
+  ['\x89HDF', 'an HDF5 file; save a .npy or safetensors file instead'],
+  ['\x80\x02', 'a pickle of Python, as .pt and .bin files are; save a safetensors file instead'],
+  ['version ', 'the pointer that Git LFS leaves in place of the file; fetch the file itself (git lfs pull)'],
+  ['<!DOCTYP', 'a page of HTML; fetch the file itself'],
+]
+
+/** What a file is that begins so and cannot be safetensors; null where it may be. */
+function otherKind(prefix: Uint8Array): string | null {
+  const text = String.fromCharCode(...prefix)
+  // A real header is below 100 MB, so its length has zeros in its upper half.
+  if (text.endsWith('\0\0\0\0')) return null
+  return OTHER_KINDS.find(([begin]) => text.startsWith(begin))?.[1] ?? null
+}
+
 function readMetadata(value: unknown, file: string): Record<string, string> {
-  if (value === undefined) return {}
+  if (value === undefined || value === null) return {}
   if (!isObject(value)) throw new Error(`${file}: __metadata__ must be an object, got ${show(value)}`)
   for (const [key, text] of Object.entries(value)) {
     if (typeof text !== 'string') {

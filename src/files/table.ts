@@ -79,11 +79,14 @@ const INDEX_COLUMN = /^__index_level_\d+__$/
 
 /** Finds the chosen columns among `names`. Throws on names that are missing or there twice, and where no feature is left. */
 export function chooseColumns(names: readonly string[], choice: ColumnChoice, file: string): ChosenColumns {
-  const twice = names.find((name, i) => name !== '' && names.indexOf(name) !== i)
-  if (twice !== undefined) throw new Error(`${file}: column ${show(twice)} is there twice`)
+  const places = new Map<string, number>()
+  for (const [at, name] of names.entries()) {
+    if (name !== '' && places.has(name)) throw new Error(`${file}: column ${show(name)} is there twice`)
+    places.set(name, at)
+  }
   const find = (name: string, option: string) => {
-    const at = names.indexOf(name)
-    if (at < 0 || name === '') {
+    const at = places.get(name)
+    if (at === undefined || name === '') {
       throw new Error(`${file}: has no column ${show(name)} (${option}), it has ${list(names)}`)
     }
     return at

@@ -25,7 +25,7 @@ const NO_STOPS: readonly string[] = []
 
 /** Starts a text. Tokens that the tokenizer does not have, as padded vocabularies give them, are no text. */
 export function openTextStream(tokenizer: Tokenizer, stopStrings: readonly string[] = NO_STOPS): TextStream {
-  const decode = (tokens: readonly number[]): string => tokenizer.decode(tokens, { skipSpecial: true })
+  const decode = (tokens: readonly number[]): string => tokenizer.decode(tokens, { skipSpecial: true, partial: true })
   const longest = stopStrings.reduce((most, { length }) => Math.max(most, length), 0)
   /** Tokens [0, read) of these have given their text, which the decoding of others may depend on. */
   let tokens: number[] = []

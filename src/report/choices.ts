@@ -1,5 +1,5 @@
 // What `pinball start` shows of the responses to each prompt: which is best by expectation, which by utility, and where they part.
-import type { Example } from '../data/everyday_prompts.ts'
+import type { Example } from '../data/reviews.ts'
 import type { Score } from '../reward/model.ts'
 import { entropic } from '../reward/risk.ts'
 import { axis, commonScale, figure, nearest, type Scale, sketch, snippet, table } from './draw.ts'

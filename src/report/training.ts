@@ -1,7 +1,7 @@
 // What a training on pairs reports: a line for each epoch, the speed it was made at, and where it goes on.
 import { printable } from '../files/json.ts'
 import type { TrainingResult, TrainProgress } from '../train/recipes.ts'
-import { optional, table } from './draw.ts'
+import { counted, optional, table } from './draw.ts'
 
 /** A line for each epoch, and one for the folder `out`. */
 export function trainingReport(result: TrainingResult, out: string): string {
@@ -14,7 +14,7 @@ export function trainingReport(result: TrainingResult, out: string): string {
     optional(epoch.validation_accuracy),
   ])
   const { training, validation, steps, parameters } = result
-  const about = `${parameters} parameters, ${steps} steps on ${training} pairs, ${validation} for validation`
+  const about = `${parameters} parameters, ${counted(steps, 'step')} on ${counted(training, 'pair')}, ${validation} for validation`
   return `${table([head, ...lines], [0, 1, 2, 3, 4])}\n${printable(out)}: ${about}\n`
 }
 

@@ -14,6 +14,7 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { type Batch, planBatches } from './batches.ts'
 import { type ModelDirectory, openFor } from './directory.ts'
 import { adaptedFingerprint, fingerprint } from './fingerprint.ts'
+import { paddingOf } from './padding.ts'
 import { type EncodedRow, encodeRow, encodeRows, type Row, type RowRules } from './rows.ts'
 
 export interface ModelOptions {
@@ -117,7 +118,30 @@ export interface FeatureModel {
   adapter(files: ModelFiles | null): Promise<void>
   /** SHA-256 over configuration, tokenizer, weights and adapter, 64 hexadecimal digits. Reads the whole model. */
   fingerprint(): Promise<string>
+  /** Runs work with the adapter that the model has now: what is put over the model meanwhile does not change it. */
+  pinned<T>(work: (model: FeatureModel) => Promise<T>): Promise<T>
   destroy(): Promise<void>
+}
+
+/** What of a feature model depends on its adapter, by the one in a slot. */
+export function adaptedParts<A extends Adapted>(backbone: Backbone, slot: Slot<A>, model: () => FeatureModel) {
+  const parts = (use: <T>(work: (adapted: Adapted) => Promise<T>) => Promise<T>) => ({
+    features: (rows: readonly Row[], options?: FeatureOptions) =>
+      use((adapted) => extractFeatures(backbone, adapted, rows, options)),
+    fingerprint: () => use((adapted) => backbone.fingerprint(adapted)),
+  })
+  return {
+    ...parts((work) => slot.use(work)),
+    pinned: <T>(work: (model: FeatureModel) => Promise<T>): Promise<T> =>
+      slot.use((adapted) => {
+        const fixed: FeatureModel = {
+          ...model(),
+          ...parts((use) => use(adapted)),
+          pinned: (more) => more(fixed),
+        }
+        return work(fixed)
+      }),
+  }
 }
 
 /** Loads what `features` needs of a model directory; heads are not looked at. Throws on whatever is missing or damaged. */
@@ -135,11 +159,10 @@ export async function loadFeatureModel(
       config: backbone.config,
       tokenizer: backbone.tokenizer,
       encode: (row, settings) => encodeRow(row, backbone.rules, settings?.gate),
-      features: (rows, settings) => slot.use((adapted) => extractFeatures(backbone, adapted, rows, settings)),
+      ...adaptedParts(backbone, slot, () => model),
       async adapter(own) {
         slot.set(await backbone.adapt(own))
       },
-      fingerprint: () => slot.use(backbone.fingerprint),
       async destroy() {
         await backbone.destroy()
         slot.close()
@@ -193,7 +216,15 @@ export async function loadBackbone(
     device,
     config: llama.config,
     tokenizer,
-    rules: { name: files.name, tokenizer, bos, gatePattern, vocab, maxPosition },
+    rules: {
+      name: files.name,
+      tokenizer,
+      bos,
+      gatePattern,
+      vocab,
+      maxPosition,
+      padding: paddingOf(llama.config, tokenizer, gatePattern),
+    },
     async adapt(own) {
       if (own === null) return { adapter: null, ...NO_ADAPTER }
       const adapter = await readAdapter(own, llama.config)

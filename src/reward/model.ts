@@ -5,13 +5,14 @@ import type { Device } from '../device/device.ts'
 import type { ModelFiles } from '../files/source.ts'
 import type { LlamaConfig } from '../llama/config.ts'
 import { Slot } from '../llama/slot.ts'
+import type { BosPolicy } from '../text/chat.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { adaptedCheckpoint, type Checkpoint, checkpointOf } from './checkpoint.ts'
 import { openFor } from './directory.ts'
 import {
   type Adapted,
+  adaptedParts,
   type Backbone,
-  extractFeatures,
   type FeatureModel,
   loadBackbone,
   type ModelOptions,
@@ -41,6 +42,8 @@ export interface RewardModel extends FeatureModel {
   readonly levels: readonly number[]
   /** Names of the attributes [M]. */
   readonly attributes: readonly string[]
+  /** Of BOS where rows of text are encoded. */
+  readonly bos: BosPolicy
   /** Of the utility, where `score` is given no other. */
   readonly lambda: number
   /** Whether a conformal calibration is applied to the quantiles: not under an adapter, which changes what it was made for. */
@@ -120,19 +123,20 @@ function rewardModel(
     if (!numbers.has(own)) numbers.set(own, count++)
     return numbers.get(own)!
   }
-  return {
+  const model: RewardModel = {
     name,
     device,
     config,
     tokenizer,
     levels,
     attributes,
+    bos: rules.bos,
     lambda: usual,
     get calibrated() {
       return slot.now.heads.calibrated
     },
     encode: (row, settings) => encodeRow(row, rules, settings?.gate && needsPrompt),
-    features: (rows, settings) => slot.use((adapted) => extractFeatures(backbone, adapted, rows, settings)),
+    ...adaptedParts(backbone, slot, () => model),
     async adapter(files) {
       slot.set(await open(files))
     },
@@ -160,12 +164,12 @@ function rewardModel(
         )
       })
     },
-    fingerprint: () => slot.use(backbone.fingerprint),
     async destroy() {
       await backbone.destroy()
       slot.close()
     },
   }
+  return model
 }
 
 function withDistribution(score: HeadScore, tokens: number, levels: readonly number[]): Score {

@@ -1,17 +1,18 @@
 // Rows to be scored: text or token ids, checked and brought to tokens with the two positions that a reward model reads.
 //
-// Source: the published QRM forward pass. The heads read the state at the last token. The gate reads the state at the first
+// Source: the published QRM forward pass. The heads read the state at the last token, padding left out. The gate reads the state at the first
 // token of the last occurrence of its pattern, which in a Llama 3 chat is the <|eot_id|> that ends the last user turn.
 import { isObject, show } from '../files/json.ts'
 import { type BosPolicy, type Message, renderChat } from '../text/chat.ts'
 import { plainMessages } from '../text/messages.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
+import { type Padding, pooledLength, textPlaces } from './padding.ts'
 
 export type Row =
   | { readonly prompt: string; readonly response: string }
   /** A conversation that ends with an assistant's turn. */
   | { readonly messages: readonly Message[] }
-  /** Tokens as they are, nothing added; `gate_position` counts from 0 and is searched where absent. */
+  /** Tokens as they are, nothing added, padding left out; `gate_position` counts from 0 in them and is searched where absent. */
   | { readonly input_ids: ArrayLike<number>; readonly gate_position?: number }
 
 /** A row as tokens; it is a `Row` itself. What has been encoded is not checked again, so its tokens must not be changed. */
@@ -31,6 +32,8 @@ export interface RowRules {
   readonly vocab: number
   /** The longest row in tokens. */
   readonly maxPosition: number
+  /** Absent or null: the model has none. */
+  readonly padding?: Padding | null
 }
 
 /**
@@ -63,16 +66,33 @@ function encodeFields(row: unknown, rules: RowRules): EncodedRow {
   if (!isObject(row)) throw new Error(`a row must be an object, got ${show(row)}`)
   if ('input_ids' in row) {
     checkFields(row, ['input_ids', 'gate_position'])
-    const tokens = readTokens(row.input_ids, rules)
-    if (row.gate_position === undefined) return locate(tokens, rules)
-    return { input_ids: tokens, gate_position: readPosition(row.gate_position, tokens.length) }
+    return withoutPadding(readTokens(row.input_ids, rules), row.gate_position, rules)
   }
   const messages = 'messages' in row ? readMessages(row) : readPair(row)
   if (rules.tokenizer === null) {
     throw new Error(`${rules.name} has no tokenizer.json, so text cannot be encoded; give rows with "input_ids"`)
   }
   const tokens = renderChat(rules.tokenizer, messages, { bos: rules.bos })
-  return locate(readTokens(tokens, rules), rules)
+  return pooled(locate(readTokens(tokens, rules), rules), rules)
+}
+
+function withoutPadding(tokens: Uint32Array<ArrayBuffer>, given: unknown, rules: RowRules): EncodedRow {
+  const places = textPlaces(tokens, rules.padding)
+  const text = places === null ? tokens : Uint32Array.from(places, (place) => tokens[place])
+  if (given === undefined) return locate(text, rules)
+  const position = readPosition(given, tokens.length)
+  const at = places === null ? position : places.indexOf(position)
+  if (at < 0) throw new Error(`gate_position ${position} is padding (token ${tokens[position]})`)
+  return { input_ids: text, gate_position: at }
+}
+
+/** Leaves out the padding that a text ends with, as where <|eot_id|> is padding. */
+function pooled(row: EncodedRow, { padding }: RowRules): EncodedRow {
+  const { input_ids: tokens, gate_position: at } = row
+  const length = pooledLength(tokens, padding)
+  if (length === tokens.length) return row
+  const kept = tokens.slice(0, length)
+  return at === undefined || at >= length ? { input_ids: kept } : { input_ids: kept, gate_position: at }
 }
 
 function checkFields(row: Record<string, unknown>, fields: readonly string[]): void {
@@ -182,11 +202,7 @@ export function encodeRows(rows: readonly unknown[], rules: RowRules, gate = fal
 }
 
 /** Encodes things in order by `encode`; what one throws gets its name in front, unless that is empty. */
-export function encodeNamed<R>(
-  rows: readonly R[],
-  encode: (row: R) => EncodedRow,
-  nameOf: (index: number) => string,
-): EncodedRow[] {
+export function encodeNamed<R, E>(rows: readonly R[], encode: (row: R) => E, nameOf: (index: number) => string): E[] {
   return rows.map((row, i) => {
     try {
       return encode(row)

@@ -1,6 +1,6 @@
 // Rows divided into parts by a hash of what they are about, so that a row is always in the same part, whatever is beside it.
 import { drawText } from '../data/draw.ts'
-import { isObject, parseRow, show } from '../files/json.ts'
+import { isObject, parseJson, show } from '../files/json.ts'
 import type { FileRecord } from '../files/records.ts'
 import { readText } from '../files/source.ts'
 import type { Store } from '../files/store.ts'
@@ -87,7 +87,7 @@ export async function checkSplitFolder(store: Store): Promise<void> {
   const names = await store.list()
   if (names.length === 0) return
   const text = names.includes(SPLIT_FILE) ? await readText(store, SPLIT_FILE) : null
-  const before: unknown = text === null ? null : parseRow(text, `${store.name}/${SPLIT_FILE}`)
+  const before: unknown = text === null ? null : parseJson(text, `${store.name}/${SPLIT_FILE}`)
   const ours = isObject(before) && before.pinball === 'split' && Array.isArray(before.files) ? before.files : []
   const strange = names.find((name) => name !== SPLIT_FILE && !ours.includes(name))
   if (strange === undefined && ours.length > 0) return

@@ -1,6 +1,6 @@
 // Conversations to tokens by the model's own chat template, with the variables that transformers gives it.
-import { Template } from '@huggingface/jinja'
 import { show } from '../files/json.ts'
+import { compile, type Template } from './jinja/template.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 export interface Message {
@@ -20,9 +20,7 @@ const compiled = new WeakMap<Tokenizer, Template>()
 /**
  * Renders a conversation to text. The template sees messages, add_generation_prompt, the special tokens, no tools, no
  * documents, strftime_now and raise_exception. Throws when the tokenizer has no template or the template refuses.
- *
- * One difference from Python is known: where a template trims, JavaScript decides what is blank, so that U+FEFF at an end of a
- * message is trimmed and U+001C to U+001F and U+0085 are not.
+ * What it renders is what Python's jinja2 renders in transformers; what has no counterpart here is refused by name.
  */
 export function renderText(tokenizer: Tokenizer, messages: readonly Message[], addGenerationPrompt: boolean): string {
   const { name, chatTemplate, specialTokens } = tokenizer
@@ -32,7 +30,7 @@ export function renderText(tokenizer: Tokenizer, messages: readonly Message[], a
   try {
     let template = compiled.get(tokenizer)
     if (template === undefined) {
-      template = new Template(chatTemplate)
+      template = compile(chatTemplate)
       compiled.set(tokenizer, template)
     }
     return template.render({
@@ -43,7 +41,9 @@ export function renderText(tokenizer: Tokenizer, messages: readonly Message[], a
       add_generation_prompt: addGenerationPrompt,
     })
   } catch (error) {
-    throw new Error(`${name}: the chat template refused the messages: ${show((error as Error).message)}`)
+    // What nests without an end runs out of stack.
+    const reason = error instanceof RangeError ? 'nests too deeply' : (error as Error).message
+    throw new Error(`${name}: the chat template refused the messages: ${show(reason)}`)
   }
 }
 

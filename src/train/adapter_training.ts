@@ -13,6 +13,7 @@ import { AdapterParameters } from './adapter_parameters.ts'
 import { keepCheckpoints, saveCheckpoint } from './checkpoint_folders.ts'
 import { EventLog } from './event_log.ts'
 import type { LogEntry } from './log.ts'
+import type { RolloutProgress } from './rloo/collect.ts'
 import type { Decline } from './schedule.ts'
 import { type MicroBatch, type Place, type Position, type Task, train } from './trainer.ts'
 import { openTrainingFolder, type ResumeOptions } from './training_folder.ts'
@@ -87,6 +88,14 @@ export interface AdapterProgress {
   /** Of the last step. */
   readonly loss: number | null
   readonly gradNorm: number | null
+  /** Where a policy draws what it learns from. */
+  readonly policy?: {
+    /** Of the last step. */
+    readonly reward: number | null
+    readonly klSeq: number | null
+    /** How far the completions of this step, or of an evaluation, are drawn; null where they are not being drawn. */
+    readonly drawn: RolloutProgress | null
+  }
 }
 
 export interface KeepOptions extends ResumeOptions {
@@ -184,6 +193,7 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
   try {
     const config = parseLlamaConfig(directory.config, `${directory.name}/config.json`)
     const start = await job.begin(config, directory)
+    checkWritable(start, config)
     const folder = store
       ? await openTrainingFolder(store, {
           command,
@@ -260,6 +270,17 @@ export async function trainAdapter<Batch extends TokenBatch, Sums, Tally extends
   } finally {
     for (const thing of owned.reverse()) thing.destroy()
     await directory.close()
+  }
+}
+
+/** Throws where an adapter could be trained and not be written: its patterns may name modules by paths that a causal model has not. */
+function checkWritable(start: Adapter, config: LlamaConfig): void {
+  try {
+    encodeAdapter(start, config)
+  } catch (error) {
+    throw new Error(
+      `${(error as Error).message}; it is written for a causal model, where the paths of modules begin with "model.", and could not be written so`,
+    )
   }
 }
 

@@ -18,7 +18,7 @@ import { cutByTokens, type PieceOptions, stepPieces } from './data_order.ts'
 import type { LogEntry } from './log.ts'
 import type { Parameter } from './parameters.ts'
 import type { Plan } from './schedule.ts'
-import type { Task } from './trainer.ts'
+import { notFinite, type Task } from './trainer.ts'
 
 /** What is learned from examples, each of one sequence or more. */
 export interface HeadLoss<Example, Sums> {
@@ -95,7 +95,7 @@ export function headTask<Example, Sums>(
   const { device, adapter, head } = parts
   const { seed, dropout, checkpointing, share, evalSteps } = options
   const own = [head.weight, ...(head.bias ? [head.bias] : [])].filter((one) => !adapter.parameters.includes(one))
-  const pieces = stepPieces(plan, (example) => tokensOf(loss.sequencesOf(examples[example])), options)
+  const pieces = stepPieces(plan, (example) => computedTokens(loss.sequencesOf(examples[example]), share), options)
   const biasGrad = new Float64Array(head.bias?.value.size ?? 0)
   const nothing: Found<Sums> = { sums: loss.nothing, tokens: 0 }
   let now = 0
@@ -103,6 +103,7 @@ export function headTask<Example, Sums>(
   // Gradients of the adapter are zero while a head is: they are looked at from the first step on whose head is not.
   let checked = false
   let reaches = false
+  let firstOnly = true
   return {
     parameters: [...adapter.parameters, ...own],
     statistics: [],
@@ -129,6 +130,7 @@ export function headTask<Example, Sums>(
         found = nothing
       }
       const some = batch.examples.map((example) => examples[example])
+      firstOnly &&= some.every((example) => loss.sequencesOf(example).every(({ length }) => length === 1))
       const keys = batch.examples.flatMap((example) => {
         const count = loss.sequencesOf(examples[example]).length
         return Array.from({ length: count }, (_, s) => dropoutKey(seed, now, count * example + s))
@@ -139,16 +141,15 @@ export function headTask<Example, Sums>(
     },
     async sums() {
       if (!checked && reaches) {
-        await adapter.checkGradients()
+        await adapter.checkGradients({ firstOnly })
         checked = true
       }
       return found
     },
-    record(tally, { step, lr, updates }) {
+    record(tally, { step, lr, updates, moved }) {
       const [{ sums: got, norm }] = updates
       const means = loss.means(got.sums)
-      if (!Number.isFinite(means.loss))
-        throw new Error(`training: the loss must be finite, step ${step} gives ${means.loss}; use a smaller --lr`)
+      if (!Number.isFinite(means.loss)) throw notFinite('the loss', means.loss, { step, moved })
       const tokens = tally.tokens + got.tokens
       const entry: LogEntry = {
         ...{ step, epoch: step / plan.stepsPerEpoch, ...means },
@@ -156,10 +157,10 @@ export function headTask<Example, Sums>(
       }
       return { tally: { ...tally, tokens, loss: means.loss }, entries: [entry] }
     },
-    async evaluate(tally, step) {
+    async evaluate(tally, step, signal) {
       const due = step === plan.steps || (evalSteps > 0 && step % evalSteps === 0)
       if (held.length === 0 || !due) return { tally, entries: [] }
-      const means = loss.means(await evaluateHead(parts, loss, held, options))
+      const means = loss.means(await evaluateHead(parts, loss, held, { ...options, signal }))
       const names = loss.evaluated.filter((name) => name in means)
       const evaluation = Object.fromEntries(names.map((name) => [`eval_${name}`, means[name]]))
       const entry: LogEntry = { step, epoch: step / plan.stepsPerEpoch, ...evaluation }
@@ -170,16 +171,24 @@ export function headTask<Example, Sums>(
 
 const tokensOf = (sequences: readonly Uint32Array[]): number => sequences.reduce((sum, { length }) => sum + length, 0)
 
-/** Measures examples without learning from them. */
+/** Tokens that go through the model for an example: what its sequences begin with alike is computed once. */
+function computedTokens(sequences: readonly Uint32Array[], share: boolean): number {
+  const all = tokensOf(sequences)
+  if (!share) return all
+  return groupPrefixes(sequences, all).reduce((sum, { members, common }) => sum - (members.length - 1) * common, all)
+}
+
+/** Measures examples without learning from them. Throws the signal's reason between two passes. */
 export async function evaluateHead<Example, Sums>(
   parts: HeadModel,
   loss: HeadLoss<Example, Sums>,
   examples: readonly Example[],
-  { tokens, share }: Pick<HeadOptions, 'tokens' | 'share'>,
+  { tokens, share, signal }: Pick<HeadOptions, 'tokens' | 'share'> & { readonly signal?: AbortSignal },
 ): Promise<Sums> {
   const all = examples.map((_, i) => i)
   let { nothing: sums } = loss
-  for (const piece of cutByTokens(all, (i) => tokensOf(loss.sequencesOf(examples[i])), tokens)) {
+  for (const piece of cutByTokens(all, (i) => computedTokens(loss.sequencesOf(examples[i]), share), tokens)) {
+    signal?.throwIfAborted()
     const some = piece.map((i) => examples[i])
     sums = (await learn(parts, loss, some, sums, { checkpointing: true, share }, null)).sums
   }

@@ -15,6 +15,7 @@ import { type ReadAhead, readAhead } from './read_ahead.ts'
 import type { Plan } from './schedule.ts'
 import {
   type MicroBatch,
+  notFinite,
   type Position,
   type Recorded,
   type StepResult,
@@ -188,13 +189,13 @@ class PairTask implements Task<ReadBatch, BatchSums, PairTally> {
     return { losses: await loss.view(size).readF32(), margins: await margin.view(size).readF32() }
   }
 
-  record(tally: PairTally, { step, lr, updates }: StepResult<BatchSums>): Recorded<PairTally> {
+  record(tally: PairTally, { step, lr, updates, moved }: StepResult<BatchSums>): Recorded<PairTally> {
     const [{ losses, margins }] = updates.map(({ sums }) => sums)
     const { epochs } = tally
     const recent = addBatch(tally.recent, losses, margins)
     const epoch = addBatch(tally.epoch, losses, margins)
     if (!Number.isFinite(epoch.loss)) {
-      throw new Error(`training: the loss must be finite, step ${step} gives ${epoch.loss}; use a smaller --lr`)
+      throw notFinite('the loss', epoch.loss, { step, moved })
     }
     const { logEvery = 10 } = this.#training
     const due = step % logEvery === 0 || step % this.#plan.stepsPerEpoch === 0

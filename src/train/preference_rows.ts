@@ -6,7 +6,7 @@ import { splitDialogue } from '../data/fields.ts'
 import { isObject, show } from '../files/json.ts'
 import { checkMessages } from '../reward/rows.ts'
 import type { Message } from '../text/chat.ts'
-import { chatTokens, plainTokens, readIds, type TextRules } from './row_text.ts'
+import { chatTokens, plainTokens, pooledTokens, readRow, type TextRules } from './row_text.ts'
 import { collect, endsWithAssistant, type Records } from './sft_rows.ts'
 
 export interface PreferenceRow {
@@ -29,15 +29,16 @@ export interface PreferenceRow {
  */
 export function encodePreferenceRow(row: unknown, rules: TextRules): PreferenceRow {
   if (!isObject(row)) throw new Error(`a row must be an object, got ${show(row)}`)
-  const margin = row.margin ?? 0
-  if (typeof margin !== 'number' || !Number.isFinite(margin))
-    throw new Error(`margin must be a number, got ${show(margin)}`)
+  const margin = readMargin(row.margin ?? 0)
   for (const [chosen, rejected] of [
     ['chosen_input_ids', 'rejected_input_ids'],
     ['chosen_ids', 'rejected_ids'],
   ]) {
-    if (row[chosen] == null && row[rejected] == null) continue
-    return { chosen: readIds(row[chosen], rules, chosen), rejected: readIds(row[rejected], rules, rejected), margin }
+    const missing = [chosen, rejected].filter((side) => row[side] == null)
+    if (missing.length === 2) continue
+    if (missing.length === 1)
+      throw new Error(`a pair needs "${chosen}" and "${rejected}", this one has no "${missing[0]}"`)
+    return { chosen: readRow(row[chosen], rules, chosen), rejected: readRow(row[rejected], rules, rejected), margin }
   }
   if (row.chosen == null || row.rejected == null) {
     const keys = Object.keys(row)
@@ -51,9 +52,17 @@ export function encodePreferenceRow(row: unknown, rules: TextRules): PreferenceR
     throw new Error('chosen and rejected must both be conversations or both be plain texts')
   }
   const [chosen, rejected] = sides.map((side) =>
-    typeof side === 'string' ? plainTokens(side, rules) : chatTokens(side, rules),
+    pooledTokens(typeof side === 'string' ? plainTokens(side, rules) : chatTokens(side, rules), rules),
   )
   return { chosen, rejected, margin }
+}
+
+/** Rewards are float32: what is larger can never be reached. */
+function readMargin(margin: unknown): number {
+  if (typeof margin !== 'number') throw new Error(`margin must be a number, got ${show(margin)}`)
+  if (Number.isFinite(Math.fround(margin))) return margin
+  const got = Number.isFinite(margin) ? `${margin}` : `a number beyond 1.8e308`
+  throw new Error(`margin must be a number of at most 3.4e38 in size, got ${got}`)
 }
 
 function readPrompt(prompt: unknown): Message[] {

@@ -4,6 +4,7 @@ import { parseJsonObject, show } from '../files/json.ts'
 import { type ModelFiles, readText } from '../files/source.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
 import { readManifest } from '../reward/manifest.ts'
+import { type Padding, paddingOf, pooledLength, textPlaces } from '../reward/padding.ts'
 import { type BosPolicy, type Message, renderChat, renderText } from '../text/chat.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 
@@ -20,6 +21,8 @@ export interface TextRules {
   readonly maxLength: number
   /** Leaves out rows that are not valid, rather than throw; called with why. */
   readonly onInvalid?: (reason: string) => void
+  /** Absent or null: the model has none. */
+  readonly padding?: Padding | null
 }
 
 /**
@@ -31,9 +34,10 @@ export async function openTextRules(files: ModelFiles, maxLength: number): Promi
   const where = `${name}/config.json`
   const text = await readText(files, 'config.json')
   if (text === null) throw new Error(`${where}: is missing; give the folder of a Llama checkpoint`)
-  const { vocab, maxPosition } = parseLlamaConfig(parseJsonObject(text, where), where)
-  const [tokenizer, { bos }] = [await loadTokenizer(files), await readManifest(files)]
-  return { name, tokenizer, bos, vocab, maxLength: Math.min(maxLength, maxPosition) }
+  const config = parseLlamaConfig(parseJsonObject(text, where), where)
+  const [tokenizer, { bos, gatePattern }] = [await loadTokenizer(files), await readManifest(files)]
+  const padding = paddingOf(config, tokenizer, gatePattern)
+  return { name, tokenizer, bos, vocab: config.vocab, maxLength: Math.min(maxLength, config.maxPosition), padding }
 }
 
 /** Tokens [begin, end). */
@@ -59,6 +63,19 @@ export function readIds(ids: unknown, { vocab }: TextRules, what: string): Uint3
     tokens[i] = token as number
   }
   return tokens
+}
+
+/** As `readIds`, without the padding, for rows whose last token is read. */
+export function readRow(ids: unknown, rules: TextRules, what: string): Uint32Array<ArrayBuffer> {
+  const tokens = readIds(ids, rules, what)
+  const places = textPlaces(tokens, rules.padding)
+  return places === null ? tokens : Uint32Array.from(places, (place) => tokens[place])
+}
+
+/** Tokens of a text up to the last that is no padding, where a reward is read. */
+export function pooledTokens(tokens: Uint32Array<ArrayBuffer>, { padding }: TextRules): Uint32Array<ArrayBuffer> {
+  const length = pooledLength(tokens, padding)
+  return length === tokens.length ? tokens : tokens.slice(0, length)
 }
 
 /** Length of what two sequences begin with alike. */

@@ -179,7 +179,9 @@ export async function collect<T>(
   records: Records,
   encode: (value: unknown) => T,
   fits: (row: T) => boolean,
-  { maxLength, onInvalid }: TextRules,
+  { maxLength, onInvalid }: Pick<TextRules, 'maxLength' | 'onInvalid'>,
+  tooLong = (dropped: number) =>
+    `${dropped === 1 ? 'the only row has' : `all ${dropped} rows have`} more than ${maxLength} tokens`,
 ): Promise<{ rows: T[]; dropped: number }> {
   const rows: T[] = []
   let dropped = 0
@@ -199,9 +201,7 @@ export async function collect<T>(
   }
   if (rows.length === 0) {
     const why =
-      dropped === 0
-        ? 'there are no rows'
-        : `all ${dropped} rows have more than ${maxLength} tokens (the first is ${first})`
+      dropped === 0 ? 'there are no rows' : `${tooLong(dropped)} (${dropped === 1 ? first : `the first is ${first}`})`
     throw new Error(`nothing to train on: ${why}`)
   }
   return { rows, dropped }

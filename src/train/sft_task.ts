@@ -14,7 +14,7 @@ import type { TokenBatch, TokenTally } from './adapter_training.ts'
 import { cutByTokens, type PieceOptions, stepPieces } from './data_order.ts'
 import type { Plan } from './schedule.ts'
 import { IGNORED, type SftRow } from './sft_rows.ts'
-import type { Task } from './trainer.ts'
+import { notFinite, type Task } from './trainer.ts'
 
 /** Sequences that are computed at once: each one row, or with packing the rows of one bin. */
 export interface SftBatch extends TokenBatch {
@@ -79,6 +79,7 @@ export function sftTask(
   let now = 0
   let sums = NOTHING
   let checked = false
+  let firstOnly = true
   return {
     parameters: adapter.parameters,
     statistics: [],
@@ -104,19 +105,19 @@ export function sftTask(
       }
       const keys = batch.rows.map((row) => dropoutKey(seed, now, row))
       const own = batch.rows.map((row) => rows[row])
+      firstOnly &&= own.every(({ labels }) => !labels.subarray(2).some((label) => label !== IGNORED))
       const pass = { checkpointing, ...(dropout > 0 && { dropout: { share: dropout, keys } }) }
       sums = addSums(sums, await learn(device, model, output, adapter, own, pass, total))
     },
     async sums() {
-      if (!checked) await adapter.checkGradients()
+      if (!checked) await adapter.checkGradients({ firstOnly })
       checked = true
       return sums
     },
-    record(tally, { step, lr, updates }) {
+    record(tally, { step, lr, updates, moved }) {
       const [{ sums: found, norm }] = updates
       const means = meansOf(found)
-      if (!Number.isFinite(means.loss))
-        throw new Error(`training: the loss must be finite, step ${step} gives ${means.loss}; use a smaller --lr`)
+      if (!Number.isFinite(means.loss)) throw notFinite('the loss', means.loss, { step, moved })
       const tokens = tally.tokens + found.tokens
       const entry: SftEntry = {
         step,
@@ -130,10 +131,10 @@ export function sftTask(
       }
       return { tally: { ...tally, tokens, loss: means.loss }, entries: [entry] }
     },
-    async evaluate(tally, step) {
+    async evaluate(tally, step, signal) {
       const due = step === plan.steps || (options.evalSteps > 0 && step % options.evalSteps === 0)
       if (held.length === 0 || !due) return { tally, entries: [] }
-      const means = meansOf(await evaluateRows(device, model, output, adapter, held, options.tokens))
+      const means = meansOf(await evaluateRows(device, model, output, adapter, held, options.tokens, signal))
       const entry: SftEvaluation = {
         step,
         epoch: step / plan.stepsPerEpoch,
@@ -187,7 +188,7 @@ function meansOf({ learned, loss, entropy, hits }: TokenSums) {
   return { loss: loss / learned, entropy: entropy / learned, accuracy: hits / learned }
 }
 
-/** Measures held-out rows. */
+/** Measures held-out rows. Throws the signal's reason between two passes. */
 export async function evaluateRows(
   device: Device,
   model: Backbone,
@@ -195,10 +196,12 @@ export async function evaluateRows(
   adapter: AdapterParameters,
   rows: readonly SftRow[],
   tokens: number,
+  signal?: AbortSignal,
 ): Promise<TokenSums> {
   const all = rows.map((_, i) => i)
   let sums = NOTHING
   for (const piece of cutByTokens(all, (i) => rows[i].tokens.length, tokens)) {
+    signal?.throwIfAborted()
     const own = piece.map((i) => rows[i])
     sums = addSums(sums, await learn(device, model, output, adapter, own, { checkpointing: true }, null))
   }

@@ -6,7 +6,7 @@
 // may include one: the numbers themselves are in log.jsonl.
 //
 // Sources: event.proto, summary.proto and record_writer of TensorFlow.
-import { crc32c } from '../files/crc32c.ts'
+import { crc32c } from '../files/crc32.ts'
 
 /** The name of a run's event file; TensorBoard looks for "tfevents" in it. */
 export const EVENTS_FILE = 'events.out.tfevents.pinball'

@@ -36,6 +36,20 @@ export interface StepResult<Sums> {
   readonly step: number
   readonly lr: number
   readonly updates: readonly UpdateResult<Sums>[]
+  /** Whether any parameter had been changed before its first update. */
+  readonly moved: boolean
+}
+
+/** What to say where a number of a step is not finite. */
+export function notFinite(
+  what: string,
+  value: number,
+  { step, moved }: { readonly step: number; readonly moved: boolean },
+): Error {
+  const remedy = moved
+    ? 'use a smaller --lr'
+    : 'nothing had been learned before, so what it begins with holds NaN or is too large: the weights of the model, or the rows'
+  return new Error(`training: ${what} must be finite, step ${step} gives ${value}; ${remedy}`)
 }
 
 /** What there is to write down: the tally as it is now, and lines of the log. */
@@ -64,8 +78,11 @@ export interface Task<Batch extends MicroBatch, Sums, Tally> extends Trainable {
   sums(): Promise<Sums>
   /** Writes a step down. Throws where it is not finite. */
   record(tally: Tally, step: StepResult<Sums>): Recorded<Tally>
-  /** Evaluates after a step, on held-out data; changes no parameter. */
-  evaluate?(tally: Tally, step: number): Promise<Recorded<Tally>>
+  /**
+   * Evaluates after a step, on held-out data; changes no parameter. It may throw the signal's reason on the way, where it can be
+   * called again for the same step, by a task that goes on there too.
+   */
+  evaluate?(tally: Tally, step: number, signal?: AbortSignal): Promise<Recorded<Tally>>
 }
 
 /** How far a training has come: beside the tensors of the task all that the steps to come depend on. */
@@ -75,6 +92,8 @@ export interface Position<Tally> {
   /** Updates done. */
   readonly updates: number
   readonly tally: Tally
+  /** The lines of the last step, where its evaluation failed or was interrupted and is to be made anew. */
+  readonly unevaluated?: readonly LogEntry[]
 }
 
 /** Where a training is kept while it goes on: what `openTrainingFolder` gives. */
@@ -101,8 +120,8 @@ export interface Training<Batch extends MicroBatch, Sums, Tally> {
   readonly start?: Position<Tally>
   readonly keeper?: Keeper | null
   /**
-   * Stops after a step, or before the next micro-batch of one that has not changed anything yet, saves the last step, and throws its
-   * reason.
+   * Stops after a step, before the next micro-batch of one that has not changed anything yet, or within an evaluation that allows it;
+   * saves the last step, and throws its reason.
    */
   readonly signal?: AbortSignal
   readonly onEntry?: (entry: LogEntry) => void
@@ -124,6 +143,8 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
   const { steps, evaluateEvery = Infinity } = settings
   const optimiser = new Optimiser(device, task.parameters, settings)
   let position = training.start ?? { step: 0, updates: 0, tally: task.nothing }
+  /** Whether a rate above 0 has been applied; that of the first step may be 0. */
+  let moved = false
   const write = ({ tally, entries }: Recorded<Tally>): Tally => {
     for (const entry of entries) {
       keeper?.log(entry)
@@ -149,9 +170,37 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
       throw error
     }
   }
+  /** Evaluates the last step, whose lines these are, and ends it. Where that fails the step is saved: going on begins with it. */
+  const finishStep = async (entries: readonly LogEntry[]): Promise<void> => {
+    const { step, updates, tally } = position
+    if (task.evaluate && step % evaluateEvery === 0) {
+      position = { step, updates, tally, unevaluated: entries }
+      try {
+        const found = await task.evaluate(tally, step, signal)
+        position = { step, updates, tally: write(found) }
+      } catch (error) {
+        await onStep?.(position)
+        if (keeper) {
+          await keeper.save(task, position)
+          if (signal?.aborted) onSave?.(position)
+        }
+        throw error
+      }
+    }
+    await onStep?.(position)
+    await stop()
+    if (step < steps) await keeper?.step(task, position)
+  }
   try {
     position = (await keeper?.begin(task, position)) ?? position
+    moved =
+      [0, position.step - 1].some((step) => step >= 0 && learningRate(settings, step, steps) > 0) && position.step > 0
     await onBegin?.(position)
+    if (position.unevaluated) {
+      // They are in the log, but whoever is told has not kept them.
+      for (const entry of position.unevaluated) onEntry?.(entry)
+      await finishStep(position.unevaluated)
+    }
     while (position.step < steps) {
       const lr = learningRate(settings, position.step, steps)
       const step = position.step + 1
@@ -169,18 +218,14 @@ export async function train<Batch extends MicroBatch, Sums, Tally>(
         const sums = await task.sums()
         const norm = await optimiser.norm()
         if (norm !== null && !Number.isFinite(norm)) {
-          throw new Error(
-            `training: the norm of the gradients must be finite, step ${step} gives ${norm}; use a smaller --lr`,
-          )
+          throw notFinite('the norm of the gradients', norm, { step, moved: moved || (updates.length > 0 && lr > 0) })
         }
         updates.push({ sums, norm })
       }
-      let tally = write(task.record(position.tally, { step, lr, updates }))
-      if (task.evaluate && step % evaluateEvery === 0) tally = write(await task.evaluate(tally, step))
-      position = { step, updates: position.updates + updates.length, tally }
-      await onStep?.(position)
-      await stop()
-      if (step < steps) await keeper?.step(task, position)
+      const recorded = task.record(position.tally, { step, lr, updates, moved })
+      moved ||= lr > 0
+      position = { step, updates: position.updates + updates.length, tally: write(recorded) }
+      await finishStep(recorded.entries)
     }
     return position
   } finally {

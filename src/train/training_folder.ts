@@ -27,6 +27,8 @@ const OUTPUTS =
 /** The part that says which files of a finished training are to go, by their hashes. */
 const OLD = 'replaced'
 const STATE = /^state-(\d+)(\.part)?$/
+/** The state before the first step. */
+const FIRST_STATE = 'state-000000.part'
 const PART_NAMES = /^(state-\d+|replaced)$/
 /** States that are kept: the last one, and one in case it is damaged. */
 const KEPT = 2
@@ -113,8 +115,8 @@ export async function openTrainingFolder(store: Store, options: FolderOptions): 
       return finished(done.result)
     }
   }
-  // Before the first state there is nothing to lose, whatever the settings were.
-  const work = await open(restart || !names.some((name) => /^(state-\d+|replaced)\.part(\.damaged)?$/.test(name)))
+  // Before the end of the first step there is nothing to lose, whatever the settings were.
+  const work = await open(restart || !(await hasSteps(store, names)))
   if (done && !work.resumed) {
     const old: Record<string, string | null> = {}
     const own = names.filter((name) => OUTPUTS.test(name) || done.files.includes(name))
@@ -122,6 +124,16 @@ export async function openTrainingFolder(store: Store, options: FolderOptions): 
     await work.write(OLD, [new TextEncoder().encode(JSON.stringify(old))])
   }
   return new Folder(store, work, { ...options, settings, damaged })
+}
+
+/** Whether a folder holds more than a training that has not finished a step: such a one has logged nothing. */
+async function hasSteps(store: Store, names: readonly string[]): Promise<boolean> {
+  const kept = names.filter((name) => /^(state-\d+|replaced)\.part(\.damaged)?$/.test(name))
+  if (kept.length === 0) return false
+  if (kept.some((name) => name !== FIRST_STATE)) return true
+  const log = await store.open(LOG)
+  await log?.close()
+  return log !== null && log.byteLength > 0
 }
 
 /** What a finished training has left. Throws where the file is not Pinball's. */

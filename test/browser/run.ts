@@ -26,6 +26,7 @@ const SUITES = [
   'trainer',
   'public_recipe',
   'embedded',
+  'world',
 ]
 // The second page gets no shared memory, as on a server that sends no isolation headers: WASM runs on one thread.
 const PAGES = [

@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { DoubleBos } from '../../evaluate/pair_scores.ts'
 import { readAccuracies, rewardBench, type Xstest } from '../../evaluate/reward_bench.ts'
 import { parseJsonObject, printable } from '../../files/json.ts'
+import { explainSystem } from '../../files/system_errors.ts'
 import { sectionTable } from '../../report/evaluation.ts'
 import { resultsDocument } from '../../report/pairs.ts'
 import { parseScoreKind, type ScoreKind } from '../../reward/scoring.ts'
@@ -154,7 +155,10 @@ async function evaluate(options: EvalCommand): Promise<void> {
     usageError('--outputs goes with --data and --features of pairs and questions only')
   }
   if (adapter !== undefined && !data)
-    usageError('--adapter: goes with --data only; features are made under one by "pinball features --adapter"')
+    usageError(
+      '--adapter: goes with --data only; features already hold what an adapter does ("pinball features --adapter"), and --model gives the heads: ' +
+        'for the score head of an adapter, what "pinball merge" makes of it',
+    )
   if (options.heads !== undefined && !data)
     usageError('--heads: goes with --data only; on features give the heads themselves as --model')
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
@@ -177,8 +181,7 @@ async function evaluate(options: EvalCommand): Promise<void> {
 
 async function evaluateResults(path: string, { xstest, priorSets, json, out }: EvalCommand): Promise<void> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    const known: Record<string, string> = { ENOENT: 'no such file', EISDIR: 'is a directory, a file is needed' }
-    throw new Error(`${path}: ${known[error.code ?? ''] ?? error.message}`)
+    throw new Error(`${path}: ${explainSystem(error)}`)
   })
   const results = parseJsonObject(text, path)
   const accuracies = readAccuracies(results, path)

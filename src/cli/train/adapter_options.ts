@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryTree, openDirectory } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
+import type { WorkSettings } from '../../files/work.ts'
 import { PROJECTIONS } from '../../llama/adapter_plan.ts'
 import type { ProjectionName } from '../../llama/weights.ts'
 import { beginningNotes, stepText, tokenRate } from '../../report/adapter_training.ts'
@@ -20,11 +21,14 @@ import { startStatus } from '../progress.ts'
 import { eachRow } from '../rows.ts'
 
 /** The options that `adapterOptions` adds. */
-export interface AdapterCommand extends Omit<AdapterTraining, keyof NewAdapterOptions | 'adapter'>, NewAdapterOptions {
+export interface AdapterCommand
+  extends Omit<AdapterTraining, keyof NewAdapterOptions | 'adapter' | 'epochs'>,
+    NewAdapterOptions {
   readonly model: string
   readonly data: string
   readonly out: string
   readonly adapter?: string
+  readonly epochs: number | null
   readonly maxLength: number
   readonly skipInvalid?: boolean
   /** A file of rows, or a share of the rows of --data. */
@@ -43,38 +47,56 @@ interface NewAdapterOptions {
   readonly dropout?: number
 }
 
-export const ADAPTER_HELP = `
-A step computes --batch of them, --micro-batch at a time (by default as many as have 1,024 tokens in all on a CPU, 4,096 on a GPU);
-the sum does not depend on how it is cut, but for rounding. --warmup counts steps, or is a share of all steps where it is below 1.
---max-grad-norm 0 does not clip. --checkpointing computes activations again instead of keeping them: less memory, the same bits.
-
+/** What --out holds. */
+export const OUT_HELP = `
 --out holds adapter_config.json and adapter_model.safetensors as PEFT writes them, log.jsonl (a line a step), an event file for
 TensorBoard, training.json with all settings and the result, and with --save-steps the last three checkpoint-N. After Ctrl-C (exit
 code 130), SIGTERM (143) or a crash the same command goes on from the last state and writes the same files, bit for bit, but for
 the event file, which holds times. Files in --out that no training has made are never touched.`
 
-const atLeast0 = realNumber((value) => value >= 0 && value < Infinity, 'of at least 0')
+export const ADAPTER_HELP = `
+A step computes --batch of them, --micro-batch at a time (by default as many as have 1,024 tokens in all on a CPU, 4,096 on a GPU);
+the sum does not depend on how it is cut, but for rounding. --warmup counts steps, or is a share of all steps where it is below 1.
+--max-grad-norm 0 does not clip. --checkpointing computes activations again instead of keeping them: less memory, the same bits.
+${OUT_HELP}`
+
+export const atLeast0 = realNumber((value) => value >= 0 && value < Infinity, 'of at least 0')
 const shareBelow1 = realNumber((value) => value >= 0 && value < 1, 'from 0 to below 1')
-const count = wholeNumber(1, 2 ** 20)
+export const count = wholeNumber(1, 2 ** 20)
 
 /** An option with a default that help says in words. */
-function told<T>(flags: string, description: string, parse: (text: string) => T, [value, words]: [T | null, string]) {
+export function told<T>(
+  flags: string,
+  description: string,
+  parse: (text: string) => T,
+  [value, words]: [T | null, string],
+) {
   return new Option(flags, description).argParser(parse).default(value, words)
 }
 
-/** Adds the options; `rows` is what --data holds, `unit` what --batch counts. */
+/** What differs between the options of one command and another. */
+interface OptionNames {
+  /** What the file of rows holds, and what --batch counts. */
+  readonly rows: string
+  readonly unit: string
+  /** The options for that file and for the longest row, and what becomes of longer ones. */
+  readonly data?: string
+  readonly limit?: readonly [option: string, description: string]
+}
+
+/** Adds the options. */
 export function adapterOptions(
   command: Command,
-  defaults: AdapterTraining & { readonly maxLength: number },
-  { rows, unit }: { readonly rows: string; readonly unit: string },
+  defaults: Omit<AdapterTraining, 'epochs'> & { readonly epochs: number | null; readonly maxLength: number },
+  { rows, unit, data = '--data', limit = ['--max-length', 'longer rows are dropped and counted'] }: OptionNames,
 ): Command {
   const { targets } = defaults
   command
     .requiredOption('--model <dir>', 'model directory of the base', fileName('--model', 'directory'))
     .requiredOption(
-      '--data <file>',
+      `${data} <file>`,
       `${rows}: JSON Lines or a list (plain or gzip), Parquet; - for standard input`,
-      fileName('--data', 'file name or -'),
+      fileName(data, 'file name or -'),
     )
     .requiredOption('--out <dir>', 'directory for the adapter, the log and the state', parseOut)
     .option('--adapter <dir>', 'an adapter to go on with (default: a new one)', fileName('--adapter', 'directory'))
@@ -93,14 +115,19 @@ export function adapterOptions(
     .option('--max-grad-norm <number>', 'largest norm of the gradients', atLeast0, defaults.maxGradNorm)
     .option('--batch <n>', `${unit} of a step`, count, defaults.batch)
     .addOption(told('--micro-batch <n>', `${unit} that are computed at once`, count, [null, 'by their tokens']))
-    .option('--epochs <n>', 'times that the data are gone through', wholeNumber(1, 1e6), defaults.epochs)
+    .addOption(
+      told('--epochs <n>', 'times that the data are gone through', wholeNumber(1, 1e6), [
+        defaults.epochs,
+        defaults.epochs === null ? '1, or as many as --max-steps takes' : `${defaults.epochs}`,
+      ]),
+    )
     .addOption(told('--max-steps <n>', 'end after so many steps', wholeNumber(1, 1e9), [null, 'all of the epochs']))
-    .option('--max-length <tokens>', 'longer rows are dropped and counted', count, defaults.maxLength)
+    .option(`${limit[0]} <tokens>`, limit[1], count, defaults.maxLength)
     .option('--skip-invalid', 'leave out rows that are not valid, and say which')
     .option('--no-shuffle', 'keep the order of the rows')
     .option('--seed <n>', 'of the initial weights, the order and dropout', wholeNumber(0, 2 ** 31 - 1), defaults.seed)
     .addOption(new Option('--checkpointing', 'compute activations again instead of keeping them').default(false, 'off'))
-    .option('--eval <file|share>', 'rows to evaluate on: a file, or a share of --data below 1', parseEval)
+    .option('--eval <file|share>', `${rows} to evaluate on: a file, or a share of ${data} below 1`, parseEval)
     .addOption(
       told('--eval-steps <n>', 'steps between two evaluations', wholeNumber(1, 1e9), [0, 'after the last step']),
     )
@@ -125,13 +152,25 @@ function parseEval(text: string): string | number {
   return realNumber((share) => share > 0 && share < 1, 'above 0 and below 1, or a file name')(text)
 }
 
+/** What differs between one run and another. */
+interface RunOptions {
+  /** Paths that are read, beside those that all trainings have. */
+  readonly inputs?: Paths
+  /** The option that names the rows. */
+  readonly data?: string
+  /** Calls rows that are too long. */
+  readonly long?: (maxLength: number) => string
+  /** What else training.json is to say. */
+  readonly record?: WorkSettings
+}
+
 /** Runs a training of an adapter from where its folder is to its end, or to an interrupt, and reports. */
 export async function runAdapterTraining<Row, Result extends object>(
   command: string,
   options: AdapterCommand,
   recipe: AdapterRecipe<Row, Result>,
   textOf: (result: Result) => string,
-  inputs: Paths = {},
+  { inputs = {}, data: dataOption = '--data', long, record }: RunOptions = {},
 ): Promise<void> {
   const { model, data, adapter, out, eval: held } = options
   const given = (['rank', 'alpha', 'targets', 'dropout'] as const).find((key) => options[key] !== undefined)
@@ -140,9 +179,9 @@ export async function runAdapterTraining<Row, Result extends object>(
   }
   if (options.evalSteps > 0 && held === undefined) usageError('--eval-steps: needs --eval')
   const evalFile = typeof held === 'string' ? held : undefined
-  if (data === '-' && evalFile === '-') usageError('--data and --eval: standard input can be read once')
+  if (data === '-' && evalFile === '-') usageError(`${dataOption} and --eval: standard input can be read once`)
   await claimOutputs({
-    inputs: { '--model': model, '--adapter': adapter, '--data': data, '--eval': evalFile, ...inputs },
+    inputs: { '--model': model, '--adapter': adapter, [dataOption]: data, '--eval': evalFile, ...inputs },
     folders: { '--out': out },
   })
   const start = performance.now()
@@ -154,7 +193,9 @@ export async function runAdapterTraining<Row, Result extends object>(
   const others = typeof held === 'string' ? eachRow(held) : held
   const { dropped, ...rows } = await readTrainingRows(recipe, rules, eachRow(data), others, options.seed)
   for (const line of skippedNotes(skipped)) note(`${command}: note: ${line}`)
-  for (const line of beginningNotes(options.lr, dropped, rules.maxLength)) note(`${command}: note: ${line}`)
+  const { maxLength } = rules
+  for (const line of beginningNotes(options.lr, dropped, maxLength, long?.(maxLength)))
+    note(`${command}: note: ${line}`)
   await withDevice(options, (device) => {
     const progress = startStatus()
     const seen: { first?: Timed<AdapterProgress>; last?: Timed<AdapterProgress> } = {}
@@ -162,9 +203,15 @@ export async function runAdapterTraining<Row, Result extends object>(
       ...{ command, out, progress },
       train: (signal, onSave) =>
         recipe.train({ device, files }, rows, {
-          ...pickSettings({ ...options, adapter: own }),
+          ...pickSettings({ ...options, epochs: options.epochs ?? undefined, adapter: own }),
           ...{ store: directoryTree(out), restart: options.restart, signal, onNote: note },
-          record: { '--model': model, '--data': data, '--adapter': adapter ?? null, '--eval': held ?? null },
+          record: {
+            '--model': model,
+            [dataOption]: data,
+            '--adapter': adapter ?? null,
+            '--eval': held ?? null,
+            ...record,
+          },
           onProgress(now) {
             const last = { ...now, at: performance.now() }
             seen.last = last

@@ -91,5 +91,5 @@ async function trainRm(options: TrainRmCommand): Promise<void> {
   if (reserved !== undefined) usageError(`--attributes: ${show(reserved)} is what is scored, not a rating`)
   const onUnrated = (rows: number) => note(`train-rm: note: rows without a rating are left out: ${rows}`)
   const recipe = quantileRecipe({ attributes, heads, levels, intercept, onUnrated })
-  return runAdapterTraining('train-rm', options, recipe, quantileText, { '--heads': options.heads })
+  return runAdapterTraining('train-rm', options, recipe, quantileText, { inputs: { '--heads': options.heads } })
 }

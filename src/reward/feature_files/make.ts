@@ -65,6 +65,11 @@ export async function makeFeatures(
   rows: FeatureRows,
   options: FeatureFileOptions,
 ): Promise<MadeFeatures> {
+  // All of a file is made under one adapter.
+  return model.pinned((fixed) => makeUnder(fixed, rows, options))
+}
+
+async function makeUnder(model: FeatureModel, rows: FeatureRows, options: FeatureFileOptions): Promise<MadeFeatures> {
   let known: Promise<string> | null = null
   const fingerprint = () => (known ??= model.fingerprint())
   const there = await findFeatures(rows, options, fingerprint)

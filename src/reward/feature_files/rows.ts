@@ -98,7 +98,7 @@ export async function readFeatureRows(
     if (isPair && labels.length > 0)
       throw new Error(`${where}: is a pair, and pairs have no labels; leave out --labels`)
     const ownId = named(where, () => readId(row))
-    for (const label of labels) if (label in row) seen.add(label)
+    for (const label of labels) if (Object.hasOwn(row, label)) seen.add(label)
     for (const field of Object.keys(row)) {
       const own = field === 'id' || (isPair && field === 'subset') || SCORED_FIELDS.includes(field)
       if (!own && !labels.includes(field) && field !== weights) ignored.add(field)
@@ -109,7 +109,7 @@ export async function readFeatureRows(
     hash.update(`${JSON.stringify([id, row])}\n`)
     try {
       const read = readRow(row)
-      rows.push({ where, id, ...(isPair ? readPair(read) : readRating(read, labels, weights)) })
+      rows.push({ where, id, ...(isPair ? readPair(read) : readRating(row, read, labels, weights)) })
     } catch (error) {
       const reason = (error as Error).message
       if (!skipInvalid) throw new Error(`${where}: ${reason}`)
@@ -153,11 +153,21 @@ function named<T>(where: string, work: () => T): T {
 
 type RowContent = Omit<FeatureRow, 'where' | 'id'>
 
-function readRating({ sides, rest }: ReadRow, names: readonly string[], weights?: string): RowContent {
-  const columns = names.map((name) => readLabels(rest[name], `label ${show(name)}`))
+function readRating(
+  row: Record<string, unknown>,
+  { sides, rest }: ReadRow,
+  names: readonly string[],
+  weights?: string,
+): RowContent {
+  const columns = names.map((name) => readLabels(own(row, name), `label ${show(name)}`))
   const count = columns.reduce((most, column) => Math.max(most, column.length), 1)
   const labels = Array.from({ length: count }, (_, t) => columns.map((column) => column[t] ?? Number.NaN))
   return { sides, labels, weights: readWeights(rest, count, weights), subset: null }
+}
+
+/** A field whose name a user chose, and which an object may have without its row having it (`constructor`). */
+function own(row: Record<string, unknown>, name: string): unknown {
+  return Object.hasOwn(row, name) ? row[name] : undefined
 }
 
 /** The ratings of one label: none, one, or those of a list. */
@@ -173,7 +183,7 @@ function readWeights(
   field: string | undefined,
 ): number[] | null {
   if (field === undefined) return null
-  const value = row[field]
+  const value = own(row, field)
   const list: unknown[] = Array.isArray(value) ? value : Array(count).fill(value)
   if (list.length !== count) {
     throw new Error(`weights ${show(field)} must be one, or one for each of ${count} ratings, got ${list.length}`)

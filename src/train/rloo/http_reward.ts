@@ -18,6 +18,8 @@ export interface HttpRewardOptions {
   readonly tries?: number
   /** Pause after the first failure in milliseconds, doubled after each; default 1,000. */
   readonly pauseMs?: number
+  /** Takes a line about a failure after which it is tried again. */
+  readonly onRetry?: (line: string) => void
   readonly headers?: Readonly<Record<string, string>>
   /** Instead of the global fetch. */
   readonly fetch?: typeof fetch
@@ -36,7 +38,7 @@ class Refused extends Error {}
  */
 export function httpReward(url: string, options: HttpRewardOptions = {}): RewardSource {
   const address = shownUrl(url)
-  const { name = address, weight, tries = 5, pauseMs = 1000 } = options
+  const { name = address, weight, tries = 5, pauseMs = 1000, onRetry } = options
   const { target, own } = withoutCredentials(url)
   return {
     name,
@@ -59,8 +61,12 @@ export function httpReward(url: string, options: HttpRewardOptions = {}): Reward
           signal?.throwIfAborted()
           if (!(error instanceof Passing)) throw error
           if (++failures >= tries)
-            throw new Error(`${address}: ${error.message}, ${failures} times; nothing is lost, go on when it answers`)
-          await pause(pauseMs * 2 ** (failures - 1), signal)
+            throw new Error(
+              `${address}: ${error.message} (tries: ${failures}); nothing is lost, the same call goes on when it does`,
+            )
+          const wait = pauseMs * 2 ** (failures - 1)
+          onRetry?.(`${address}: ${error.message}; try ${failures + 1} of ${tries} in ${wait / 1000} s`)
+          await pause(wait, signal)
         }
       }
     },

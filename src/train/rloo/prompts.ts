@@ -59,11 +59,12 @@ export interface RlooPrompts {
  * What a row throws gets its place in front.
  */
 export async function encodeRlooPrompts(records: Records, rules: TextRules): Promise<RlooPrompts> {
-  const most = rules.maxLength - 1
+  const { maxLength } = rules
   return collect(
     records,
     (row) => encodeRlooPrompt(row, { ...rules, maxPosition: Infinity }),
-    ({ tokens }) => tokens.length <= most,
-    { ...rules, maxLength: most },
+    ({ tokens }) => tokens.length < maxLength,
+    rules,
+    (dropped) => `all ${dropped} prompts have ${maxLength} tokens or more; --max-prompt or the model sets that`,
   )
 }

@@ -118,7 +118,7 @@ const NEUTRAL = [
 export function checkRloo(settings: RlooSettings): void {
   const { k, batch, temperature, updates, clip, rewardClip, reliability, maxNewTokens, maxPrompt, beta } = settings
   const refuse = (name: string, must: string, found: unknown): never => {
-    throw new Error(`rloo: ${name} must be ${must}, got ${found}`)
+    throw new Error(`rloo: --${name} must be ${must}, got ${found}`)
   }
   const whole = (name: string, value: number, least: number) =>
     (Number.isSafeInteger(value) && value >= least) || refuse(name, `a whole number of at least ${least}`, value)
@@ -133,15 +133,15 @@ export function checkRloo(settings: RlooSettings): void {
   }
   if (!(temperature > 0 && temperature < Infinity)) refuse('temperature', 'a number above 0', temperature)
   if (!(beta >= 0 && beta < Infinity)) refuse('beta', 'a number of at least 0', beta)
-  if (!(clip.low > 0 && clip.low <= 1)) refuse('the lower clip range', 'above 0 and at most 1', clip.low)
-  if (!(clip.high > 0)) refuse('the upper clip range', 'above 0', clip.high)
+  if (!(clip.low > 0 && clip.low <= 1)) refuse('clip', 'above 0 and at most 1 below a ratio of 1', clip.low)
+  if (!(clip.high > 0)) refuse('clip', 'above 0 above a ratio of 1', clip.high)
   if (rewardClip && !(rewardClip[0] < rewardClip[1])) refuse('reward-clip', 'a lower and a larger bound', rewardClip)
   if (reliability !== null && !(reliability > 0 && reliability < 1))
     refuse('reliability', 'a share above 0 and below 1', reliability)
   for (const [name, value] of [
     ['reward-scale', settings.rewardScale],
     ['reward-bias', settings.rewardBias],
-    ['entropy-bonus', settings.entropyBonus],
+    ['entropy', settings.entropyBonus],
   ] as const) {
     if (!Number.isFinite(value)) refuse(name, 'a finite number', value)
   }
