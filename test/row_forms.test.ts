@@ -70,10 +70,7 @@ test('pairs without a prompt: conversations, dialogues as texts, and texts that 
     { input_ids: [1, 3] },
   ])
   assert.equal(readRow({ chosen: TURNS, rejected: no, margin: 1.5, id: 3 }).rest, { margin: 1.5, id: 3 })
-  await fails(
-    () => sides({ chosen: 'a', rejected: 'b' }),
-    'chosen is a text, so the row needs a "prompt", got nothing',
-  )
+  await fails(() => sides({ chosen: 'a', rejected: 'b' }), 'chosen is a text, so the row needs a "prompt", got nothing')
   // Nothing is dropped without a word.
   const { ignored } = await readFeatureRows(recordsOf([{ chosen: TURNS, rejected: no, margin: 1.5, score_chosen: 2 }]))
   assert.equal(ignored, ['margin', 'score_chosen'])
