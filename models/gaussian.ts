@@ -6,13 +6,15 @@ import { openFile } from '../src/files/disk.ts'
 import { readHeadsFile } from '../src/reward/heads_file.ts'
 import { predictRows } from '../src/reward/predict.ts'
 import { openRatings, type RatingFile } from '../src/reward/rating_file.ts'
+import { type Unit, unitWeights } from '../src/reward/unit.ts'
 
-/** Measures of held-out ratings, by attribute; the spread is that of the ratings that the ridge was fitted to. */
+/** Measures of held-out ratings, by attribute, by a unit; the spread is that of all ratings that the ridge was fitted to. */
 export async function gaussianBaseline(
   ridge: string,
   fitted: string,
   heldOut: string,
   levels: readonly number[],
+  unit: Unit,
 ): Promise<Record<string, CalibrationResult>> {
   const sources = await Promise.all([ridge, fitted, heldOut].map((path) => openFile(path)))
   const device = await openDevice('wasm')
@@ -40,7 +42,9 @@ export async function gaussianBaseline(
           for (const [k, z] of normal.entries())
             quantiles[row * levels.length + k] = predicted[row * count + j] + spread * z
         }
-        return [name, calibration(quantiles, levels, ratingsOf(test, name), constantQuantiles(seen, levels))]
+        const counted = (rated: ReturnType<typeof ratingsOf>) => ({ ...rated, weights: unitWeights(unit, rated) })
+        const constant = constantQuantiles(counted(seen), levels)
+        return [name, calibration(quantiles, levels, counted(ratingsOf(test, name)), constant)]
       }),
     )
   } finally {

@@ -54,6 +54,9 @@ export interface Metrics {
 export const SYSTEMS = ['QRM', 'ArmoRM-style', 'Bradley-Terry', 'fixed weights', 'mean of attributes'] as const
 const FIXED_WEIGHTS = 'helpful=0.5,harmless=0.5'
 
+// The bits of models/nano: its heads were fitted by rating, before there was a choice. Calibration and evaluation are by item.
+const FIT = ['--alpha', 'auto', '--intercept', '--unit', 'rating']
+const UNIT = 'item'
 const TRAINING = ['--batch', '128', '--epochs', '3', '--seed', '1']
 // A gate of few units learns from few pairs; rewards in [0, 1] have margins of hundredths, which the loss counts in twentieths.
 const GATE = ['--layers', '3', '--temperature', '1', '--margin-scale', '20', ...TRAINING]
@@ -84,9 +87,7 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
   })
   const features = (name: string) => ['--features', at('features', `${name}.safetensors`)]
   const heads = await timed('heads', () =>
-    once(at('heads.json'), () =>
-      run('fit', ...features('heads'), '--alpha', 'auto', '--intercept', '--out', at('heads.safetensors')),
-    ),
+    once(at('heads.json'), () => run('fit', ...features('heads'), ...FIT, '--out', at('heads.safetensors'))),
   )
   const debias = (own: string, out: string) =>
     run('debias', ...features('pairs'), '--heads', at(own), '--attribute', 'verbosity', '--out', at(out))
@@ -94,7 +95,9 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
   const gate = (own: string, out: string) =>
     run('gate', ...features('pairs'), '--heads', at(own), '--out', at(out), '--hidden', String(hidden), ...GATE)
   const trained = await timed('gate', () => gate('debiased.safetensors', 'qrm'))
-  const offsets = await timed('calibrate', () => run('calibrate', '--heads', at('qrm'), ...features('calibration')))
+  const offsets = await timed('calibrate', () =>
+    run('calibrate', '--heads', at('qrm'), ...features('calibration'), '--unit', UNIT),
+  )
   await timed('baselines', async () => {
     await run('ridge', ...features('heads'), '--out', at('ridge.safetensors'))
     await debias('ridge.safetensors', 'ridge_debiased.safetensors')
@@ -112,6 +115,8 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
       ...features('heldout'),
       '--reference',
       at('features/heads.safetensors'),
+      '--unit',
+      UNIT,
     ]
     const calibrated = (await run(...suite)) as { levels: number[]; attributes: Record<string, CalibrationResult> }
     const plain = (await run(...suite, '--no-calibration')) as typeof calibrated
@@ -120,6 +125,7 @@ export async function runRecipe(recipe: Recipe): Promise<Metrics> {
       at('features/heads.safetensors'),
       at('features/heldout.safetensors'),
       calibrated.levels,
+      UNIT,
     )
     const systems: Record<string, SystemAccuracy> = {}
     for (const [system, options] of Object.entries(choices(at))) {

@@ -1,6 +1,7 @@
 // The public names that work in every runtime, one by one. Node adds files and folders: node.ts.
 export { ATTRIBUTES } from './data/attributes.ts'
 export type { AttributeSet, Dataset, RankedRow, RankedSet, RatedRow } from './data/dataset.ts'
+export { joinRatings } from './data/long_ratings.ts'
 export { attributeRows, type DataFile, type DataInput, type RowReport, rankedRows, startReport } from './data/rows.ts'
 export { DATASETS, findDatasets } from './data/table.ts'
 export type { CallTimes, Profiler, Statistics } from './device/backend.ts'
@@ -11,6 +12,13 @@ export type { DType, Tensor, TensorData, ViewOptions } from './device/tensor.ts'
 export { type CalibrationResult, calibration, constantQuantiles, type RatedValues } from './evaluate/calibration.ts'
 export { type PairedDifference, pairedBootstrap, wilson } from './evaluate/intervals.ts'
 export { leftTail, type MeanDifference, type ScoredChoice, type TailMeasure } from './evaluate/left_tail.ts'
+export {
+  OWN_MODEL_DEFAULTS,
+  type OwnModelOptions,
+  type OwnModelReport,
+  type OwnModelSettings,
+  trainOwnModel,
+} from './evaluate/own_model.ts'
 export {
   comparePairs,
   evaluatePairs,
@@ -117,15 +125,19 @@ export { type FeatureRows, type RowChoice, readFeatureRows } from './reward/feat
 export { type Shard, shardName, shardOf } from './reward/feature_files/shards.ts'
 export { type FeatureModel, type Features, loadFeatureModel } from './reward/features.ts'
 export { type HeadOptions, type HeadScore, type Heads, loadHeads } from './reward/heads.ts'
+export { headsCheckpoint, headsFiles, writeHeads } from './reward/heads_directory.ts'
 export { encodeHeads, type HeadsFile, type HeadsToWrite, readHeadsFile } from './reward/heads_file.ts'
 export { loadRewardModel, type RewardModel, type Score, type ScoreOptions } from './reward/model.ts'
 export { openPairs, type PairFile } from './reward/pair_file.ts'
 export { openRatings, type RatingFile } from './reward/rating_file.ts'
 export { RewardDistribution } from './reward/reward_distribution.ts'
 export { cvar, entropic, meanVariance, utility } from './reward/risk.ts'
+export { type ReadRow, readRow } from './reward/row_forms.ts'
 export type { Row } from './reward/rows.ts'
 export { parseScoreKind, pointScore, type ScoreKind } from './reward/scoring.ts'
+export { type Part, parseParts, splitRecords } from './reward/split.ts'
 export { stateRows } from './reward/state_rows.ts'
+export { UNITS, type Unit, unitWeights } from './reward/unit.ts'
 export { type AlphaOptions, type AlphaProgress, type AlphaStep, type ChosenAlpha, chooseAlpha } from './solver/alpha.ts'
 export { type Certificate, type Claim, certify } from './solver/certificate.ts'
 export {

@@ -102,8 +102,6 @@ const brokenRows: [string, string, RegExp][] = [
   ['a gate position past the end', '{"input_ids":[1],"gate_position":1}', /line 1: gate_position must be .*, got 1/],
   ['a negative gate position', '{"input_ids":[1],"gate_position":-1}', /line 1: gate_position must be .*, got -1/],
   ['no gate position', '{"input_ids":[1,2,3]}', /line 1: .*gate/],
-  ['an unknown field', '{"input_ids":[1],"gate_position":0,"note":"x"}', /line 1: unknown field "note"/],
-  ['an unknown number', '{"input_ids":[1],"gate_position":0,"rating":5}', /line 1: unknown field "rating"/],
   ['two kinds', '{"input_ids":[1],"gate_position":0,"prompt":"x"}', /line 1: unknown field "prompt"/],
   ['a field twice', '{"input_ids":[1],"gate_position":0,"input_ids":[2]}', /line 1: "input_ids" is there twice/],
   ['text without a tokenizer', '{"prompt":"a","response":"b"}', /line 1: .*no tokenizer/],
@@ -143,7 +141,7 @@ each('score refuses text with', brokenText, async ([, row, message]) => {
 const ROW = { input_ids: [1, 2], gate_position: 0 }
 const brokenLabels: [string, string, RegExp][] = [
   ['text', lines({ ...ROW, good: 1 }, { ...ROW, good: 'x' }), /line 2: label "good" must be a number or null, got "x"/],
-  ['truth', lines({ ...ROW, good: true }), /line 1: label "good" must be a number or null, got true/],
+  ['an object', lines({ ...ROW, good: {} }), /line 1: label "good" must be a number or null, got {}/],
   [
     'infinity',
     '{"input_ids":[1],"gate_position":0,"good":1e999}',
@@ -151,7 +149,6 @@ const brokenLabels: [string, string, RegExp][] = [
   ],
   ['Infinity', '{"input_ids":[1],"gate_position":0,"good":Infinity}', /line 1: not valid JSON/],
   ['a name nobody has', lines({ ...ROW, fine: 1 }), /--labels: no row has a field "good"/],
-  ['an unlisted text', lines({ ...ROW, good: 1, who: 'x' }), /line 1: unknown field "who"/],
 ]
 each('features refuses labels with', brokenLabels, async ([, text, message], i) => {
   const input = await place.file(`labels${i}.jsonl`, text)
@@ -321,7 +318,7 @@ const usage: [string, string[], RegExp][] = [
   ],
   ['no threads', ['score', '--threads', '0', '-'], /'0' is invalid\. Must be a whole number from 1 to 64\./],
   ['features without output', ['features', '--input', 'a'], /required option '--out <file>' not specified/],
-  ['features without input', ['features', '--out', 'a'], /required option '--input <file>' not specified/],
+  ['features without input', ['features', '--out', 'a'], /required option '--input <files...>' not specified/],
   ['an empty label', ['features', ...FILES, '--labels', 'a,,b'], /none empty/],
   ['a label twice', ['features', ...FILES, '--labels', 'a,b,a'], /"a" is there twice/],
   [

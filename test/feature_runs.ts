@@ -46,8 +46,8 @@ export async function read(place: Workplace, file: string) {
 }
 
 /** The objectives of heads at three levels. */
-export async function fit(place: Workplace, features: string): Promise<number[]> {
-  const args = ['fit', '--features', features, '--out', 'h.safetensors', '--levels', '3', '--json']
+export async function fit(place: Workplace, features: string, ...more: string[]): Promise<number[]> {
+  const args = ['fit', '--features', features, '--out', 'h.safetensors', '--levels', '3', '--json', ...more]
   const { code, out, err } = await place.pinball(args)
   assert.is(code, 0, err)
   return JSON.parse(out).fits.map((level: { objective: number }) => level.objective)

@@ -55,7 +55,11 @@ test('ratings of several people are fitted as rows that are repeated', async () 
   assert.is('label_rows' in copied.shapes, false)
   close(several.floats.labels, copied.floats.labels, 0, 'labels')
   assert.equal(several.floats.label_weights, copied.floats.label_weights)
-  const [own, wanted] = [await fit(place, 'several.safetensors'), await fit(place, 'repeated.safetensors')]
+  const rating = ['--unit', 'rating']
+  const [own, wanted] = [
+    await fit(place, 'several.safetensors', ...rating),
+    await fit(place, 'repeated.safetensors', ...rating),
+  ]
   assert.is(own.length, 6)
   for (const [k, objective] of own.entries()) close([objective], [wanted[k]], 2e-4 * wanted[k], `level ${k}`)
 })

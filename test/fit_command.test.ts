@@ -124,7 +124,7 @@ test('--labels chooses attributes of a safetensors file', async () => {
   assert.equal(turned.weight.slice(2 * COLUMNS), all.weight.slice(0, 2 * COLUMNS))
 })
 
-test('several labels of one row: label_rows, and --label-rows, are the same as rows that are repeated', async () => {
+test('several labels of one row are by rating the same as rows that are repeated, and by item as such with shared weights', async () => {
   const rowOf = Uint32Array.from({ length: 150 }, (_, i) => (i * 7) % ROWS)
   const labels = random(4).normal(150)
   const repeated = new Float32Array(150 * COLUMNS)
@@ -133,7 +133,21 @@ test('several labels of one row: label_rows, and --label-rows, are the same as r
     tensor('embeddings', [150, COLUMNS], repeated),
     tensor('labels', [150, 1], labels),
   ])
-  const expected = await fit('--features', 'repeated.safetensors', ...SOME)
+  const counts = rowOf.map((row) => rowOf.filter((other) => other === row).length)
+  assert.ok(new Set(counts).size > 1)
+  await save('shares.safetensors', [
+    tensor('embeddings', [150, COLUMNS], repeated),
+    tensor('labels', [150, 1], labels),
+    tensor(
+      'label_weights',
+      [150],
+      Float32Array.from(counts, (count) => 1 / count),
+    ),
+  ])
+  const wanted = {
+    rating: await fit('--features', 'repeated.safetensors', ...SOME),
+    item: await fit('--features', 'shares.safetensors', ...SOME),
+  }
   await save('shared.safetensors', [
     tensor('embeddings', [ROWS, COLUMNS], X),
     tensor('labels', [150, 1], labels),
@@ -145,11 +159,14 @@ test('several labels of one row: label_rows, and --label-rows, are the same as r
     ['--features', 'shared.safetensors'],
     ['--features', 'x.npy', '--labels', 'good.npy', '--label-rows', 'rows.npy'],
   ]) {
-    const { report, metadata } = await fit(...args, ...SOME)
-    assert.is(metadata.attributes, args[1] === 'x.npy' ? '["good"]' : '["objective_0"]')
-    assert.is(report.rows, ROWS)
-    const objectives = (fits: { objective: number }[]) => fits.map(({ objective }) => objective)
-    close(objectives(report.fits), objectives(expected.report.fits), 2e-4, 'objectives')
+    for (const unit of ['rating', 'item'] as const) {
+      const { report, metadata } = await fit(...args, ...SOME, '--unit', unit)
+      assert.is(metadata.attributes, args[1] === 'x.npy' ? '["good"]' : '["objective_0"]')
+      assert.is(metadata.unit, unit)
+      assert.is(report.rows, ROWS)
+      const objectives = (fits: { objective: number }[]) => fits.map(({ objective }) => objective)
+      close(objectives(report.fits), objectives(wanted[unit].report.fits), 2e-4, `objectives by ${unit}`)
+    }
   }
 })
 

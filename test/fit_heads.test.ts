@@ -38,17 +38,29 @@ test('heads of a problem in memory are those of each attribute, and go through t
   const metadata = { model: 'm', fingerprint: 'f', other: 'x' }
   const problem = makeProblem({ data, rows, columns }, ratings, { columns: ['a', 'b', 'c'], metadata })
   const options = { levels: [0.25, 0.75], alpha: 0.01, intercept: true }
+  const byRating = await fitHeads(problem, { ...options, unit: 'rating' })
   const heads = await fitHeads(problem, options)
   for (const [m, name] of TWO.entries()) {
     const values = labels.filter((_, i) => i % 2 === m)
-    const alone = await fitQuantiles({ data, rows, columns }, { values, rowIndex, weights }, options)
-    assert.equal(heads.weight.slice(m * 2 * columns, (m + 1) * 2 * columns), alone.weights)
-    assert.equal(heads.bias!.slice(m * 2, m * 2 + 2), alone.intercepts)
-    assert.equal(
-      heads.fits.slice(m * 2, m * 2 + 2).map(({ attribute, level, gap }) => [attribute, level, gap]),
-      alone.fits.map(({ level, gap }) => [name, level, gap]),
-    )
+    // By item each weight is over the number of ratings of its row: rows have one rating or two, one of them a missing one.
+    const shared = weights.map((weight, i) => {
+      const own = rowIndex.filter((row, j) => row === rowIndex[i] && !Number.isNaN(values[j]))
+      return Number.isNaN(values[i]) ? 0 : weight / own.length
+    })
+    for (const [found, used] of [
+      [byRating, weights],
+      [heads, shared],
+    ] as const) {
+      const alone = await fitQuantiles({ data, rows, columns }, { values, rowIndex, weights: used }, options)
+      assert.equal(found.weight.slice(m * 2 * columns, (m + 1) * 2 * columns), alone.weights)
+      assert.equal(found.bias!.slice(m * 2, m * 2 + 2), alone.intercepts)
+      assert.equal(
+        found.fits.slice(m * 2, m * 2 + 2).map(({ attribute, level, gap }) => [attribute, level, gap]),
+        alone.fits.map(({ level, gap }) => [name, level, gap]),
+      )
+    }
   }
+  assert.is.not(heads.weight.join(), byRating.weight.join())
   const file = await readHeadsFile(memorySource('h', Buffer.concat(encodeHeads(heads, heads.metadata))))
   const { attributes, levels, bias, weight, transform, fingerprint } = heads
   assert.equal(
@@ -62,12 +74,14 @@ test('heads of a problem in memory are those of each attribute, and go through t
       bias,
       transform,
       fingerprint,
+      fitted: heads.fitted,
       metadata: heads.metadata,
       fileHash: undefined,
     },
   )
   assert.equal(Object.keys(heads.metadata), [
-    ...['attributes', 'levels', 'alpha', 'intercept', 'tolerance', 'columns', 'model', 'fingerprint'],
+    ...['attributes', 'levels', 'alpha', 'intercept', 'tolerance', 'columns', 'unit', 'fitted_sha256'],
+    ...['model', 'fingerprint'],
   ])
   const points = await fitRidge(problem, { threads: 1 })
   assert.equal([points.attributes, points.columns, points.levels, points.fingerprint], [TWO, columns, null, 'f'])

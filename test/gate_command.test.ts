@@ -110,7 +110,7 @@ async function accuracyOf(folder: string, device: Device, pairs: PairFile, rows:
 }
 
 const STATE = /^state-\d{6}\.part$/
-const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
+const FILES = ['config.json', 'fitted.safetensors', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
 
 let whole: Record<string, string>
 

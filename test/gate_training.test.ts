@@ -194,7 +194,7 @@ test('rewards are the debiased expectations of the heads, and sides with states 
   )
 })
 
-const FILES = ['config.json', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
+const FILES = ['config.json', 'fitted.safetensors', 'log.jsonl', 'model.safetensors', 'pinball.json', 'training.json']
 const GATE: GateSettings = { hidden: 12, layers: 2, temperature: 1, logitScale: 1, norm: 'batch', seed: 3 }
 const SETTINGS: PairSettings = {
   lr: 0.01,

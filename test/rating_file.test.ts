@@ -79,6 +79,28 @@ test('labels of several raters, weights and states of the gate are joined', asyn
   assert.is(opened.fingerprint, 'f')
 })
 
+test('files of different attributes together have all of them, each file with its own', async () => {
+  const [states, labels] = ratings(2)
+  const turned = source('b', [states, labels], { attributes: '["c","a"]' })
+  const several = source('c', [states, labels, tensor('label_rows', [2], BigInt64Array.of(1n, 1n), 'I64')], {
+    attributes: '["b","c"]',
+  })
+  const opened = await openRatings([source('a', [states, labels], NAMES), turned, several])
+  assert.equal(opened.attributes, ['a', 'b', 'c'])
+  const given = [...(labels.data as Float32Array)]
+  const [none, rows] = [Number.NaN, [0, 1]]
+  const own = rows.map((row) => given.slice(2 * row, 2 * row + 2))
+  assert.equal(
+    [...opened.labels],
+    [
+      ...own.flatMap(([a, b]) => [a, b, none]),
+      ...own.flatMap(([c, a]) => [a, none, c]),
+      ...own.flatMap(([b, c]) => [none, b, c]),
+    ],
+  )
+  assert.equal([...opened.rowIndex!], [0, 1, 2, 3, 5, 5])
+})
+
 test('the layout of the ArmoRM scripts: bfloat16 without metadata', async () => {
   const draw = random(1)
   const values = draw.normal(2 * D)
@@ -122,8 +144,8 @@ test('files that do not go together are refused, and stay open', async () => {
   const wide = tensor('embeddings', [2, 4], new Float32Array(8))
   await wrong(source('b', [wide, labels], NAMES), 'b: features must be of 3 columns, as those of a are, got 4')
   await wrong(
-    source('b', ratings(2), { attributes: '["b","a"]' }),
-    'b: attributes must be ["a","b"], as those of a are, got ["b","a"]',
+    source('b', ratings(2)),
+    'b: attributes must be ["a","b"], as those of a are, got ["objective_0","objective_1"]; files that name theirs may differ',
   )
   await wrong(
     source('b', ratings(2), { ...NAMES, fingerprint: 'g' }),

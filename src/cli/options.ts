@@ -8,6 +8,7 @@ import { show } from '../files/json.ts'
 import { evenLevels, type Mixture } from '../reward/distribution.ts'
 import type { HeadOptions } from '../reward/heads.ts'
 import { type FixedWeights, isName, type Rewards } from '../reward/manifest.ts'
+import { UNITS, USUAL_UNIT } from '../reward/unit.ts'
 import { EXIT } from './exit_codes.ts'
 
 /** What `deviceOptions` add to a command. */
@@ -18,10 +19,12 @@ export interface DeviceChoice {
   readonly threads?: number
 }
 
-/** What `adapterOption` adds to that. */
+/** What `adapterOption` and `headsOption` add to that. */
 export interface ModelChoice extends DeviceChoice {
   /** A directory with an adapter. */
   readonly adapter?: string
+  /** A file or a directory with heads. */
+  readonly heads?: string
 }
 
 /** Name under which the embedded model is shown: its folder in the package. */
@@ -37,6 +40,16 @@ export function deviceOptions(command: Command): Command {
 /** Adds --adapter. */
 export function adapterOption(command: Command): Command {
   return command.option('--adapter <dir>', 'a LoRA adapter over the model', fileName('--adapter', 'directory'))
+}
+
+/** Adds --heads. */
+export function headsOption(command: Command): Command {
+  const parse = fileName('--heads', 'file or directory')
+  return command.option(
+    '--heads <path>',
+    "heads for the model's backbone, in the place of its own: a file or a directory",
+    parse,
+  )
 }
 
 /** Adds --device, with its default, and --threads. */
@@ -84,13 +97,29 @@ export function chosenHeads({ mixture, rewards, debias, calibration, weights }: 
   return { mixture, rewards, debias, calibration, weights }
 }
 
+/** Adds --unit. */
+export function unitOption(command: Command): Command {
+  return command.addOption(
+    new Option('--unit <unit>', 'what counts once where items have several ratings: the item, or each rating')
+      .choices([...UNITS])
+      .default(USUAL_UNIT),
+  )
+}
+
+/** Adds --max-length and --skip-invalid. */
+export function limitOptions(command: Command): Command {
+  return command
+    .option('--max-length <tokens>', 'longest row (default: what the model takes)', wholeNumber(1, 2 ** 31))
+    .option('--skip-invalid', 'leave out rows that are too long or not valid, and say which')
+}
+
 /** Adds --no-share. */
 export function shareOption(command: Command): Command {
   return command.option('--no-share', 'compute beginnings that rows have in common again for every row')
 }
 
 /** Parses --weights of attributes. */
-function parseFixedWeights(text: string): FixedWeights {
+export function parseFixedWeights(text: string): FixedWeights {
   if (text === 'mean') return text
   const weights: Record<string, number> = {}
   for (const part of text.split(',')) {
@@ -125,6 +154,10 @@ export function fileName(option: string, what: string): (text: string) => string
 const parseModel = fileName('--model', 'directory')
 /** Parses --input of rows. */
 export const parseInput = fileName('--input', 'file name or -')
+/** Parses --input of rows, of which there may be several. */
+export function parseInputs(text: string, before: string[] = []): string[] {
+  return [...before, parseInput(text)]
+}
 const parseFeatureFile = fileName('--features', 'file name')
 /** Parses --features, of which there may be several. */
 export function parseFeatures(text: string, before: string[] = []): string[] {

@@ -20,10 +20,12 @@ import { addReproduce } from './reproduce.ts'
 import { addScore } from './score/score.ts'
 import { addStart } from './score/start.ts'
 import { handleSignals } from './signals.ts'
+import { addSplit } from './split.ts'
 import { addBradleyTerry } from './train/bradley_terry.ts'
 import { addGate } from './train/gate.ts'
 import { addRloo } from './train/rloo.ts'
 import { addSft } from './train/sft.ts'
+import { addTrain } from './train/train.ts'
 import { addTrainRm } from './train/train_rm.ts'
 
 const HELP = `
@@ -45,6 +47,8 @@ Examples:
 const COMMANDS = [
   addScore,
   addData,
+  addTrain,
+  addSplit,
   addFeatures,
   addFit,
   addRidge,

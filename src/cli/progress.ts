@@ -61,7 +61,7 @@ export function startProgress(unit: string, workUnit = unit): ProgressLine {
   }
 }
 
-interface Phases {
+export interface Phases {
   update(doing: string, done: number, total: number): void
   end(): void
 }

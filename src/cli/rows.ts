@@ -1,4 +1,5 @@
 // Rows of an input: a file, a pipe, or standard input.
+import { joinRatings } from '../data/long_ratings.ts'
 import { openInput } from '../files/disk.ts'
 import { type FileRecord, readRecords, streamRecords } from '../files/records.ts'
 import { withoutInterruptHandler } from './signals.ts'
@@ -6,15 +7,19 @@ import { withoutInterruptHandler } from './signals.ts'
 /** Reads all rows of inputs; see `eachRow`. */
 export async function readRows(inputs: readonly string[]): Promise<FileRecord[]> {
   const rows: FileRecord[] = []
-  for (const input of inputs) for await (const row of eachRow(input)) rows.push(row)
+  for await (const row of eachRow(...inputs)) rows.push(row)
   return rows
 }
 
 /**
- * Yields the rows of JSON Lines or a JSON list, either plain or gzip, in a file, a pipe or, for `-`, standard input, or of a Parquet
- * file. Throws where there are none or they are no objects.
+ * Yields the rows of inputs: files of JSON Lines, a JSON list (either plain or gzip), Parquet or CSV, or JSON Lines or a list from a pipe
+ * or, for `-`, from standard input. Ratings in long form come together. Throws where an input has no rows or they are no objects.
  */
-export async function* eachRow(input: string): AsyncGenerator<FileRecord> {
+export function eachRow(...inputs: string[]): AsyncGenerator<FileRecord> {
+  return joinRatings(inputs.map(rowsOf))
+}
+
+async function* rowsOf(input: string): AsyncGenerator<FileRecord> {
   let rows = 0
   for await (const record of records(input)) {
     rows++

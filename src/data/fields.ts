@@ -1,6 +1,7 @@
 // Fields of records: texts, conversations and what makes a row unusable.
 import { isObject, show } from '../files/json.ts'
 import type { Message } from '../text/chat.ts'
+import { plainMessages } from '../text/messages.ts'
 
 /** A row that is left out and counted, with a reason that is the same for all rows of its kind. */
 export class Unusable extends Error {
@@ -55,7 +56,7 @@ export function texts(record: Record<string, unknown>, name: string): string[] {
 
 /** A conversation that ends with an assistant's turn. Turns of nothing and of unknown roles make the row unusable. */
 export function messages(record: Record<string, unknown>, name: string): Message[] {
-  const found = objects(record, name).map(({ role, content }) => {
+  const found = (plainMessages(objects(record, name)) as Record<string, unknown>[]).map(({ role, content }) => {
     if (typeof role !== 'string' || (typeof content !== 'string' && content !== null)) {
       throw new FormError(`${show(name)} must be messages with "role" and "content", got ${show({ role, content })}`)
     }

@@ -1,10 +1,12 @@
 // Scores of pairs and questions: from rows by a model, or from features by heads alone.
 import type { Device } from '../device/device.ts'
 import type { RunOptions } from '../reward/features.ts'
+import { pairKeysOf } from '../reward/fitted.ts'
 import type { HeadScore, Heads } from '../reward/heads.ts'
 import type { RewardModel } from '../reward/model.ts'
 import type { PairFile } from '../reward/pair_file.ts'
 import type { EncodedRow } from '../reward/rows.ts'
+import { checkLength, type RowLimits } from '../reward/scored_rows.ts'
 import { pointScore, type ScoreKind } from '../reward/scoring.ts'
 import { checkSubsets, type PairSuite, type Question } from './questions.ts'
 
@@ -18,11 +20,9 @@ export interface ScoreChoice {
   readonly lambda?: number
 }
 
-export interface QuestionOptions extends ScoreChoice, RunOptions {
+export interface QuestionOptions extends ScoreChoice, RunOptions, RowLimits {
   /** Default: off. */
   readonly doubleBos?: DoubleBos
-  /** Whether questions that cannot be encoded are left out; default false: they throw. */
-  readonly skipInvalid?: boolean
 }
 
 export interface PairFeatureOptions extends ScoreChoice {
@@ -45,15 +45,17 @@ export interface Scores {
   readonly questions: readonly Scored[]
   /** Why questions were left out. */
   readonly skipped: readonly string[]
+  /** Keys (fitted.ts) of pairs, where they come from features: which pairs they are. */
+  readonly keys?: readonly bigint[]
 }
 
 /** Scores all answers of the questions. Throws on the first that cannot be scored, or where none can. */
 export async function scoreQuestions(
   model: RewardModel,
   all: readonly Question[],
-  { score, lambda, doubleBos, skipInvalid, ...run }: QuestionOptions = {},
+  { score, lambda, doubleBos, skipInvalid, maxLength, ...run }: QuestionOptions = {},
 ): Promise<Scores> {
-  const { questions, rows, skipped } = encodeQuestions(model, all, doubleBos === 'attended', skipInvalid)
+  const { questions, rows, skipped } = encodeQuestions(model, all, doubleBos === 'attended', { skipInvalid, maxLength })
   const found = await model.score(rows, { lambda, ...run })
   const points = found.map((one) => point(one, model, { score, lambda }))
   let at = 0
@@ -73,13 +75,19 @@ function point(
   return pointScore(score, found, levels, lambda)
 }
 
-function encodeQuestions(model: RewardModel, all: readonly Question[], bos: boolean, skipInvalid = false) {
+function encodeQuestions(
+  model: RewardModel,
+  all: readonly Question[],
+  bos: boolean,
+  { skipInvalid = false, maxLength }: RowLimits,
+) {
   const questions: Question[] = []
   const rows: EncodedRow[] = []
   const skipped: string[] = []
   for (const question of all) {
     try {
       const encoded = question.rows.map((row) => model.encode(row, { gate: true }))
+      for (const row of encoded) checkLength(row, maxLength)
       rows.push(...encoded.map((row) => (bos ? withBos(row, model) : row)))
       questions.push(question)
     } catch (error) {
@@ -129,10 +137,12 @@ export async function scorePairFeatures(
     throw new Error(`${pairs.name}: must have the ${heads.hidden} columns that the heads are for, got ${columns}`)
   }
   const questions: Scored[] = []
+  const keys: bigint[] = []
   for (let first = 0; first < pairs.pairs; first += BATCH) {
     signal?.throwIfAborted()
     const rows = Array.from({ length: Math.min(BATCH, pairs.pairs - first) }, (_, i) => first + i)
     const sides = await pairs.readSides(rows)
+    keys.push(...pairKeysOf(sides, columns))
     const prompts = heads.needsPrompt ? bothSides(await pairs.readPrompts(rows), rows.length, columns) : null
     const shape = [2 * rows.length, columns]
     const last = device.tensor(shape, { label: 'features', data: sides })
@@ -150,7 +160,7 @@ export async function scorePairFeatures(
     }
     onProgress?.(first + rows.length, pairs.pairs)
   }
-  return { questions, skipped: [] }
+  return { questions, skipped: [], keys }
 }
 
 /** Prompt states [B, 2, D], each twice where both sides share one. */

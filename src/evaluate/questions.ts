@@ -2,6 +2,7 @@
 import { show } from '../files/json.ts'
 import type { FileRecord } from '../files/records.ts'
 import { responseRow } from '../reward/responses.ts'
+import { readRow, SCORED_FIELDS } from '../reward/row_forms.ts'
 import { PRIOR_SETS, SUBSETS } from './reward_bench.ts'
 import { checkItem } from './reward_bench_2.ts'
 
@@ -44,21 +45,31 @@ export function checkSubsets(rows: readonly Pick<Question, 'subset' | 'where'>[]
 const text = (value: unknown): string | null =>
   typeof value === 'string' ? value : typeof value === 'number' ? String(value) : null
 
-/** A pair {"prompt", "chosen", "rejected", "subset", "id"}; prompts may be lists of messages, or sides whole conversations. */
+/** A pair in one of the forms of row_forms.ts, with "subset" and "id". */
 function readPair({ where, value: row }: FileRecord): Question {
   for (const side of ['chosen', 'rejected']) {
-    if (!(side in row)) throw new Error(`${where}: has no ${show(side)}; a pair is {"prompt", "chosen", "rejected"}`)
+    if (!(side in row) && !(`${side}_input_ids` in row))
+      throw new Error(`${where}: has no ${show(side)}; a pair is {"prompt", "chosen", "rejected"}`)
   }
-  return {
-    where,
-    rows: [row.chosen, row.rejected].map((side, i) =>
-      responseRow(row.prompt, side, `${where}: ${i === 0 ? 'chosen' : 'rejected'}`),
-    ),
-    right: 1,
-    subset: text(row.subset),
-    id: text(row.id),
+  try {
+    return { where, rows: readRow(row).sides, right: 1, subset: text(row.subset), id: text(row.id) }
+  } catch (error) {
+    throw new Error(`${where}: ${(error as Error).message}`)
   }
 }
+
+/** Fields of pairs that an evaluation does not use, such as margins. */
+export function unusedFields(records: readonly FileRecord[]): string[] {
+  const unused = new Set<string>()
+  for (const { value } of records) {
+    for (const field of Object.keys(value)) {
+      if (!USED.includes(field) && !SCORED_FIELDS.includes(field)) unused.add(field)
+    }
+  }
+  return [...unused]
+}
+
+const USED = ['subset', 'id', 'num_correct']
 
 /**
  * A row of RewardBench 2: {"prompt", "chosen": [..], "rejected": [..], "subset", "id"}. As in the published program "num_correct", where

@@ -1,6 +1,6 @@
 // Files that a person names by their paths: each alone, or a folder that stands for the files in it; opened and closed together.
 import { readdir, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { openFile } from './disk.ts'
 import { closeSources, type Source } from './source.ts'
 
@@ -18,6 +18,18 @@ export async function listFeatureFiles(paths: readonly string[]): Promise<string
     files.push(...names.map((name) => join(path, name)))
   }
   return files
+}
+
+/** Whether a path is that of a file that is there. */
+export async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => null))?.isFile() === true
+}
+
+/** Whether an output is to be a folder: one that is there, or a name without an ending that no file has, or with a slash behind it. */
+export async function namesFolder(path: string): Promise<boolean> {
+  if (/[\\/]$/.test(path)) return true
+  const about = await stat(path).catch(() => null)
+  return about === null ? !/.\./.test(basename(path)) : about.isDirectory()
 }
 
 /** Opens files, runs `work` with them, and closes them, however it ends and also where one cannot be opened. */

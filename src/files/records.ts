@@ -1,4 +1,6 @@
-// Records of a file, whatever it is: JSON Lines, a JSON list (either plain or gzip) or Parquet, told apart by content.
+// Records of a file, whatever it is: JSON Lines, a JSON list (either plain or gzip) or Parquet, told apart by content, or CSV
+// by its name.
+import { csvRecords } from './csv_records.ts'
 import { gunzip, isGzip } from './gzip.ts'
 import { isObject, show } from './json.ts'
 import { readJsonList } from './json_list.ts'
@@ -35,8 +37,11 @@ export async function* readRecords(source: Source, { columns }: RecordOptions = 
   }
   const wanted = columns && new Set(columns)
   const chunks = isGzip(head) ? gunzip(pieces(source), name) : pieces(source)
-  for await (const { where, value } of textRecords(chunks, name))
-    yield { where, value: wanted ? pick(value, wanted) : value }
+  const [, separated] = /\.(csv|tsv)(?:\.gz)?$/i.exec(name) ?? []
+  const found = separated
+    ? csvRecords(chunks, name, separated.toLowerCase() === 'tsv' ? '\t' : ',')
+    : textRecords(chunks, name)
+  for await (const { where, value } of found) yield { where, value: wanted ? pick(value, wanted) : value }
 }
 
 /**

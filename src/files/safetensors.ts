@@ -78,6 +78,12 @@ export async function openSafetensors(source: Source): Promise<Safetensors> {
   return { tensors: new Map(infos.map((info) => [info.name, info])), metadata }
 }
 
+/** Whether a file is one, or would be by its name. */
+export async function isSafetensors(source: Source): Promise<boolean> {
+  if (/\.safetensors$/i.test(source.name)) return true
+  return source.byteLength > PREFIX_BYTES && (await source.read(PREFIX_BYTES, 1))[0] === 0x7b
+}
+
 async function readHeaderLength(source: Source): Promise<number> {
   const { name, byteLength } = source
   if (byteLength < PREFIX_BYTES) throw new Error(`${name}: not a safetensors file, it has only ${byteLength} bytes`)

@@ -1,8 +1,8 @@
 // Tables of an evaluation: sections, subsets and domains, two models compared, calibration of attributes.
-import type { CalibrationResult } from '../evaluate/calibration.ts'
 import type { PairedDifference } from '../evaluate/intervals.ts'
 import type { Basis, QuestionsResult } from '../evaluate/pair_results.ts'
 import type { Accuracy } from '../evaluate/pairs.ts'
+import type { CalibrationEvaluation } from '../evaluate/rated_quantiles.ts'
 import type { RewardBench } from '../evaluate/reward_bench.ts'
 import { figure, four, optional, table } from './draw.ts'
 
@@ -65,8 +65,13 @@ export function questionTable({ subsets, score, rows }: QuestionsResult): string
   return `${table([head, ...lines, ['score', four(score), '', String(rows)]], [1, 2, 3])}\n`
 }
 
-/** A line for each attribute. */
-export function calibrationTable(attributes: Readonly<Record<string, CalibrationResult>>): string {
+/** A line for each attribute, by the unit of the evaluation, with the coverage error by the other one. */
+export function calibrationTable({
+  unit,
+  attributes,
+  units,
+}: Pick<CalibrationEvaluation, 'unit' | 'attributes' | 'units'>): string {
+  const other = unit === 'item' ? 'rating' : 'item'
   const head = [
     'attribute',
     'items',
@@ -75,7 +80,8 @@ export function calibrationTable(attributes: Readonly<Record<string, Calibration
     'unconditional',
     'gain',
     'CRPS',
-    'coverage error',
+    `coverage error by ${unit}`,
+    `by ${other}`,
     'worst',
     'sharpness',
     'crossings',
@@ -89,6 +95,7 @@ export function calibrationTable(attributes: Readonly<Record<string, Calibration
     `${(100 * r.gain).toFixed(1)} %`,
     figure(r.crps),
     four(r.coverage_error),
+    four(units[other].coverage_errors[name]),
     four(r.worst_coverage_error),
     optional(r.sharpness),
     `${(100 * r.crossings).toFixed(1)} %`,

@@ -1,21 +1,20 @@
 // Joins heads and a backbone into one model directory.
-import { parseJsonObject } from '../files/json.ts'
 import { closeTensors, openModelTensors } from '../files/safetensors.ts'
-import { type ModelFiles, readText } from '../files/source.ts'
+import type { ModelFiles } from '../files/source.ts'
 import type { Store } from '../files/store.ts'
 import { openWork, WORK_FILE } from '../files/work.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
 import { findTensors } from '../llama/weights.ts'
-import { readCheckpoint } from './checkpoint.ts'
 import { backboneTensors, type CheckpointFile, encodeCheckpoint } from './encode.ts'
+import { headsFor } from './heads_for.ts'
 import type { Layout } from './layouts.ts'
+import type { FixedWeights } from './manifest.ts'
 
 const CONFIG = 'config.json'
-const MANIFEST = 'pinball.json'
 const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'special_tokens_map.json']
 /** What `assemble` writes, and no other files. */
 const WRITTEN =
-  /^(config\.json|pinball\.json|calibration\.safetensors|model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)$/
+  /^(config\.json|pinball\.json|(calibration|fitted)\.safetensors|model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)$/
 const PIECE_BYTES = 4 * 2 ** 20
 
 export interface Assembled {
@@ -30,26 +29,19 @@ export interface Assembled {
  * Writes a model directory of a backbone with its tokenizer, and of heads with their calibration. What only the backbone's pinball.json
  * says (BOS policy, gate pattern, lambda) is taken over. `out` must be missing, empty, cut off work of this kind, or hold exactly what
  * would be written, and then nothing is done. config.json comes last: what a crash leaves is no model, and the same call mends it.
- * Throws on heads for states of another width, and on a backbone that lacks tensors or has some that no Llama has.
+ * Throws as `headsFor`, and on a backbone that lacks tensors or has some that no Llama has.
  */
-export async function assemble(backbone: ModelFiles, heads: ModelFiles, out: Store): Promise<Assembled> {
-  const checkpoint = await readCheckpoint(heads)
-  const config = await readJson(backbone, CONFIG)
-  if (config === null) throw new Error(`${backbone.name}/${CONFIG}: is missing; a model directory needs it`)
-  const llama = parseLlamaConfig(config, `${backbone.name}/${CONFIG}`)
-  if (llama.hidden !== checkpoint.config.hidden_size) {
-    throw new Error(
-      `${heads.name}: heads must be for states of ${llama.hidden} columns, as ${backbone.name} gives them, got ${checkpoint.config.hidden_size}`,
-    )
-  }
-  const own = (await readJson(backbone, MANIFEST)) ?? {}
-  const said = (await readJson(heads, MANIFEST)) ?? {}
-  const manifest = { ...checkpoint.manifest, ...onlyOf(own, said) }
-  const headConfig = Object.fromEntries(Object.entries(checkpoint.config).filter(([key]) => !(key in config)))
+export async function assemble(
+  backbone: ModelFiles,
+  heads: ModelFiles,
+  out: Store,
+  options: { readonly weights?: FixedWeights } = {},
+): Promise<Assembled> {
+  const whole = await headsFor(backbone, heads, options)
+  const llama = parseLlamaConfig(whole.config, `${backbone.name}/${CONFIG}`)
   const tensors = await openModelTensors(backbone)
   try {
     findTensors(tensors, llama, backbone.name)
-    const whole = { ...checkpoint, config: { ...config, ...headConfig }, manifest }
     async function* outputs(): AsyncGenerator<CheckpointFile> {
       yield* encodeCheckpoint(whole, tensors)
       for (const file of TOKENIZER_FILES) {
@@ -65,22 +57,10 @@ export async function assemble(backbone: ModelFiles, heads: ModelFiles, out: Sto
     const others = ((await backbone.list?.()) ?? []).filter(
       (file) => !file.startsWith('.') && !WRITTEN.test(file) && !TOKENIZER_FILES.includes(file),
     )
-    return { layout: checkpoint.layout, files, leftOut: [...backboneTensors(tensors).leftOut, ...others] }
+    return { layout: whole.layout, files, leftOut: [...backboneTensors(tensors).leftOut, ...others] }
   } finally {
     await closeTensors(tensors)
   }
-}
-
-async function readJson(files: ModelFiles, file: string): Promise<Record<string, unknown> | null> {
-  const text = await readText(files, file)
-  return text === null ? null : parseJsonObject(text, `${files.name}/${file}`)
-}
-
-/** Settings that the backbone's manifest has and the heads' has not. */
-function onlyOf(own: Record<string, unknown>, said: Record<string, unknown>): Record<string, unknown> {
-  const fields = { bos: 'bos', gate_pattern: 'gatePattern', lambda: 'lambda' }
-  const taken = Object.entries(fields).filter(([key]) => !(key in said) && key in own)
-  return Object.fromEntries(taken.map(([key, field]) => [field, own[key]]))
 }
 
 /** Writes the files; those of a call that was cut off are removed first. Gives their names. */

@@ -12,10 +12,14 @@ import {
   headsDigest,
   roundUp,
 } from './conformal.ts'
+import { fittedTo, labelledKeys, rowKeys } from './fitted.ts'
 import { predictRows } from './predict.ts'
 import type { RatingFile } from './rating_file.ts'
+import { type Unit, USUAL_UNIT } from './unit.ts'
 
 export interface CalibrateOptions {
+  /** What counts once where items have several ratings; default 'item'. */
+  readonly unit?: Unit
   /** Called after each block of rows, then after each quantile. */
   readonly onProgress?: (doing: 'rows' | 'quantiles', done: number, total: number) => void
   readonly signal?: AbortSignal
@@ -32,14 +36,14 @@ export async function readUncalibrated(files: ModelFiles): Promise<Checkpoint> {
 
 /**
  * Finds the offsets [M, K] of heads on rated features, by attribute names; `encodeCalibration` makes the file of them. Weights of the
- * ratings are not used: every item counts alike. Throws, before anything is computed, on another width and where an attribute has no
+ * ratings are not used: every item, or every rating, counts alike. Throws, before anything is computed, on another width and where an attribute has no
  * rating.
  */
 export async function calibrate(
   device: Device,
   { regression, manifest, config }: Checkpoint,
   ratings: RatingFile,
-  { onProgress, signal }: CalibrateOptions = {},
+  { unit = USUAL_UNIT, onProgress, signal }: CalibrateOptions = {},
 ): Promise<Calibration> {
   const { columns, name } = ratings.features
   if (columns !== config.hidden_size) {
@@ -51,6 +55,8 @@ export async function calibrate(
     onProgress: (done, rows) => onProgress?.('rows', done, rows),
     signal,
   })
+  const keys = await rowKeys(ratings.features)
+  const { rows } = await fittedTo(labelledKeys(keys, ratings.labels, ratings.attributes.length, ratings.rowIndex), unit)
   const K = levels.length
   const offsets = new Float32Array(attributes.length * K)
   const about: CalibratedAttribute[] = []
@@ -61,7 +67,7 @@ export async function calibrate(
     for (const [k, level] of levels.entries()) {
       signal?.throwIfAborted()
       const { scores, items } = differences(ratings, m, (row) => values[(row * attributes.length + j) * K + k])
-      const found = conformalOffset(scores, items, level)
+      const found = conformalOffset(scores, items, level, unit)
       offsets[j * K + k] = roundUp(found.offset)
       if (!found.reached) unreachable++
       counts = { items: found.items, ratings: found.ratings }
@@ -69,7 +75,7 @@ export async function calibrate(
     }
     about.push({ name: attribute, ...counts, unreachable })
   }
-  return { offsets, attributes: about, heads: await headsDigest(regression) }
+  return { offsets, attributes: about, heads: await headsDigest(regression), unit, rows }
 }
 
 function checkRated({ name, labels, attributes: rated }: RatingFile, attributes: readonly string[]): void {

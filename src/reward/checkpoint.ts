@@ -5,6 +5,7 @@ import type { Adapter } from '../llama/adapter_files.ts'
 import { type Calibration, readCalibration } from './conformal.ts'
 import { type ModelDirectory, openModelDirectory } from './directory.ts'
 import { evenLevels } from './distribution.ts'
+import { type Fitted, readFitted } from './fitted.ts'
 import { findLayout, type Layout, readHeads, readSizes } from './layouts.ts'
 import { attributeNames, MANIFEST_FILE, type Manifest } from './manifest.ts'
 
@@ -51,6 +52,8 @@ export interface Checkpoint {
   readonly gate: GateWeights | null
   /** What a conformal calibration adds to the quantiles; null where there was none. */
   readonly calibration: Calibration | null
+  /** The rows that the heads were fitted to, where that is known. */
+  readonly fitted?: Fitted | null
 }
 
 const HIDDEN_LIMIT = 2 ** 20
@@ -93,6 +96,7 @@ export async function checkpointOf({ files, config, manifest, tensors }: ModelDi
     },
     ...heads,
     calibration: await readCalibration(files, heads.regression, objectives * quantiles),
+    fitted: await readFitted(files, heads.regression),
   }
 }
 

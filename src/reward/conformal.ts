@@ -3,13 +3,15 @@
 // Source: Vovk, Gammerman and Shafer 2005; Romano, Patterson and Candès 2019 (one-sided, level by level). For ratings y of items that
 // the heads have not seen, scores s = y - q(x), and n items: the offset of level t is the ceil((n + 1) t)-th smallest score. If the
 // items and a new one are exchangeable and have one rating each, P(y <= q(x) + offset) is at least t, and at most t + 1 / (n + 1)
-// where no two scores are equal. With several ratings of an item each counts 1 / (their number): items are exchangeable, ratings of one
-// item are not. The bound then holds up to terms that vanish with n (Dunn, Wasserman and Ramdas 2022, pooled distributions).
+// where no two scores are equal. With several ratings of an item, by item each counts 1 / (their number): items are exchangeable, ratings
+// of one item are not. By rating each counts n / (the number of all). The bounds then hold up to terms that vanish with n (Dunn,
+// Wasserman and Ramdas 2022, pooled distributions). The two are one where all items have as many ratings.
 
 import { digest } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
-import { encodeSafetensors, openSafetensors, readTensorF32 } from '../files/safetensors.ts'
+import { encodeSafetensors, openSafetensors, readTensor, readTensorF32, type TensorData } from '../files/safetensors.ts'
 import type { ModelFiles } from '../files/source.ts'
+import { readUnit, type Unit, USUAL_UNIT } from './unit.ts'
 
 /** Of a model directory. */
 export const CALIBRATION_FILE = 'calibration.safetensors'
@@ -21,6 +23,10 @@ export interface Calibration {
   readonly attributes: readonly CalibratedAttribute[]
   /** SHA-256 of the heads that it belongs to. */
   readonly heads: string
+  /** What it counts by; absent: by item. */
+  readonly unit?: Unit
+  /** Keys of the rows that it was found on (fitted.ts), where they are known. */
+  readonly rows?: BigInt64Array<ArrayBuffer>
 }
 
 export interface CalibratedAttribute {
@@ -32,18 +38,24 @@ export interface CalibratedAttribute {
 }
 
 /**
- * The offset of one level from scores [L] of labels with the item of each [L]; NaN are left out. Throws where nothing is left.
- * `reached` is false where the level is above n / (n + 1).
+ * The offset of one level in (0, 1) from scores [L] of labels with the item of each [L]; NaN are left out. Throws where nothing is left, a
+ * score is infinite, or sizes differ. `reached` is false where the level is above n / (n + 1).
  */
 export function conformalOffset(
   scores: ArrayLike<number>,
   items: ArrayLike<number>,
   level: number,
+  unit: Unit = USUAL_UNIT,
 ): { readonly offset: number; readonly reached: boolean; readonly items: number; readonly ratings: number } {
+  if (!(level > 0 && level < 1)) throw new Error(`conformal: level must lie between 0 and 1, got ${level}`)
+  if (items.length !== scores.length) {
+    throw new Error(`conformal: items must be ${scores.length}, one for each score, got ${items.length}`)
+  }
   const counts = new Map<number, number>()
   const kept: number[] = []
   for (let i = 0; i < scores.length; i++) {
     if (Number.isNaN(scores[i])) continue
+    if (!Number.isFinite(scores[i])) throw new Error(`conformal: scores must be finite, score ${i} is ${scores[i]}`)
     kept.push(i)
     counts.set(items[i], (counts.get(items[i]) ?? 0) + 1)
   }
@@ -51,9 +63,10 @@ export function conformalOffset(
   kept.sort((a, b) => scores[a] - scores[b])
   // Shares of items may add up to a hair less than the whole numbers that they stand for.
   const wanted = (counts.size + 1) * level * (1 - 1e-12)
+  const alike = counts.size / kept.length
   let sum = 0
   const at = kept.find((i) => {
-    sum += 1 / counts.get(items[i])!
+    sum += unit === 'item' ? 1 / counts.get(items[i])! : alike
     return sum >= wanted
   })
   const place = at ?? kept[kept.length - 1]
@@ -86,12 +99,15 @@ export async function headsDigest(regression: {
 }
 
 /** The file of a calibration. */
-export function encodeCalibration({ offsets, attributes, heads }: Calibration): Uint8Array[] {
+export function encodeCalibration({ offsets, attributes, heads, unit = 'item', rows }: Calibration): Uint8Array[] {
   const shape = [attributes.length, offsets.length / attributes.length]
-  return encodeSafetensors([{ name: 'offsets', dtype: 'F32', shape, data: offsets }], {
+  const tensors: TensorData[] = [{ name: 'offsets', dtype: 'F32', shape, data: offsets }]
+  if (rows) tensors.push({ name: 'rows', dtype: 'I64', shape: [rows.length], data: rows })
+  return encodeSafetensors(tensors, {
     attributes: JSON.stringify(attributes),
     heads,
     method: 'split conformal, one-sided, each level alone',
+    unit,
   })
 }
 
@@ -123,7 +139,18 @@ export async function readCalibration(
         `${where}: attributes in the metadata must be a list of ${info.shape[0]}, got ${show(attributes)}`,
       )
     }
-    return { offsets, attributes: attributes as CalibratedAttribute[], heads }
+    // Files from before there was a choice are by item.
+    const unit = readUnit(metadata.unit ?? 'item', `${where}: unit in the metadata`)
+    const keys = tensors.get('rows')
+    const rows =
+      keys?.dtype === 'I64' && keys.shape.length === 1 ? new BigInt64Array((await readTensor(keys)).buffer) : null
+    return {
+      offsets,
+      attributes: attributes as CalibratedAttribute[],
+      heads,
+      ...(unit !== 'item' && { unit }),
+      ...(rows && { rows }),
+    }
   } finally {
     await source.close()
   }

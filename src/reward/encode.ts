@@ -2,6 +2,7 @@
 import { encodeSafetensors, readTensor, type TensorData, type TensorInfo } from '../files/safetensors.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { CALIBRATION_FILE, encodeCalibration } from './conformal.ts'
+import { encodeFitted, FITTED_FILE } from './fitted.ts'
 import { headShapes, layerNames } from './layouts.ts'
 import { MANIFEST_FILE, manifestJson } from './manifest.ts'
 
@@ -56,7 +57,7 @@ export interface CheckpointFile {
 const SHARD_BYTES = 2 ** 30
 
 /**
- * Encodes a model directory file by file: config.json, pinball.json, calibration, then the heads together with the tensors of
+ * Encodes a model directory file by file: config.json, pinball.json, calibration, what the heads were fitted to, then the heads together with the tensors of
  * `backbone` (from `openModelTensors`; see `backboneTensors`), whose bytes pass through unchanged. Tensors go to
  * model.safetensors, or, above `shardBytes`, to shards of about that size, of which one at a time is in memory, and an index.
  */
@@ -70,6 +71,8 @@ export async function* encodeCheckpoint(
   yield { file: 'config.json', chunks: [jsonBytes(configJson(checkpoint))] }
   yield { file: MANIFEST_FILE, chunks: [jsonBytes(manifestJson(checkpoint.manifest))] }
   if (checkpoint.calibration) yield { file: CALIBRATION_FILE, chunks: encodeCalibration(checkpoint.calibration) }
+  if (checkpoint.fitted)
+    yield { file: FITTED_FILE, chunks: await encodeFitted(checkpoint.fitted, checkpoint.regression) }
   const shards = splitShards(infos, shardBytes, heads)
   const weightMap: Record<string, string> = {}
   let total = 0

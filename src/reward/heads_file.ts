@@ -3,6 +3,7 @@
 //   regression_layer.weight  [M K, D]  row = attribute * K + level; K = 1 for point estimates (metadata point: true)
 //   regression_layer.bias    [M K]     optional
 //   reward_transform_matrix  [M, M]    optional, rows = from
+//   fitted_rows              [N] I64   optional, keys of the rows that they were fitted to (fitted.ts)
 import { BlockHash, hex, sampleHash } from '../files/hash.ts'
 import { parseJson, show } from '../files/json.ts'
 import {
@@ -14,6 +15,7 @@ import {
 } from '../files/safetensors.ts'
 import type { Source } from '../files/source.ts'
 import { checkLevels } from './distribution.ts'
+import { FITTED_TENSOR, type Fitted, fittedOf, fittedParts } from './fitted.ts'
 import { isName } from './manifest.ts'
 
 export interface HeadsFile {
@@ -33,13 +35,15 @@ export interface HeadsFile {
   readonly transform: Float32Array | null
   /** Of the model whose features the heads were fitted to; null where the file does not say. */
   readonly fingerprint: string | null
+  /** The rows that they were fitted to, where that is known. */
+  readonly fitted?: Fitted | null
   /** SHA-256 of the file, of a large one of a sample; undefined for heads that were not read from one. */
   readonly fileHash?: string
   /** What else the file says about them, as it stands; absent where they come from no file. */
   readonly metadata?: Readonly<Record<string, string>>
 }
 
-const TENSORS = ['regression_layer.weight', 'regression_layer.bias', 'reward_transform_matrix']
+const TENSORS = ['regression_layer.weight', 'regression_layer.bias', 'reward_transform_matrix', FITTED_TENSOR]
 
 /** Reads a file of heads. Throws on missing, unexpected and mis-shaped tensors, NaN and infinity, and metadata that do not fit. */
 export async function readHeadsFile(source: Source): Promise<HeadsFile> {
@@ -72,6 +76,7 @@ export async function readHeadsFile(source: Source): Promise<HeadsFile> {
     bias: await readFinite(opened, name, 'regression_layer.bias', [outputs]),
     transform: await readFinite(opened, name, 'reward_transform_matrix', [attributes.length, attributes.length]),
     fingerprint: opened.metadata.fingerprint ?? null,
+    fitted: await fittedOf(opened, name),
     fileHash: await sampleHash(source),
     metadata: opened.metadata,
   }
@@ -79,7 +84,7 @@ export async function readHeadsFile(source: Source): Promise<HeadsFile> {
 
 /** Heads as arrays: the part of a `HeadsFile` that becomes tensors. */
 export type HeadsToWrite = Pick<HeadsFile, 'columns' | 'weight'> &
-  Partial<Pick<HeadsFile, 'bias' | 'transform' | 'metadata'>>
+  Partial<Pick<HeadsFile, 'bias' | 'transform' | 'fitted' | 'metadata'>>
 
 /**
  * Encodes a file of heads, F32. `metadata`, by default that of the heads, is written in its order, texts as they are and all else as JSON;
@@ -87,7 +92,7 @@ export type HeadsToWrite = Pick<HeadsFile, 'columns' | 'weight'> &
  * do not fit, and where neither heads nor caller give metadata.
  */
 export function encodeHeads(
-  { columns, weight, bias, transform, metadata: own }: HeadsToWrite,
+  { columns, weight, bias, transform, fitted, metadata: own }: HeadsToWrite,
   metadata: Readonly<Record<string, unknown>> | undefined = own,
 ): Uint8Array[] {
   if (metadata === undefined)
@@ -103,6 +108,11 @@ export function encodeHeads(
   const texts: Record<string, string> = {}
   for (const [key, value] of Object.entries(metadata)) {
     if (value !== undefined) texts[key] = typeof value === 'string' ? value : JSON.stringify(value)
+  }
+  if (fitted) {
+    const parts = fittedParts(fitted)
+    tensors.push(parts.tensor)
+    Object.assign(texts, parts.metadata)
   }
   return encodeSafetensors(tensors, texts)
 }

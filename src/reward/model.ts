@@ -19,6 +19,7 @@ import {
   type RunOptions,
 } from './features.ts'
 import { type HeadOptions, type HeadScore, type HeadScoreOptions, type Heads, openHeads } from './heads.ts'
+import { headsFor } from './heads_for.ts'
 import { RewardDistribution } from './reward_distribution.ts'
 import { checkLambda } from './risk.ts'
 import { type EncodedRow, encodeRow, encodeRows, type Row } from './rows.ts'
@@ -54,24 +55,34 @@ export interface RewardModel extends FeatureModel {
   score(rows: readonly Row[], options?: ScoreOptions): Promise<Score[]>
 }
 
-export type ScoreOptions = RunOptions & Omit<HeadScoreOptions, 'indices'>
+export interface ScoreOptions extends RunOptions, Omit<HeadScoreOptions, 'indices'> {
+  /** Called with the state [D] of each row that the heads read, in no order; `row` counts from 0. */
+  readonly onState?: (row: number, state: Float32Array) => void
+}
+
+export interface RewardModelOptions {
+  /** A model directory whose heads stand in the place of the model's own: those of "pinball fit" or "gate", without a backbone. */
+  readonly heads?: ModelFiles | null
+}
 
 /** Loads a model directory in one of the layouts of layouts.ts. Throws on whatever is missing or damaged, naming file and tensor. */
 export async function loadRewardModel(
   device: Device,
   files: ModelFiles,
-  options: ModelOptions & HeadOptions = {},
+  options: ModelOptions & HeadOptions & RewardModelOptions = {},
 ): Promise<RewardModel> {
   return openFor(files, async (directory) => {
     const { adapter: own = null } = options
+    const given = options.heads ? await headsFor(files, options.heads) : null
     // Heads are small and most often what is wrong.
-    const checkpoint = own === null ? await checkpointOf(directory) : null
+    const checkpoint = given ?? (own === null ? await checkpointOf(directory) : null)
     const backbone = await loadBackbone(device, directory, options)
     const open = async (files: ModelFiles | null, known: Checkpoint | null = null): Promise<Scoring> => {
       const adapted = await backbone.adapt(files)
       try {
         const { adapter } = adapted
-        const found = known ?? (await (adapter ? adaptedCheckpoint(directory, adapter) : checkpointOf(directory)))
+        const found =
+          known ?? given ?? (await (adapter ? adaptedCheckpoint(directory, adapter) : checkpointOf(directory)))
         const heads = openHeads(device, found, directory.name, options)
         const destroy = (): void => {
           adapted.destroy()
@@ -129,19 +140,23 @@ function rewardModel(
     async adapter(files) {
       slot.set(await open(files))
     },
-    async score(rows, { lambda = usual, rearrange = false, share = true, signal, onProgress } = {}) {
+    async score(rows, { lambda = usual, rearrange = false, share = true, signal, onProgress, onState } = {}) {
       checkLambda(lambda)
       signal?.throwIfAborted()
       const encoded = encodeRows(rows, rules, needsPrompt)
       const call = { rows: encoded.map((row) => ({ row, length: row.input_ids.length })), signal, onProgress }
       return slot.use((own) => {
-        const key = [numberOf(own), lambda, rearrange, share].join()
+        // States are for one caller alone.
+        const key = [numberOf(own), lambda, rearrange, share, ...(onState ? [numberOf(onState)] : [])].join()
         return join(key, call, (take, { signal, lengthOf, nameOf }, give) =>
           backbone.run(
             () => take().map(({ row }) => row),
             { gate: needsPrompt, adapted: own, share, signal },
             async ({ indices, last, prompt }) => {
               const scores = await own.heads.score(last, prompt, { lambda, rearrange, indices: indices.map(nameOf) })
+              const states = onState ? await last.readF32() : null
+              for (const [b, index] of states ? indices.entries() : [])
+                onState!(nameOf(index), states!.subarray(b * config.hidden, (b + 1) * config.hidden))
               const results = scores.map((score, b) => withDistribution(score, lengthOf(indices[b]!), levels))
               give(new Map(results.map((score, b) => [indices[b]!, score])))
             },

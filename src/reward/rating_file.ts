@@ -64,14 +64,16 @@ interface Part {
 /**
  * Opens files of ratings as one matrix, in the order given; labels are read whole, features when they are asked for. The
  * sources stay the caller's to close, when nothing is read any more. Throws on tensors that are missing or of another shape or type,
- * labels that are infinite, and files that differ in columns, attributes, model or in which tensors they have. A file without rows adds nothing.
+ * labels that are infinite, and files that differ in columns, model or in which tensors they have. Attributes are those of all files, in the
+ * order in which they come up; a file has no ratings of the others. A file without rows adds nothing.
  */
 export async function openRatings(sources: readonly Source[], options: RatingOptions = {}): Promise<RatingFile> {
   if (sources.length === 0) throw new Error('ratings: at least one file is needed, got none')
   const parts: Part[] = []
   for (const source of sources) parts.push(await openPart(source, options))
   checkTogether(parts)
-  const [{ source, attributes, opened }] = parts
+  const [{ source, opened }] = parts
+  const attributes = [...new Set(parts.flatMap((part) => part.attributes))]
   const name = parts.length === 1 ? source.name : `${source.name} and ${parts.length - 1} more`
   const features = concatBlocks(
     parts.map((part) => part.features),
@@ -84,7 +86,7 @@ export async function openRatings(sources: readonly Source[], options: RatingOpt
     name,
     features,
     attributes,
-    labels: joinFloats(parts.map((part) => part.labels)),
+    labels: joinFloats(parts.map((part) => labelsFor(part, attributes))),
     ...(rowIndex && { rowIndex }),
     ...(parts[0].weights && { weights: joinFloats(parts.map((part) => part.weights!)) }),
     prompts: prompts.length > 0 ? concatBlocks(prompts, name) : null,
@@ -193,9 +195,11 @@ function checkTogether(parts: readonly Part[]): void {
     if (other.columns !== one.columns) {
       throw new Error(`${b}: features must be of ${one.columns} columns, as those of ${a} are, got ${other.columns}`)
     }
-    if (JSON.stringify(other.attributes) !== JSON.stringify(one.attributes)) {
+    // Numbers in the place of names say nothing of what they are.
+    const named = [one, other].every(({ opened }) => opened.metadata.attributes !== undefined)
+    if (!named && JSON.stringify(other.attributes) !== JSON.stringify(one.attributes)) {
       throw new Error(
-        `${b}: attributes must be ${show(one.attributes)}, as those of ${a} are, got ${show(other.attributes)}`,
+        `${b}: attributes must be ${show(one.attributes)}, as those of ${a} are, got ${show(other.attributes)}; files that name theirs may differ`,
       )
     }
     checkAlike(one, other, ['label_weights', 'prompt_embeddings'])
@@ -210,6 +214,18 @@ function joinRows(parts: readonly Part[]): Uint32Array | null {
   for (const { rowIndex, rows } of parts) {
     for (let i = 0; i < (rowIndex?.length ?? rows); i++) all[at++] = first + (rowIndex ? rowIndex[i] : i)
     first += rows
+  }
+  return all
+}
+
+/** Labels [L, M] of a file with the columns of all attributes, NaN where it has none. */
+function labelsFor({ attributes: own, labels }: Part, attributes: readonly string[]): Float32Array {
+  if (own.length === attributes.length && own.every((name, m) => name === attributes[m])) return labels
+  const count = labels.length / own.length
+  const all = new Float32Array(count * attributes.length).fill(Number.NaN)
+  for (const [m, name] of own.entries()) {
+    const at = attributes.indexOf(name)
+    for (let i = 0; i < count; i++) all[i * attributes.length + at] = labels[i * own.length + m]
   }
   return all
 }

@@ -4,6 +4,7 @@
 // token of the last occurrence of its pattern, which in a Llama 3 chat is the <|eot_id|> that ends the last user turn.
 import { isObject, show } from '../files/json.ts'
 import { type BosPolicy, type Message, renderChat } from '../text/chat.ts'
+import { plainMessages } from '../text/messages.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { type Padding, pooledLength, textPlaces } from './padding.ts'
 
@@ -131,10 +132,11 @@ function readMessages(row: Record<string, unknown>): Message[] {
   return messages
 }
 
-/** Checks a list of one message or more, each a role and a content; `what` is what errors call it. */
-export function checkMessages(messages: unknown, what: string): Message[] {
+/** Checks a list of one message or more, each a role and a content (`plainMessages`); `what` is what errors call it. */
+export function checkMessages(given: unknown, what: string): Message[] {
+  const messages = plainMessages(given)
   if (!Array.isArray(messages) || messages.length === 0) {
-    throw new Error(`${what} must be a list of at least one message, got ${show(messages)}`)
+    throw new Error(`${what} must be a list of at least one message, got ${show(given)}`)
   }
   for (const [i, message] of messages.entries()) {
     if (!isObject(message)) throw new Error(`${what}[${i}] must be an object, got ${show(message)}`)
@@ -146,7 +148,7 @@ export function checkMessages(messages: unknown, what: string): Message[] {
         throw new Error(`${what}[${i}].${key} must be a text, got ${show(message[key])}`)
     }
   }
-  return messages
+  return messages as Message[]
 }
 
 function readTokens(ids: unknown, { vocab, maxPosition }: RowRules): Uint32Array<ArrayBuffer> {

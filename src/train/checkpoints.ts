@@ -8,7 +8,7 @@ const POINT = [0.5]
 
 /** Quantile heads with their gate in the layout of QRM, point heads in that of ArmoRM. */
 export function gateCheckpoint(heads: HeadsFile, gate: GateWeights): Checkpoint {
-  const { attributes, weight, bias, transform } = heads
+  const { attributes, weight, bias, transform, fitted } = heads
   return {
     layout: heads.levels === null ? 'armorm' : 'qrm',
     config: { model_type: 'llama' },
@@ -17,6 +17,7 @@ export function gateCheckpoint(heads: HeadsFile, gate: GateWeights): Checkpoint 
     transform,
     gate,
     calibration: null,
+    ...(fitted && { fitted }),
   }
 }
 
@@ -27,20 +28,6 @@ export function scoreCheckpoint(weight: Float32Array): Checkpoint {
     config: { model_type: 'llama' },
     manifest: { ...parseManifest({}, 'pinball.json'), attributes: ['reward'], levels: POINT },
     regression: { weight, bias: null },
-    transform: null,
-    gate: null,
-    calibration: null,
-  }
-}
-
-/** Quantile heads without a gate, all attributes with the same weight. */
-export function headsCheckpoint(heads: Pick<HeadsFile, 'attributes' | 'levels' | 'weight' | 'bias'>): Checkpoint {
-  const { attributes, levels, weight, bias } = heads
-  return {
-    layout: 'qrm',
-    config: { model_type: 'llama' },
-    manifest: { ...parseManifest({}, 'pinball.json'), attributes, levels: levels ?? POINT, weights: 'mean' },
-    regression: { weight, bias },
     transform: null,
     gate: null,
     calibration: null,

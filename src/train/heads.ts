@@ -6,7 +6,9 @@ import { show } from '../files/json.ts'
 import type { Store } from '../files/store.ts'
 import { openWork, type Work, type WorkSettings } from '../files/work.ts'
 import { checkLevels } from '../reward/distribution.ts'
+import type { Fitted } from '../reward/fitted.ts'
 import type { HeadsFile } from '../reward/heads_file.ts'
+import { type Unit, USUAL_UNIT } from '../reward/unit.ts'
 import { type AlphaProgress, type ChosenAlpha, chooseAlpha } from '../solver/alpha.ts'
 import { type FitOptions, type LevelFit, openGpu, openSolver, type Progress, type Solver } from '../solver/fit.ts'
 import {
@@ -18,13 +20,15 @@ import {
   PART_NAMES,
   readFinished,
 } from './heads_keeper.ts'
-import { hashFeatures, hashLabels, labelsOf, originOf, type Problem } from './problem.ts'
+import { fittedRows, hashFeatures, hashLabels, labelsOf, originOf, type Problem } from './problem.ts'
 
 export interface HeadsOptions {
   /** Quantile levels [K], ascending, each inside (0, 1). */
   readonly levels: readonly number[]
   /** Penalty on the absolute weights, 0 or more; 'auto': by cross-validation, for each attribute. Default 0.003. */
   readonly alpha?: number | 'auto'
+  /** What counts once where rows have several ratings; default 'item'. */
+  readonly unit?: Unit
   /** Whether to fit an unpenalised constant; default false. */
   readonly intercept?: boolean
   /** Whether to order the levels on the rows they are fitted to; default false. */
@@ -77,7 +81,7 @@ export interface FittedHeads extends HeadsFile {
   end(): Promise<void>
 }
 
-type Course = HeadsOptions & Required<Pick<HeadsOptions, 'alpha' | 'intercept' | 'nonCrossing' | 'tolerance'>>
+type Course = HeadsOptions & Required<Pick<HeadsOptions, 'alpha' | 'unit' | 'intercept' | 'nonCrossing' | 'tolerance'>>
 
 /**
  * Fits heads to all attributes of a problem. Levels of an attribute start from one another, and attributes share one copy of the
@@ -87,8 +91,8 @@ type Course = HeadsOptions & Required<Pick<HeadsOptions, 'alpha' | 'intercept' |
  * holds a fit with other settings, of which the first that differs is named.
  */
 export async function fitHeads(problem: Problem, options: HeadsOptions): Promise<FittedHeads> {
-  const { alpha = 0.003, intercept = false, nonCrossing = false, tolerance = 1e-4, signal } = options
-  const course: Course = { ...options, alpha, intercept, nonCrossing, tolerance }
+  const { alpha = 0.003, unit = USUAL_UNIT, intercept = false, nonCrossing = false, tolerance = 1e-4, signal } = options
+  const course: Course = { ...options, alpha, unit, intercept, nonCrossing, tolerance }
   checkLevels(options.levels, 'fit: levels')
   const outputs = problem.attributes.length * options.levels.length
   const finished: Finished = {
@@ -104,8 +108,10 @@ export async function fitHeads(problem: Problem, options: HeadsOptions): Promise
     if (work) await readFinished(work, finished)
     const keeper = work && keepFinished(work, finished, (line) => options.onNote?.(line))
     if (keeper) options.onKept?.({ ...keeper.kept })
+    let fitted: Fitted | null = null
     try {
-      if (!isFinished(finished, course)) await fitMissing(problem, { ...course, device }, finished, keeper)
+      if (!isFinished(finished, course)) fitted = await fitMissing(problem, { ...course, device }, finished, keeper)
+      fitted ??= await fittedRows(problem, unit)
     } catch (error) {
       await keeper?.save()
       // Nothing came of it, so that nothing is left of it.
@@ -115,7 +121,7 @@ export async function fitHeads(problem: Problem, options: HeadsOptions): Promise
     }
     await keeper?.save()
     if (keeper) options.onKept?.({ ...keeper.kept })
-    return headsOf(problem, course, finished, work)
+    return headsOf(problem, course, finished, { work, fitted })
   } finally {
     if (gpu?.ours) await gpu.device.destroy()
   }
@@ -130,6 +136,7 @@ async function begin(problem: Problem, course: Course, device: Device | 'wasm'):
     '--labels': attributes,
     '--levels': course.levels,
     '--alpha': course.alpha,
+    '--unit': course.unit,
     '--intercept': course.intercept,
     '--tolerance': course.tolerance,
     '--non-crossing': course.nonCrossing,
@@ -147,12 +154,20 @@ function isFinished({ fits, alphas }: Finished, { alpha }: Course): boolean {
   return fits.every((fit) => fit !== null) && (alpha !== 'auto' || alphas.every((chosen) => chosen !== null))
 }
 
-async function fitMissing(problem: Problem, course: Course, finished: Finished, keeper: Keeper | null): Promise<void> {
+/** Fits what is not finished. Gives the rows that the heads are fitted to, which are looked at before the features are let go of. */
+async function fitMissing(
+  problem: Problem,
+  course: Course,
+  finished: Finished,
+  keeper: Keeper | null,
+): Promise<Fitted> {
   const { device, threads, signal } = course
   const solver = await openSolver(problem.features, { device, threads, signal })
   try {
+    const fitted = await fittedRows(problem, course.unit)
     course.onLoaded?.()
     for (const m of problem.attributes.keys()) await fitAttribute(solver, problem, m, course, finished, keeper)
+    return fitted
   } finally {
     await solver.close()
   }
@@ -166,11 +181,11 @@ async function fitAttribute(
   finished: Finished,
   keeper: Keeper | null,
 ): Promise<void> {
-  const { levels, intercept, tolerance, nonCrossing, signal } = course
+  const { levels, unit, intercept, tolerance, nonCrossing, signal } = course
   const { weight, bias, fits, alphas } = finished
   const { columns } = problem.features
   const attribute = problem.attributes[m]
-  const labels = labelsOf(problem, m)
+  const labels = labelsOf(problem, m, unit)
   const K = levels.length
   let done = count(fits)
   const tell = (now: Pick<HeadsProgress, 'level' | 'choice'>) =>
@@ -237,9 +252,14 @@ function startFrom({ weight, bias }: Finished, output: number, columns: number):
   }
 }
 
-function headsOf(problem: Problem, course: Course, finished: Finished, work: Work | null): FittedHeads {
+function headsOf(
+  problem: Problem,
+  course: Course,
+  finished: Finished,
+  { work, fitted }: { readonly work: Work | null; readonly fitted: Fitted },
+): FittedHeads {
   const { attributes, features } = problem
-  const { levels, intercept, tolerance, nonCrossing } = course
+  const { levels, unit, intercept, tolerance, nonCrossing } = course
   const alphas = course.alpha === 'auto' ? (finished.alphas as ChosenAlpha[]) : null
   const alpha = alphas ? Object.fromEntries(attributes.map((name, m) => [name, alphas[m].alpha])) : course.alpha
   const described = {
@@ -263,8 +283,11 @@ function headsOf(problem: Problem, course: Course, finished: Finished, work: Wor
     alpha: alpha as number | Record<string, number>,
     alphas,
     fits: finished.fits as AttributeFit[],
+    fitted,
     metadata: {
       ...Object.fromEntries(Object.entries(described).map(([key, value]) => [key, JSON.stringify(value)])),
+      unit,
+      fitted_sha256: fitted.hash,
       ...originOf(problem),
     },
     end: async () => work?.end(),

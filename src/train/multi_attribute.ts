@@ -10,7 +10,7 @@ import type { FeatureBlocks } from '../files/table.ts'
 import type { HeadsFile } from '../reward/heads_file.ts'
 import { Ridge } from '../solver/ridge.ts'
 import { Team } from '../solver/team.ts'
-import { originOf, type Problem, type Ratings } from './problem.ts'
+import { fittedRows, originOf, type Problem, type Ratings } from './problem.ts'
 
 /** The penalties of ArmoRM. */
 export const RIDGE_ALPHAS: readonly number[] = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100, 1e3, 1e4]
@@ -117,6 +117,7 @@ export async function fitRidge(
     }
   }
   const { attributes, metadata = {} } = ratings
+  const fitted = await fittedRows({ features, ...ratings }, null)
   return {
     name: `heads of ${features.name}`,
     attributes,
@@ -127,6 +128,7 @@ export async function fitRidge(
     transform: null,
     fingerprint: metadata.fingerprint ?? null,
     fits,
+    fitted,
     metadata: {
       point: 'true',
       attributes: JSON.stringify(attributes),
@@ -134,6 +136,7 @@ export async function fitRidge(
       validation: String(validation),
       refit: JSON.stringify(refit),
       seed: String(seed),
+      fitted_sha256: fitted.hash,
       ...originOf({ metadata }),
     },
   }

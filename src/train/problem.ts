@@ -2,7 +2,9 @@
 import { BlockHash, hex } from '../files/hash.ts'
 import { show } from '../files/json.ts'
 import { type FeatureBlocks, memoryBlocks } from '../files/table.ts'
+import { type Fitted, fittedTo, labelledKeys, rowKeys } from '../reward/fitted.ts'
 import { checkFinite, type RatingFile } from '../reward/rating_file.ts'
+import { type Unit, unitWeights } from '../reward/unit.ts'
 import type { Features } from '../solver/certificate.ts'
 
 /** Labels of M attributes: L of each. */
@@ -136,12 +138,24 @@ function checkLabels({ labels, attributes, weights }: Ratings, file: string): vo
   }
 }
 
-/** Labels of one attribute, as the solver takes them. */
-export function labelsOf({ labels, attributes, rowIndex, weights }: Ratings, m: number) {
+/** Labels of one attribute, as the solver takes them, with the weights by which a unit counts. */
+export function labelsOf({ labels, attributes, rowIndex, weights }: Ratings, m: number, unit: Unit = 'rating') {
   const count = attributes.length
   const values = new Float32Array(labels.length / count)
   for (let i = 0; i < values.length; i++) values[i] = labels[i * count + m]
-  return { values, rowIndex, weights }
+  return {
+    values,
+    rowIndex,
+    weights: unitWeights(unit, { ratings: values, rows: rowIndex, weights }) as Float32Array | undefined,
+  }
+}
+
+/** The rows that have a label of some attribute, for whoever measures the heads. */
+export async function fittedRows(
+  { features, labels, attributes, rowIndex }: Ratings & Pick<Problem, 'features'>,
+  unit: Unit | null,
+): Promise<Fitted> {
+  return fittedTo(labelledKeys(await rowKeys(features), labels, attributes.length, rowIndex), unit)
 }
 
 /** The model that the features are of, as far as it is known. */

@@ -12,6 +12,7 @@ import type { LlamaConfig } from '../llama/config.ts'
 import type { ModelDirectory } from '../reward/directory.ts'
 import { checkLevels, evenLevels } from '../reward/distribution.ts'
 import { encodeCheckpoint } from '../reward/encode.ts'
+import { headsCheckpoint } from '../reward/heads_directory.ts'
 import { encodeHeads, type HeadsFile, headsHash, readHeadsFile } from '../reward/heads_file.ts'
 import { startAdapter } from './adapter_start.ts'
 import {
@@ -23,7 +24,6 @@ import {
   trainAdapter,
   writeAdapter,
 } from './adapter_training.ts'
-import { headsCheckpoint } from './checkpoints.ts'
 import { type HeadBatch, type HeadTally, headTask, type TrainedHead } from './head_task.ts'
 import { destroyParameter, makeParameter } from './parameters.ts'
 import type { RatedExample } from './rated_examples.ts'
@@ -150,10 +150,12 @@ export async function trainQuantileModel(
       }),
       async write(adapter, base, out) {
         await writeAdapter(adapter, base, out)
-        await out.write(HEADS_FILE, encodeHeads(last!, { attributes, levels }))
+        await out.write(HEADS_FILE, encodeHeads(last!, { attributes, levels, unit: 'rating' }))
         for await (const { file, chunks } of encodeCheckpoint(headsCheckpoint(last!))) await out.write(file, chunks)
       },
-      extraFiles: async () => [{ file: HEADS_FILE, chunks: encodeHeads(await read(), { attributes, levels }) }],
+      extraFiles: async () => [
+        { file: HEADS_FILE, chunks: encodeHeads(await read(), { attributes, levels, unit: 'rating' }) },
+      ],
       async finished() {
         last = await read()
       },

@@ -28,7 +28,8 @@ export async function encodeRatedExamples(
   rules: TextRules,
 ): Promise<RatedExamples> {
   if (attributes.length === 0) throw new Error('ratings: at least one attribute is needed, got none')
-  const read = await readFeatureRows(records, { labels: attributes })
+  const read = await readFeatureRows(records, { labels: attributes, skipInvalid: rules.onInvalid !== undefined })
+  for (const { where, reason } of read.skipped) rules.onInvalid?.(`${where}: ${reason}`)
   if (read.kind === 'pairs') throw new Error('ratings: the rows are pairs, which have no ratings; use --head score')
   // Rows that are too long are counted here, and no gate reads them.
   const own: RowRules = { ...rules, gatePattern: [], maxPosition: Infinity }
@@ -39,7 +40,10 @@ export async function encodeRatedExamples(
     try {
       tokens = encodeRow(sides[0], own).input_ids
     } catch (error) {
-      throw new Error(`${where}: ${(error as Error).message}`)
+      const reason = `${where}: ${(error as Error).message}`
+      if (!rules.onInvalid) throw new Error(reason)
+      rules.onInvalid(reason)
+      continue
     }
     const ratings = attributes.map((_, m) => labels.map((line) => line[m]).filter((value) => !Number.isNaN(value)))
     if (tokens.length > rules.maxLength) dropped++

@@ -4,6 +4,7 @@ import type { Store } from '../files/store.ts'
 import type { WorkSettings } from '../files/work.ts'
 import { type Checkpoint, readCheckpoint } from '../reward/checkpoint.ts'
 import { encodeCheckpoint } from '../reward/encode.ts'
+import { type Fitted, fittedTo, pairKeysOf } from '../reward/fitted.ts'
 import { type HeadsFile, headsHash } from '../reward/heads_file.ts'
 import type { PairFile } from '../reward/pair_file.ts'
 import { ScoreModel } from './bradley_terry.ts'
@@ -83,6 +84,11 @@ export async function trainGate(
   heads: HeadsFile,
   options: Partial<PairSettings & Omit<GateSettings, 'norm'>> & GateOptions = {},
 ): Promise<Trained> {
+  if (heads.attributes.length === 1) {
+    throw new Error(
+      `${heads.name}: has one attribute, so that a gate has nothing to choose from; such heads are a model without a gate: "pinball fit --out DIR" writes one, and "pinball assemble", "calibrate" and "eval" take the file`,
+    )
+  }
   const norm = heads.levels === null ? 'none' : 'batch'
   const settings = { ...PAIR_DEFAULTS, ...GATE_DEFAULTS, ...options, norm } as const
   const { hidden, layers, temperature, logitScale, onRewards, signal } = settings
@@ -158,7 +164,8 @@ async function trainInStore(
         onStep: progress,
         onSave: ({ step }) => settings.onSave?.(step),
       })
-      const trained = await checkpoint()
+      const made = await checkpoint()
+      const trained = { ...made, fitted: await withPairs(made.fitted, pairs) }
       const result = describe(pairs, split, model, position)
       await folder?.finish(encodeCheckpoint(trained), { ...result })
       return { ...result, checkpoint: trained, finished: false }
@@ -168,6 +175,18 @@ async function trainInStore(
   } finally {
     await folder?.close()
   }
+}
+
+const BATCH = 256
+
+/** What a checkpoint was fitted to, with the pairs that it was trained on. */
+async function withPairs(fitted: Fitted | null | undefined, pairs: PairFile): Promise<Fitted> {
+  const keys: bigint[] = []
+  for (let first = 0; first < pairs.pairs; first += BATCH) {
+    const rows = Array.from({ length: Math.min(BATCH, pairs.pairs - first) }, (_, i) => first + i)
+    keys.push(...pairKeysOf(await pairs.readSides(rows), pairs.columns))
+  }
+  return { ...(fitted ?? (await fittedTo([], null))), pairs: BigInt64Array.from(new Set(keys)).sort() }
 }
 
 async function openFolder(

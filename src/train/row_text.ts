@@ -19,6 +19,8 @@ export interface TextRules {
   readonly vocab: number
   /** Rows of more tokens are dropped. */
   readonly maxLength: number
+  /** Leaves out rows that are not valid, rather than throw; called with why. */
+  readonly onInvalid?: (reason: string) => void
   /** Absent or null: the model has none. */
   readonly padding?: Padding | null
 }

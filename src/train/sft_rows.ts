@@ -46,6 +46,10 @@ const FORMS = ['input_ids', 'messages', 'completion', 'response', 'chosen'] as c
 export function encodeSftRow(row: unknown, rules: SftRules): SftRow {
   if (!isObject(row)) throw new Error(`a row must be an object, got ${show(row)}`)
   const forms = FORMS.filter((field) => row[field] != null)
+  // OpenRLHF's names.
+  if (forms.length === 0 && row.input != null && row.output != null) {
+    return encodeSftRow({ prompt: row.input, response: row.output }, rules)
+  }
   if (forms.length === 0) {
     const keys = Object.keys(row)
     throw new Error(
@@ -175,7 +179,7 @@ export async function collect<T>(
   records: Records,
   encode: (value: unknown) => T,
   fits: (row: T) => boolean,
-  { maxLength }: Pick<TextRules, 'maxLength'>,
+  { maxLength, onInvalid }: Pick<TextRules, 'maxLength' | 'onInvalid'>,
   tooLong = (dropped: number) =>
     `${dropped === 1 ? 'the only row has' : `all ${dropped} rows have`} more than ${maxLength} tokens`,
 ): Promise<{ rows: T[]; dropped: number }> {
@@ -187,7 +191,10 @@ export async function collect<T>(
     try {
       row = encode(value)
     } catch (error) {
-      throw new Error(`${where}: ${(error as Error).message}`)
+      const reason = `${where}: ${(error as Error).message}`
+      if (!onInvalid) throw new Error(reason)
+      onInvalid(reason)
+      continue
     }
     if (fits(row)) rows.push(row)
     else if (dropped++ === 0) first = where

@@ -8,6 +8,7 @@ import { explainSystem } from '../../files/system_errors.ts'
 import { sectionTable } from '../../report/evaluation.ts'
 import { resultsDocument } from '../../report/pairs.ts'
 import { parseScoreKind, type ScoreKind } from '../../reward/scoring.ts'
+import type { Unit } from '../../reward/unit.ts'
 import { claimOutputs } from '../claims.ts'
 import {
   adapterOption,
@@ -15,11 +16,14 @@ import {
   embeddedModel,
   type HeadChoice,
   headOptions,
+  headsOption,
+  limitOptions,
   type ModelChoice,
   parseFeatures,
   parseLambda,
   parseOut,
   shareOption,
+  unitOption,
   usageError,
 } from '../options.ts'
 import { note, print, printJson, writeDocument } from '../output.ts'
@@ -35,6 +39,7 @@ export interface EvalCommand extends ModelChoice, HeadChoice {
   readonly data?: string[]
   readonly features?: string[]
   readonly reference?: string[]
+  readonly unit: Unit
   readonly fromResults?: string
   readonly compare?: string
   readonly xstest: Xstest
@@ -43,6 +48,7 @@ export interface EvalCommand extends ModelChoice, HeadChoice {
   readonly lambda?: number
   readonly doubleBos: DoubleBos
   readonly skipInvalid?: boolean
+  readonly maxLength?: number
   readonly share: boolean
   readonly out?: string
   readonly outputs?: string
@@ -57,7 +63,7 @@ Suites:
   pairs         rows as for rewardbench with any subsets, or none; or --features of pairs
   calibration   rows with ratings {"prompt", "response", ATTRIBUTE: number or list}, or --features of rated rows: coverage of every
                 level, pinball loss, CRPS, sharpness, crossings, beside the unconditional quantiles of --reference (or of the same
-                ratings)
+                ratings). --unit says what counts once; both are shown, and it matters where items have unequal numbers of ratings
 Prompts may be texts or lists of messages, and so may responses: whole conversations, or what comes after the prompt. "--data hub"
 loads the suite's own data.
 
@@ -78,7 +84,7 @@ Examples:
 
 /** Adds the command to the program. */
 export function addEval(program: Command): void {
-  shareOption(headOptions(adapterOption(deviceOptions(program.command('eval')))))
+  limitOptions(unitOption(shareOption(headOptions(headsOption(adapterOption(deviceOptions(program.command('eval'))))))))
     .description('evaluate a reward model: RewardBench, pairs, calibration')
     .addOption(new Option('--suite <suite>', 'what to evaluate').choices([...SUITES]).makeOptionMandatory())
     .option(
@@ -112,7 +118,6 @@ export function addEval(program: Command): void {
         .choices(['off', 'masked', 'attended'])
         .default('off'),
     )
-    .option('--skip-invalid', 'leave out rows that are too long or not valid, and say how many')
     .option('--out <file>', 'also write the results: JSON', parseOut)
     .option('--outputs <file>', 'also write the scores of every row: JSON Lines', parseOut)
     .option('--json', 'print one JSON document')
@@ -154,6 +159,8 @@ async function evaluate(options: EvalCommand): Promise<void> {
       '--adapter: goes with --data only; features already hold what an adapter does ("pinball features --adapter"), and --model gives the heads: ' +
         'for the score head of an adapter, what "pinball merge" makes of it',
     )
+  if (options.heads !== undefined && !data)
+    usageError('--heads: goes with --data only; on features give the heads themselves as --model')
   if (features && doubleBos === 'attended') usageError('--double-bos attended goes with --data only')
   await claimOutputs({
     inputs: {
@@ -163,6 +170,7 @@ async function evaluate(options: EvalCommand): Promise<void> {
       '--from-results': fromResults,
       '--model': fromResults === undefined ? (options.model ?? embeddedModel()) : undefined,
       '--adapter': adapter,
+      '--heads': options.heads,
       '--compare': compare,
     },
     files: { '--out': out, '--outputs': outputs },

@@ -1,11 +1,13 @@
 // The suites of pairs and questions: rewardbench, rewardbench2, pairs.
 import { comparePairs, measurePairs } from '../../evaluate/pair_results.ts'
 import { type Scores, scorePairFeatures, scoreQuestions } from '../../evaluate/pair_scores.ts'
-import { type PairSuite, type Question, readQuestions } from '../../evaluate/questions.ts'
+import { type PairSuite, type Question, readQuestions, unusedFields } from '../../evaluate/questions.ts'
 import { printable } from '../../files/json.ts'
-import { cutList } from '../../report/draw.ts'
 import { comparisonLine } from '../../report/evaluation.ts'
+import { pairsNote } from '../../report/heads.ts'
 import { leaderboard, missingOf, pairDocument, pairTables, scoreLines } from '../../report/pairs.ts'
+import { skippedNotes } from '../../report/scores.ts'
+import { readCheckpoint } from '../../reward/checkpoint.ts'
 import { loadHeads } from '../../reward/heads.ts'
 import { loadRewardModel } from '../../reward/model.ts'
 import { openPairs } from '../../reward/pair_file.ts'
@@ -16,8 +18,6 @@ import { startProgress, startRows } from '../progress.ts'
 import type { EvalCommand } from './eval.ts'
 import { readEvalRows } from './rows.ts'
 
-const SKIPPED_SHOWN = 5
-
 type ModelScores = Scores & { readonly model: string; readonly device: string }
 
 /** Scores the rows, measures, and reports. */
@@ -25,10 +25,14 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
   const start = performance.now()
   const { features, compare, out, outputs } = options
   const suite = options.suite as PairSuite
-  const questions = features ? null : readQuestions(await readEvalRows(options), suite)
+  const records = features ? null : await readEvalRows(options)
+  const questions = records && readQuestions(records, suite)
+  const unused = records ? unusedFields(records) : []
+  if (unused.length > 0) note(`eval: note: fields that are not used: ${printable(unused.join(', '))}`)
   const score = (choice: EvalCommand) => (questions ? scoreRows(questions, choice) : scoreFeatures(features!, choice))
   const scores = await score(options)
-  const other = compare === undefined ? null : await score({ ...options, model: compare, adapter: undefined })
+  const other =
+    compare === undefined ? null : await score({ ...options, model: compare, adapter: undefined, heads: undefined })
   if (outputs !== undefined) await writeText(outputs, scoreLines(scores))
   const found = measurePairs(scores, suite, options)
   const compared = other && comparePairs(scores, other)
@@ -39,8 +43,7 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
     if (found.suite === 'rewardbench') await writeDocument(out, leaderboard(found, model), 4)
     else await writeDocument(out, document)
   }
-  const reasons = skipped.map((reason) => `left out: ${reason}`)
-  for (const line of cutList(reasons, SKIPPED_SHOWN, 'rows are left out')) note(`eval: note: ${line}`)
+  for (const line of skippedNotes(skipped)) note(`eval: note: ${line}`)
   const missing = missingOf(found)
   if (missing.length > 0) note(`eval: note: there are no rows of ${missing.join(', ')}`)
   // Files have no times, so that the same evaluation writes the same bytes.
@@ -50,13 +53,13 @@ export async function pairSuite(options: EvalCommand): Promise<void> {
 }
 
 function scoreRows(questions: readonly Question[], options: EvalCommand): Promise<ModelScores> {
-  const { score, lambda, doubleBos, skipInvalid, share } = options
+  const { score, lambda, doubleBos, skipInvalid, maxLength, share } = options
   return withModel(
     options,
     (device, files, own) => loadRewardModel(device, files, { ...chosenHeads(options), ...own }),
     async (model, device, compute) => {
       const progress = startRows()
-      const choice = { score, lambda, doubleBos, skipInvalid, share, onProgress: progress.update }
+      const choice = { score, lambda, doubleBos, skipInvalid, maxLength, share, onProgress: progress.update }
       const found = await compute(() => scoreQuestions(model, questions, choice)).finally(progress.end)
       return { model: model.name, device: device.name, ...found }
     },
@@ -75,6 +78,8 @@ async function scoreFeatures(paths: readonly string[], options: EvalCommand): Pr
       const choice = { score, lambda, onProgress: progress.update }
       const found = await scorePairFeatures(device, heads, pairs, choice, suite as PairSuite).finally(progress.end)
       heads.destroy()
+      const seen = pairsNote((await readCheckpoint(files)).fitted, found.keys)
+      if (seen !== null) note(`eval: note: ${seen}`)
       return { model, device: device.name, ...found }
     })
   })

@@ -17,20 +17,20 @@ import {
   checkOption,
   deviceOptions,
   embeddedModel,
+  limitOptions,
   type ModelChoice,
-  parseInput,
+  parseInputs,
   parseNames,
   parseOut,
   shareOption,
   usageError,
-  wholeNumber,
 } from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { startRows } from '../progress.ts'
 import { eachRow } from '../rows.ts'
 
 interface FeaturesOptions extends ModelChoice {
-  readonly input: string
+  readonly input: string[]
   readonly out: string
   readonly labels?: string[]
   readonly weights?: string
@@ -50,7 +50,10 @@ A row is a rating or a pair, and has an "id" (a text or a whole number) or is ca
   {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], "helpful": [3, null, 4]}
   {"prompt": "...", "chosen": "...", "rejected": "...", "subset": "..."}
   {"chosen": [{"role": "user", ...}, ...], "rejected": [{"role": "user", ...}, ...]}
-A label may be a list, the ratings of several people; the features of the row are there once.
+A label may be a list, the ratings of several people; the features of the row are there once. NaN and null are missing ratings, true is 1
+and false 0. Other forms: {"prompt", "completion", "label": true} (KTO), {"item", "rater", "rating"} with an "attribute" and the text in the row
+or in a row with that "id" (long form; --input takes several files), pairs without a prompt whose texts are turns of "Human:" and
+"Assistant:", or begin alike: what they share is the prompt then.
 
 Ratings become "embeddings" [N, D] and, with --labels, "labels" [L, M] (NaN where there is none), with lists also "label_rows" [L] (the
 row of each line of labels; else L = N), with --weights "label_weights" [L], with --gate "prompt_embeddings" [N, D]. Pairs become
@@ -75,12 +78,12 @@ Examples:
 
 /** Adds the command to the program. */
 export function addFeatures(program: Command): void {
-  shareOption(adapterOption(deviceOptions(program.command('features'))))
+  limitOptions(shareOption(adapterOption(deviceOptions(program.command('features')))))
     .description('compute the features of rows or pairs and keep them in a file')
     .requiredOption(
-      '--input <file>',
-      'rows: JSON Lines or a list (plain or gzip), Parquet; - for standard input',
-      parseInput,
+      '--input <files...>',
+      'rows: JSON Lines or a list (plain or gzip), Parquet or CSV; - for standard input',
+      parseInputs,
     )
     .requiredOption('--out <file>', 'safetensors file to write', parseOut)
     .option('--labels <names>', 'fields of the rows that hold labels, with commas', parseNames)
@@ -90,8 +93,6 @@ export function addFeatures(program: Command): void {
     .option('--shard <i/n>', 'compute one of n shards, i from 0; n alone: i from the environment', (text) =>
       checkOption('--shard', () => parseShard(text, process.env)),
     )
-    .option('--max-length <tokens>', 'longest row (default: what the model takes)', wholeNumber(1, 2 ** 31))
-    .option('--skip-invalid', 'leave out rows that are too long or not valid, and say which')
     .option('--restart', 'begin anew, whatever is there of an earlier run')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
@@ -113,7 +114,7 @@ async function features(options: FeaturesOptions): Promise<void> {
     files: { '--out': [out, manifestName(out)] },
     folders: { '--out': partial },
   })
-  const rows = await readFeatureRows(eachRow(input), { labels, weights, shard, skipInvalid, name: input })
+  const rows = await readFeatureRows(eachRow(...input), { labels, weights, shard, skipInvalid, name: input.join(', ') })
   const { gate, dtype, maxLength, restart, share } = options
   const target = {
     ...{ store: directoryStore(dirname(out)), file: basename(out), partial: directoryStore(partial) },

@@ -3,13 +3,26 @@
 import { type Command, Option } from 'commander'
 import type { DeviceKind } from '../../device/open.ts'
 import { directoryStore, writeFileAtomic } from '../../files/disk.ts'
+import { namesFolder } from '../../files/file_list.ts'
 import { fitDocument, fitReport, keptText } from '../../report/fit.ts'
+import { checkHeadsFolder, headsCheckpoint, writeHeads } from '../../reward/heads_directory.ts'
 import { encodeHeads } from '../../reward/heads_file.ts'
+import { type FixedWeights, orderWeights } from '../../reward/manifest.ts'
+import type { Unit } from '../../reward/unit.ts'
 import { type FittedHeads, fitHeads } from '../../train/heads.ts'
 import type { Kept } from '../../train/heads_keeper.ts'
 import { EXIT } from '../exit_codes.ts'
 import { type Interrupt, interruptible } from '../interrupt.ts'
-import { computeOptions, parseAlpha, parseLevels, realNumber } from '../options.ts'
+import {
+  checkOption,
+  computeOptions,
+  parseAlpha,
+  parseFixedWeights,
+  parseLevels,
+  realNumber,
+  unitOption,
+  usageError,
+} from '../options.ts'
 import { note, print, printJson } from '../output.ts'
 import { type OpenedProblem, type ProblemOptions, problemOptions, withProblem } from './problem.ts'
 import { startLevels } from './progress.ts'
@@ -17,8 +30,10 @@ import { startLevels } from './progress.ts'
 interface FitCommand extends ProblemOptions {
   readonly levels: number[]
   readonly alpha: number | 'auto'
+  readonly unit: Unit
   readonly intercept?: boolean
   readonly nonCrossing?: boolean
+  readonly attributeWeights?: FixedWeights
   readonly tolerance: number
   readonly restart?: boolean
   readonly device: DeviceKind
@@ -47,6 +62,13 @@ goes on from there and writes the same file, bit for bit; with other options it 
 --non-crossing an attribute is kept when all its levels are finished. A damaged part of OUT.partial is set aside, and its levels are
 fitted again.
 
+Where --out is a folder (one that is there, a name with a slash behind it, or one without an ending) it becomes a model directory of the
+heads, which "pinball calibrate", "eval" and "assemble" take as they are: a reward model that needs no pairs, whose attributes have fixed
+weights. These commands take the file as well. Heads in such a folder that an earlier fit wrote are replaced.
+
+--unit item: the ratings of a row share its weight, so that a quantile is one of a random rating of a random row; rating: every rating
+counts alike. It is the same where all rows have as many ratings. "pinball calibrate" and "pinball eval" have the same switch.
+
 --alpha auto takes, for each attribute, the penalty with the least mean pinball loss in a cross-validation with five folds over
 a path of twelve penalties; --json shows the path. The file holds what was chosen in its metadata, by attribute.
 
@@ -55,6 +77,7 @@ Examples:
   $ pinball fit --features ratings.safetensors --out heads.safetensors --levels 0.1,0.5,0.9 --alpha 0.001 --json
   $ pinball fit --features ratings.safetensors --labels helpful --alpha auto --out heads.safetensors
   $ pinball fit --features shards/ more.safetensors --out heads.safetensors
+  $ pinball fit --features ratings.safetensors --attribute-weights helpful=0.7,kind=0.3 --out reward
   $ pinball fit --features x.npy --labels y.npy --weights w.npy --intercept --out heads.safetensors
   $ pinball fit --features engel.csv --labels foodexp --levels 0.25,0.5,0.75 --alpha 0 --intercept --out engel.safetensors
   $ pinball fit --features wages.parquet --labels wage --columns age,school --intercept --out wages.safetensors
@@ -83,24 +106,46 @@ export function addFit(program: Command): void {
       realNumber((t) => t > 0 && t < 1, 'between 0 and 1'),
       1e-4,
     )
+    .option(
+      '--attribute-weights <weights>',
+      'of the attributes in a model directory: mean (default), or NAME=NUMBER with commas',
+      parseFixedWeights,
+    )
     .option('--restart', 'begin anew, whatever OUT.partial holds of an earlier fit')
     .option('--resume', 'does nothing: an interrupted fit always goes on; kept for older scripts')
   // A GPU rounds in its own way, so that it is asked for: without one the bits are the same everywhere.
-  computeOptions(command, 'wasm')
+  computeOptions(unitOption(command), 'wasm')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action(async (options: FitCommand) => fit(options))
 }
 
 async function fit(options: FitCommand): Promise<void> {
-  const folder = `${options.out}.partial`
-  await withProblem(options, (problem) => fitProblem(problem, folder, options), folder)
+  const asFolder = await namesFolder(options.out)
+  const out = asFolder ? options.out.replace(/(?<=.)[\\/]+$/, '') : options.out
+  const own = { ...options, out }
+  const partial = `${out}.partial`
+  if (options.attributeWeights !== undefined && !asFolder)
+    usageError('--attribute-weights: goes with an --out that is a folder; for a file see "pinball assemble --weights"')
+  const work = async (problem: OpenedProblem) => {
+    checkOption('--attribute-weights', () => orderWeights(own.attributeWeights ?? 'mean', problem.attributes, 'heads'))
+    if (asFolder) await checkHeadsFolder(directoryStore(out))
+    await fitProblem(problem, { partial, asFolder }, own)
+  }
+  await withProblem(own, work, { partial, ...(asFolder && { folder: out }) })
 }
 
-async function fitProblem(problem: OpenedProblem, folder: string, options: FitCommand): Promise<void> {
+interface Places {
+  /** The folder that keeps finished levels. */
+  readonly partial: string
+  /** Whether --out is a folder. */
+  readonly asFolder: boolean
+}
+
+async function fitProblem(problem: OpenedProblem, places: Places, options: FitCommand): Promise<void> {
   const { out, tolerance, json } = options
   const start = performance.now()
-  const heads = await interruptible('fit', (interrupt) => run(problem, folder, options, interrupt))
+  const heads = await interruptible('fit', (interrupt) => run(problem, places, options, interrupt))
   if (heads === null) return
   const ms = performance.now() - start
   const { rows } = problem.features
@@ -115,17 +160,17 @@ async function fitProblem(problem: OpenedProblem, folder: string, options: FitCo
 /** Fits and writes the heads. Gives null where it was interrupted, and has told the user how to go on. */
 async function run(
   problem: OpenedProblem,
-  folder: string,
+  { partial: folder, asFolder }: Places,
   options: FitCommand,
   interrupt: Interrupt,
 ): Promise<FittedHeads | null> {
-  const { levels, alpha, intercept, nonCrossing, tolerance, device, threads, restart, out } = options
+  const { levels, alpha, unit, intercept, nonCrossing, tolerance, device, threads, restart, out } = options
   const { signal } = interrupt
   const progress = startLevels()
   let kept: Kept = { levels: 0, alphas: 0 }
   try {
     const heads = await fitHeads(problem, {
-      ...{ levels, alpha, intercept, nonCrossing, tolerance, device, threads, restart, signal },
+      ...{ levels, alpha, unit, intercept, nonCrossing, tolerance, device, threads, restart, signal },
       store: directoryStore(folder),
       onLoaded: problem.loaded,
       onProgress: progress.update,
@@ -134,7 +179,8 @@ async function run(
       },
       onNote: (line) => note(`note: ${line}`),
     }).finally(progress.end)
-    await writeFileAtomic(out, encodeHeads(heads))
+    if (asFolder) await writeHeads(headsCheckpoint(heads, options.attributeWeights), directoryStore(out))
+    else await writeFileAtomic(out, encodeHeads(heads))
     await heads.end()
     return heads
   } catch (error) {

@@ -38,7 +38,7 @@ export function problemOptions(command: Command): Command {
       'features: safetensors files or folders of them, or one .npy, .csv or .parquet file',
       parseFeatures,
     )
-    .requiredOption('--out <file>', 'safetensors file to write', parseOut)
+    .requiredOption('--out <file>', 'safetensors file to write, or for "pinball fit" a folder', parseOut)
     .option('--attributes <names>', 'names of the labels, for safetensors files that do not say them', parseNames)
     .option('--labels <names>', 'attributes or columns to fit, with commas; or an .npy file', parseLabels)
     .option('--label-rows <file>', '.npy file: the feature row of each label (several labels a row)', parseLabelRows)
@@ -110,12 +110,12 @@ export type OpenedProblem = FileProblem & { loaded(): void }
 
 /**
  * Opens the problem of the options, runs `work` with it, and closes the files. Ends the command as wrong usage where options do not go
- * together, or an output (--out, and a folder beside it where the command keeps work) is an input.
+ * together, or an output is an input: --out, which may be a folder, and `partial`, a folder beside it where the command keeps work.
  */
 export async function withProblem<T>(
   options: ProblemOptions,
   work: (problem: OpenedProblem) => Promise<T>,
-  folder?: string,
+  { partial, folder }: { readonly partial?: string; readonly folder?: string } = {},
 ): Promise<T> {
   const kind = checkKind(options)
   const { out, attributes, labels, labelRows, weights } = options
@@ -124,8 +124,8 @@ export async function withProblem<T>(
   const given = { '--labels': arrays.labels, '--label-rows': arrays.labelRows, '--weights': arrays.weights }
   await claimOutputs({
     inputs: { '--features': paths, ...given },
-    files: { '--out': out },
-    folders: { '--out': folder },
+    files: { '--out': folder === undefined ? out : undefined },
+    folders: { '--out': [folder, partial] },
   })
   const names = {
     attributes,

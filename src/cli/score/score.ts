@@ -3,29 +3,37 @@ import type { Command } from 'commander'
 import type { Device } from '../../device/device.ts'
 import type { FileRecord } from '../../files/records.ts'
 import type { ModelFiles } from '../../files/source.ts'
-import { attributeTable, scoreDocument, scoreHeading, scoreTable } from '../../report/scores.ts'
-import type { ModelOptions } from '../../reward/features.ts'
+import {
+  attributeTable,
+  scoreDocument,
+  scoreHeading,
+  scoreTable,
+  skippedNotes,
+  utilityNote,
+} from '../../report/scores.ts'
 import {
   loadRewardModel,
   type RewardModel,
   type Score,
   type ScoreOptions as ScoreSettings,
 } from '../../reward/model.ts'
-import { encodeNamed } from '../../reward/rows.ts'
-import { type Compute, withModel } from '../engine.ts'
+import { readScoredRows, type ScoredRow } from '../../reward/scored_rows.ts'
+import { type Compute, type OwnParts, withModel } from '../engine.ts'
 import {
   adapterOption,
   chosenHeads,
   deviceOptions,
   type HeadChoice,
   headOptions,
+  headsOption,
+  limitOptions,
   type ModelChoice,
   parseInput,
   parseLambda,
   shareOption,
   usageError,
 } from '../options.ts'
-import { print, printJson } from '../output.ts'
+import { note, print, printJson } from '../output.ts'
 import { startRows } from '../progress.ts'
 import { readRows } from '../rows.ts'
 
@@ -36,14 +44,19 @@ interface ScoreOptions extends ModelChoice, HeadChoice {
   readonly lambda?: number
   readonly rearrange?: boolean
   readonly share: boolean
+  readonly maxLength?: number
+  readonly skipInvalid?: boolean
   readonly json?: boolean
 }
 
 const EXAMPLES = `
-Rows of an input file are JSON objects, one a line:
+Rows of an input are:
   {"prompt": "...", "response": "..."}
   {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
   {"input_ids": [1, 2, 3], "gate_position": 0}
+The prompt may be a list of messages; "completion" is a response too (TRL), and so are "input" with "output" (OpenRLHF). Messages may have
+a null "name" or "tool_calls" and content in parts of text, as Hugging Face writes them. Files are JSON Lines, a JSON list (either plain or
+gzip), Parquet or CSV with a header. A result has the "id" of its row and, as "fields", all that the row has beside what is scored.
 
 Tables and drawings show quantiles that cross in ascending order; --json prints them as the model gives them, unless
 --rearrange sorts them. Scores, expectations and utilities do not depend on that order.
@@ -57,14 +70,14 @@ Examples:
 
 /** Adds the command to the program. */
 export function addScore(program: Command): void {
-  shareOption(headOptions(adapterOption(deviceOptions(program.command('score')))))
+  limitOptions(shareOption(headOptions(headsOption(adapterOption(deviceOptions(program.command('score')))))))
     .description('score responses: reward distribution, expectation and risk-aware utility')
     .argument('[-]', 'read rows from standard input')
     .option('--prompt <text>', 'a prompt; needs --response')
     .option('--response <text>', 'a response to the prompt; may be repeated', collect)
     .option(
       '--input <file>',
-      'rows: JSON Lines, a JSON list (plain or gzip) or Parquet; - for standard input',
+      'rows: JSON Lines, a JSON list (plain or gzip), Parquet or CSV; - for standard input',
       parseInput,
     )
     .option('--lambda <number>', "risk aversion of the utility (default: the model's)", parseLambda)
@@ -80,14 +93,21 @@ export function collect(value: string, before: string[] = []): string[] {
 }
 
 async function score(argument: string | undefined, options: ScoreOptions): Promise<void> {
-  const rows = await chooseRows(argument, options)
-  const load = (device: Device, files: ModelFiles, own: ModelOptions) =>
+  const records = await chooseRows(argument, options)
+  const load = (device: Device, files: ModelFiles, own: OwnParts) =>
     loadRewardModel(device, files, { ...chosenHeads(options), ...own })
   await withModel(options, load, async (model, device, compute) => {
-    const { lambda, rearrange, share } = options
+    const { lambda, rearrange, share, maxLength, skipInvalid } = options
+    const { rows, skipped } = readScoredRows(records, (row) => model.encode(row, { gate: true }), {
+      maxLength,
+      skipInvalid,
+    })
     const results = await scoreRows(model, compute, rows, { lambda, rearrange, share })
     const scorer = { model, adapter: options.adapter, device }
-    if (options.json) return printJson(scoreDocument(scorer, results, rearrange))
+    for (const line of skippedNotes(skipped)) note(`score: note: ${line}`)
+    const far = utilityNote(rows, results)
+    if (far !== null) note(`score: note: ${far}`)
+    if (options.json) return printJson(scoreDocument(scorer, rows, results, rearrange))
     await print(`${scoreHeading(scorer, rows.length, lambda)}\n${scoreTable(model.levels, rows, results)}`)
     if (results.length === 1) await print(`\n${attributeTable(model, results[0])}`)
   })
@@ -115,22 +135,14 @@ export function ownRows(prompt: string | undefined, responses: readonly string[]
   return responses.map((response) => ({ where: '', value: { prompt, response } }))
 }
 
-/** Checks all rows, then scores them with a progress line. */
+/** Scores rows with a progress line. */
 export async function scoreRows(
   model: RewardModel,
   compute: Compute,
-  rows: readonly FileRecord[],
+  rows: readonly Pick<ScoredRow, 'encoded'>[],
   options: Pick<ScoreSettings, 'lambda' | 'rearrange' | 'share'>,
 ): Promise<Score[]> {
-  const encoded = encodeNamed(
-    rows,
-    ({ value }) => model.encode(value, { gate: true }),
-    (i) => rows[i].where,
-  )
+  const encoded = rows.map((row) => row.encoded)
   const progress = startRows()
-  try {
-    return await compute(() => model.score(encoded, { ...options, onProgress: progress.update }))
-  } finally {
-    progress.end()
-  }
+  return compute(() => model.score(encoded, { ...options, onProgress: progress.update })).finally(progress.end)
 }

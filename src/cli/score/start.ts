@@ -10,6 +10,7 @@ import { duration } from '../../report/draw.ts'
 import { figure3Examples, figure3Text, WORLD_TEXT } from '../../report/figure3.ts'
 import { scoreHeading } from '../../report/scores.ts'
 import { loadRewardModel } from '../../reward/model.ts'
+import { readScoredRows } from '../../reward/scored_rows.ts'
 import { START_SETTINGS } from '../../world/settings.ts'
 import { withModel } from '../engine.ts'
 import { type DeviceChoice, deviceOptions, fileName, parseLambda } from '../options.ts'
@@ -62,7 +63,8 @@ async function start(options: StartOptions): Promise<void> {
   const heads = own || folder !== undefined ? {} : { weights: { sentiment: 1 }, debias: false }
   const load = (device: Device, files: ModelFiles) => loadRewardModel(device, files, heads)
   await withModel(options, load, async (model, device, compute) => {
-    const rows = examples.flatMap(({ prompt, responses }) => ownRows(prompt, responses))
+    const records = examples.flatMap(({ prompt, responses }) => ownRows(prompt, responses))
+    const { rows } = readScoredRows(records, (row) => model.encode(row, { gate: true }))
     const results = await scoreRows(model, compute, rows, { lambda: options.lambda })
     const lambda = options.lambda ?? model.lambda
     if ('weights' in heads) await print(ABOUT_NANO)

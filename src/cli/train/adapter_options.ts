@@ -7,6 +7,7 @@ import type { WorkSettings } from '../../files/work.ts'
 import { PROJECTIONS } from '../../llama/adapter_plan.ts'
 import type { ProjectionName } from '../../llama/weights.ts'
 import { beginningNotes, stepText, tokenRate } from '../../report/adapter_training.ts'
+import { skippedNotes } from '../../report/scores.ts'
 import type { Timed } from '../../report/training.ts'
 import { type AdapterRecipe, pickSettings, readTrainingRows } from '../../train/adapter_recipes.ts'
 import type { AdapterProgress, AdapterTraining } from '../../train/adapter_training.ts'
@@ -29,6 +30,7 @@ export interface AdapterCommand
   readonly adapter?: string
   readonly epochs: number | null
   readonly maxLength: number
+  readonly skipInvalid?: boolean
   /** A file of rows, or a share of the rows of --data. */
   readonly eval?: string | number
   readonly restart?: boolean
@@ -121,6 +123,7 @@ export function adapterOptions(
     )
     .addOption(told('--max-steps <n>', 'end after so many steps', wholeNumber(1, 1e9), [null, 'all of the epochs']))
     .option(`${limit[0]} <tokens>`, limit[1], count, defaults.maxLength)
+    .option('--skip-invalid', 'leave out rows that are not valid, and say which')
     .option('--no-shuffle', 'keep the order of the rows')
     .option('--seed <n>', 'of the initial weights, the order and dropout', wholeNumber(0, 2 ** 31 - 1), defaults.seed)
     .addOption(new Option('--checkpointing', 'compute activations again instead of keeping them').default(false, 'off'))
@@ -184,9 +187,12 @@ export async function runAdapterTraining<Row, Result extends object>(
   const start = performance.now()
   const files = await openDirectory(model)
   const own = adapter === undefined ? null : await openDirectory(adapter)
-  const rules = await openTextRules(files, options.maxLength)
+  const skipped: string[] = []
+  const onInvalid = options.skipInvalid && { onInvalid: (reason: string) => skipped.push(reason) }
+  const rules = { ...(await openTextRules(files, options.maxLength)), ...onInvalid }
   const others = typeof held === 'string' ? eachRow(held) : held
   const { dropped, ...rows } = await readTrainingRows(recipe, rules, eachRow(data), others, options.seed)
+  for (const line of skippedNotes(skipped)) note(`${command}: note: ${line}`)
   const { maxLength } = rules
   for (const line of beginningNotes(options.lr, dropped, maxLength, long?.(maxLength)))
     note(`${command}: note: ${line}`)

@@ -3,7 +3,8 @@ import { show } from '../../files/json.ts'
 import type { FileRecord } from '../../files/records.ts'
 import { Sha256 } from '../../files/sha256.ts'
 import type { FeatureModel } from '../features.ts'
-import { ROW_FIELDS, readLabel, responseRow } from '../responses.ts'
+import { readLabel } from '../responses.ts'
+import { isPairRow, type ReadRow, readId, readRow, SCORED_FIELDS } from '../row_forms.ts'
 import type { EncodedRow } from '../rows.ts'
 import { type Shard, shardOf, WHOLE } from './shards.ts'
 
@@ -63,8 +64,7 @@ export interface FeatureRows<Side = unknown> {
   readonly hash: string
 }
 
-const PAIR_FIELDS = ['prompt', 'chosen', 'rejected']
-const OWN_FIELDS = ['id', 'subset', ...PAIR_FIELDS, ...ROW_FIELDS]
+const OWN_FIELDS = ['id', 'subset', ...SCORED_FIELDS]
 
 /** The first name that cannot be a label or weight, because it says what is scored or which row it is. */
 export function reservedName(names: readonly string[]): string | undefined {
@@ -89,7 +89,7 @@ export async function readFeatureRows(
   let [total, pairs]: [number, boolean | null] = [0, null]
   for await (const { where, value: row } of records) {
     total++
-    const isPair = 'chosen' in row || 'rejected' in row
+    const isPair = isPairRow(row)
     pairs ??= isPair
     if (pairs !== isPair) {
       const [one, before] = isPair ? ['a pair', 'ratings'] : ['no pair', 'pairs']
@@ -97,15 +97,19 @@ export async function readFeatureRows(
     }
     if (isPair && labels.length > 0)
       throw new Error(`${where}: is a pair, and pairs have no labels; leave out --labels`)
-    const ownId = readId(row.id, where)
+    const ownId = named(where, () => readId(row))
     for (const label of labels) if (Object.hasOwn(row, label)) seen.add(label)
-    const { scored, rest } = split(row, isPair, labels, weights)
-    for (const field of rest) ignored.add(field)
-    if (shardOf(ownId, scored, shard.count) !== shard.index) continue
+    for (const field of Object.keys(row)) {
+      const own = field === 'id' || (isPair && field === 'subset') || SCORED_FIELDS.includes(field)
+      if (!own && !labels.includes(field) && field !== weights) ignored.add(field)
+    }
+    const scored = Object.entries(row).filter(([field]) => SCORED_FIELDS.includes(field))
+    if (shardOf(ownId, Object.fromEntries(scored), shard.count) !== shard.index) continue
     const id = ownId ?? total
     hash.update(`${JSON.stringify([id, row])}\n`)
     try {
-      rows.push({ where, id, ...(isPair ? readPair(row) : readRating(row, scored, labels, weights)) })
+      const read = readRow(row)
+      rows.push({ where, id, ...(isPair ? readPair(read) : readRating(row, read, labels, weights)) })
     } catch (error) {
       const reason = (error as Error).message
       if (!skipInvalid) throw new Error(`${where}: ${reason}`)
@@ -138,41 +142,27 @@ function checkSubsets(rows: readonly FeatureRow[]): void {
   throw new Error(`${lacking.where}: has no "subset", ${having.where} has one; all pairs need one, or none`)
 }
 
-function readId(id: unknown, where: string): RowId | undefined {
-  if (id === undefined || id === null) return undefined
-  if ((typeof id === 'string' && id !== '') || Number.isSafeInteger(id)) return id as RowId
-  throw new Error(`${where}: id must be a text that is not empty, or a whole number, got ${show(id)}`)
-}
-
-/** What of a row is scored, and which fields nothing asked for. What is neither is left for the model to refuse. */
-function split(row: Record<string, unknown>, isPair: boolean, labels: readonly string[], weights?: string) {
-  const scored: Record<string, unknown> = {}
-  const rest: string[] = []
-  for (const [field, value] of Object.entries(row)) {
-    if (field === 'id' || labels.includes(field) || field === weights) continue
-    if (isPair ? PAIR_FIELDS.includes(field) : ROW_FIELDS.includes(field)) scored[field] = value
-    else if (isPair ? field !== 'subset' : isRating(value)) rest.push(field)
-    else if (!isPair) scored[field] = value
+/** What `work` throws gets the place of the row in front. */
+function named<T>(where: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    throw new Error(`${where}: ${(error as Error).message}`)
   }
-  return { scored, rest }
-}
-
-function isRating(value: unknown): boolean {
-  return value === null || typeof value === 'number' || (Array.isArray(value) && value.every((one) => isRating(one)))
 }
 
 type RowContent = Omit<FeatureRow, 'where' | 'id'>
 
 function readRating(
   row: Record<string, unknown>,
-  scored: Record<string, unknown>,
+  { sides, rest }: ReadRow,
   names: readonly string[],
   weights?: string,
 ): RowContent {
   const columns = names.map((name) => readLabels(own(row, name), `label ${show(name)}`))
   const count = columns.reduce((most, column) => Math.max(most, column.length), 1)
   const labels = Array.from({ length: count }, (_, t) => columns.map((column) => column[t] ?? Number.NaN))
-  return { sides: [scored], labels, weights: readWeights(row, count, weights), subset: null }
+  return { sides, labels, weights: readWeights(rest, count, weights), subset: null }
 }
 
 /** A field whose name a user chose, and which an object may have without its row having it (`constructor`). */
@@ -187,7 +177,11 @@ function readLabels(value: unknown, where: string): number[] {
   return value.map((one, t) => (one === null ? Number.NaN : readLabel(one, `${where}[${t}]`)))
 }
 
-function readWeights(row: Record<string, unknown>, count: number, field: string | undefined): number[] | null {
+function readWeights(
+  row: Readonly<Record<string, unknown>>,
+  count: number,
+  field: string | undefined,
+): number[] | null {
   if (field === undefined) return null
   const value = own(row, field)
   const list: unknown[] = Array.isArray(value) ? value : Array(count).fill(value)
@@ -201,9 +195,8 @@ function readWeights(row: Record<string, unknown>, count: number, field: string 
   return list as number[]
 }
 
-function readPair({ prompt, chosen, rejected, subset }: Record<string, unknown>): RowContent {
+function readPair({ sides, rest: { subset } }: ReadRow): RowContent {
   if (subset !== undefined && typeof subset !== 'string') throw new Error(`subset must be a text, got ${show(subset)}`)
-  const sides = [responseRow(prompt, chosen, 'chosen'), responseRow(prompt, rejected, 'rejected')]
   return { sides, labels: [], weights: null, subset: subset ?? null }
 }
 
