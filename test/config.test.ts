@@ -103,7 +103,7 @@ const refused: [string, Record<string, unknown>, string][] = [
   [
     'no architecture',
     { model_type: undefined, architectures: undefined },
-    'must be a Llama model, got model_type undefined and architectures undefined',
+    'must be a Llama model, got model_type nothing and architectures nothing',
   ],
   [
     'attention bias',

@@ -67,7 +67,7 @@ async function leftovers(): Promise<string[]> {
 
 /**
  * Starts a fit and waits until it has kept levels that were not kept before. It keeps them every two seconds: it is made to stand still
- * for as long again and again, so that it has kept some long before it is done, however fast the machine is.
+ * for as long between short times of work, so that it has kept some before it is done, however fast the machine is.
  */
 async function launchKept(args: readonly string[]) {
   const before = await lastKept()
@@ -79,7 +79,7 @@ async function launchKept(args: readonly string[]) {
     child.kill('SIGSTOP')
     await sleep(2100)
     child.kill('SIGCONT')
-    await sleep(30)
+    await sleep(250)
   }
   return { child, ended }
 }

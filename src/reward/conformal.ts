@@ -148,7 +148,7 @@ export async function readCalibration(
       offsets,
       attributes: attributes as CalibratedAttribute[],
       heads,
-      ...(unit !== 'item' && { unit }),
+      unit,
       ...(rows && { rows }),
     }
   } finally {

@@ -15,8 +15,7 @@ import {
   SLOTS,
   takePieces,
 } from '../device/wasm/queue.ts'
-import { solverSingleWasm } from '../generated/solver_single.ts'
-import { solverThreadsWasm } from '../generated/solver_threads.ts'
+import { solverWasm } from '../generated/solver_wasm.ts'
 import { workerText } from '../generated/worker.ts'
 import { Arena } from './arena.ts'
 
@@ -124,7 +123,7 @@ const modules = new Map<boolean, Promise<WebAssembly.Module>>()
 function compile(shared: boolean): Promise<WebAssembly.Module> {
   const known = modules.get(shared)
   if (known) return known
-  const made = (shared ? solverThreadsWasm() : solverSingleWasm()).then((bytes) => WebAssembly.compile(bytes))
+  const made = solverWasm(shared).then((bytes) => WebAssembly.compile(bytes))
   modules.set(shared, made)
   return made
 }

@@ -1,6 +1,6 @@
 // The CPU back end with shared memory: kernels are tasks for threads, and the caller never waits for one.
 import { kernels } from '../../generated/kernels.ts'
-import { kernelsThreadsWasm } from '../../generated/kernels_threads.ts'
+import { kernelsWasm } from '../../generated/kernels_wasm.ts'
 import type { Backend, Call, Prepared, Profiler, Statistics } from '../backend.ts'
 import type { KernelSpec, Sizes } from '../kernel.ts'
 import type { Memory, Tensor } from '../tensor.ts'
@@ -21,7 +21,7 @@ const PIECES_PER_THREAD = 8
 
 export async function openManyThreads(threads: number, workerUrl?: string | URL): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536, shared: true })
-  const { module, exports } = await instantiate(await kernelsThreadsWasm(), memory)
+  const { module, exports } = await instantiate(await kernelsWasm(true), memory)
   const heap = new Heap(memory, exports.heap_base())
   const queue = heap.allocate(QUEUE_BYTES, 'task queue').address
   const scratches = Array.from({ length: threads }, () => heap.allocate(exports.scratch_bytes(), 'scratch').address)

@@ -1,5 +1,5 @@
 // The CPU back end without shared memory: kernels run on the caller, when they are called.
-import { kernelsSingleWasm } from '../../generated/kernels_single.ts'
+import { kernelsWasm } from '../../generated/kernels_wasm.ts'
 import type { Backend, Call, Prepared, Profiler, Statistics } from '../backend.ts'
 import type { KernelSpec, Sizes } from '../kernel.ts'
 import type { Memory, Tensor } from '../tensor.ts'
@@ -20,7 +20,7 @@ const breathe = (): Promise<void> =>
 
 export async function openOneThread(): Promise<Backend> {
   const memory = new WebAssembly.Memory({ initial: 64, maximum: 65536 })
-  const { exports } = await instantiate(await kernelsSingleWasm(), memory)
+  const { exports } = await instantiate(await kernelsWasm(false), memory)
   const heap = new Heap(memory, exports.heap_base())
   exports.set_scratch(heap.allocate(exports.scratch_bytes(), 'scratch').address)
   return new OneThread(memory, heap, exports)
