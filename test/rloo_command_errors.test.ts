@@ -111,7 +111,7 @@ test('what only a reward model can do is refused without one', async () => {
   await place.refused(tiny('x', '--reliability'), /reliability needs a reward model with quantiles/)
   await place.refused(tiny('x2', '--reward', TINY), /untied\/model/)
   const text = tiny('x3', '--reward', url, '--reward-retries', '0')
-  await place.refused(text, /http:\/\/127\.0\.0\.1:1\/: is sent texts, and the policy has no tokenizer\.json/)
+  await place.refused(text, /http:\/\/127\.0\.0\.1:1\/: reads texts, and the policy has no tokenizer\.json/)
   await mkdir(join(place.folder, 'taken'))
   await writeFile(join(place.folder, 'taken/mine'), 'mine')
   await place.refused(tiny('taken'), /taken: must be missing, empty or hold work of "rloo", it has "mine"/)

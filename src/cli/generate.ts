@@ -70,8 +70,8 @@ the rows beside it.
 
 --json prints {"results": [{"id", "prompt", "text", "tokens", "logprobs", "finish_reason"}]}, rows in order, the samples of a
 row one after the other; "id" is the number of the row from 0 where it has none. "tokens" and "logprobs" have the stop token
-that ended a text, "text" does not. Log-probabilities are those before top-k, top-p and min-p; of the unscaled model where the
-temperature is 0. Ctrl-C prints what is finished ("interrupted": true) and ends with 130.
+that ended a text, "text" does not. Log-probabilities are those before top-k, top-p and min-p; where the temperature is 0, those of
+temperature 1. A repetition penalty counts in both. Ctrl-C prints what is finished ("interrupted": true) and ends with 130.
 
 --best-of N draws N samples of each prompt, scores all by the reward model and keeps the best by --rank: expectation, utility,
 cvar[:LEVEL], quantile:LEVEL or certainty-equivalent. A result then also has "sample", "score" (what ranked), "expectation",
@@ -82,7 +82,7 @@ own estimate, with 95 % bootstrap intervals over prompts.
 Examples:
   $ pinball generate --adapter models/nano-sft --prompt "How was the film?"
   $ pinball generate --model ./SmolLM2-135M-Instruct --input prompts.jsonl --samples 4 --temperature 0.7 --json
-  $ pinball generate --model ./Llama-3-8B --adapter sft --prompt "Once upon" --plain --temperature 0 --stop "\\n\\n"
+  $ pinball generate --model ./Llama-3-8B --adapter sft --prompt "Once upon" --plain --temperature 0 --stop $'\\n\\n'
   $ pinball generate --model ./Llama-3-8B --input prompts.jsonl --best-of 16 --rank cvar:0.1 --reward ./QRM-Llama3.1-8B --json
 `
 

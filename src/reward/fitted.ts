@@ -84,17 +84,21 @@ export async function fittedTo(keys: Iterable<bigint>, unit: Unit | null): Promi
   return { unit, rows, hash: await digest(new Uint8Array(rows.buffer)) }
 }
 
-/** Keys of the rows that have a label of some attribute; `labels` are [L, M], the row of each line is in `rowIndex` or its number. */
+/**
+ * Keys of the rows that have a label of some attribute, of a weight above 0; `labels` are [L, M], `weights` [L], the row of each line is
+ * in `rowIndex` or its number.
+ */
 export function labelledKeys(
   keys: BigInt64Array,
   labels: Float32Array,
   attributes: number,
   rowIndex: ArrayLike<number> | undefined,
+  weights?: ArrayLike<number>,
 ): bigint[] {
   const found = new Set<number>()
   for (let i = 0; i < labels.length; i++) {
-    if (Number.isNaN(labels[i])) continue
     const line = Math.floor(i / attributes)
+    if (Number.isNaN(labels[i]) || weights?.[line] === 0) continue
     found.add(rowIndex ? rowIndex[line] : line)
   }
   return [...found].map((row) => keys[row])

@@ -152,10 +152,10 @@ export function labelsOf({ labels, attributes, rowIndex, weights }: Ratings, m: 
 
 /** The rows that have a label of some attribute, for whoever measures the heads. */
 export async function fittedRows(
-  { features, labels, attributes, rowIndex }: Ratings & Pick<Problem, 'features'>,
+  { features, labels, attributes, rowIndex, weights }: Ratings & Pick<Problem, 'features'>,
   unit: Unit | null,
 ): Promise<Fitted> {
-  return fittedTo(labelledKeys(await rowKeys(features), labels, attributes.length, rowIndex), unit)
+  return fittedTo(labelledKeys(await rowKeys(features), labels, attributes.length, rowIndex, weights), unit)
 }
 
 /** The model that the features are of, as far as it is known. */

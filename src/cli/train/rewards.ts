@@ -23,8 +23,10 @@ export function parseReward(text: string, before: readonly RewardOption[] = []):
   const [, number, rest] = /^([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?):(.*)$/i.exec(text) ?? []
   const place = rest ?? text
   const weight = number === undefined ? 1 : Number(number)
-  if (place === '' || !Number.isFinite(weight))
-    throw new InvalidArgumentError('Must be a directory, a module or an address, or WEIGHT: and one of them.')
+  if (place === '' || !Number.isFinite(weight) || weight === 0)
+    throw new InvalidArgumentError(
+      'Must be a directory, a module or an address, or WEIGHT: and one of them; no weight is 0.',
+    )
   const url = /^https?:\/\//i.test(place)
   if (url && !URL.canParse(place)) throw new InvalidArgumentError('Must be an address that can be read.')
   return [...before, { weight, place, url }]
@@ -40,7 +42,13 @@ export async function openReward({ weight, place, url }: RewardOption): Promise<
   const shown = printable(place)
   const found = await stat(place).catch(() => usageError(`--reward: ${shown}: no such directory or module`))
   const name = basename(resolve(place))
-  if (found.isDirectory()) return { kind: 'model', weight, name, files: await openDirectory(place) }
+  if (found.isDirectory()) {
+    const files = await openDirectory(place)
+    const names = (await files.list?.()) ?? []
+    if (names.includes('adapter_config.json') && !names.includes('config.json'))
+      usageError(`--reward: ${shown}: is an adapter; put it into its base by "pinball merge", or train it with --merge`)
+    return { kind: 'model', weight, name, files }
+  }
   const source = await openFile(place)
   try {
     const hash = await digest(await source.read(0, source.byteLength))

@@ -149,7 +149,7 @@ export function addRloo(program: Command): void {
       choice('--aggregation <what>', 'what the loss is a mean of', ['sequence', 'token', 'constant'], D.aggregation),
     )
     .option('--scale-advantages', 'centre advantages and divide them by their deviation over the batch')
-    .option('--entropy <number>', 'coefficient of an entropy bonus', real, D.entropyBonus)
+    .option('--entropy <number>', 'this times -log p of a completion is added to its reward', real, D.entropyBonus)
     .addOption(
       told('--reliability [share]', 'scale advantages by the width of this share of the reward', parseShare, [
         null,
@@ -196,6 +196,9 @@ async function rloo(options: RlooCommand, command: Command): Promise<void> {
   const reward = await readRewards(options)
   const targets = []
   for (const own of options.reward) targets.push(await openReward(own))
+  const ofModel = OF_MODELS.find((key) => options[key] !== undefined)
+  if (ofModel !== undefined && !targets.some(({ kind }) => kind === 'model'))
+    usageError(`${flagOf(ofModel)}: is for a reward model`)
   const recipe = rlooRecipe(targets, reward, settings)
   await runAdapterTraining(
     'rloo',
@@ -236,6 +239,9 @@ function readSettings(options: RlooCommand, command: Command): Omit<RlooSettings
   return own
 }
 
+/** An option as it is typed. */
+const flagOf = (key: string) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
 /** Options of rewards of one kind. */
 const OF_MODELS = ['risk', 'lambda', 'rescale', 'rewardTokens'] as const
 const OF_URLS = ['rewardTimeout', 'rewardRetries'] as const
@@ -243,17 +249,14 @@ const OF_URLS = ['rewardTimeout', 'rewardRetries'] as const
 /** How rewards are asked for; wrong usage where an option is for none of them. */
 async function readRewards(options: RlooCommand): Promise<RewardChoice> {
   const { reward, risk = 'neutral', lambda, rescale = false, rewardTokens, rewardTimeout, rewardRetries } = options
-  const flag = (key: string) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
   const unused = <T extends keyof RlooCommand>(keys: readonly T[]) => keys.find((key) => options[key] !== undefined)
   const ofUrl = unused(OF_URLS)
-  if (ofUrl !== undefined && !reward.some(({ url }) => url)) usageError(`${flag(ofUrl)}: is for a --reward URL`)
-  const ofModel = unused(OF_MODELS)
-  if (ofModel !== undefined && reward.every(({ url }) => url)) usageError(`${flag(ofModel)}: is for a reward model`)
+  if (ofUrl !== undefined && !reward.some(({ url }) => url)) usageError(`${flagOf(ofUrl)}: is for a --reward URL`)
   let kind: ScoreKind
   try {
     kind = parseRisk(risk)
   } catch (error) {
-    usageError(`--risk: ${(error as Error).message}`)
+    usageError(`--risk: ${(error as Error).message.replace('expectation, ', 'neutral, ')}`)
   }
   if (rescale && kind.kind !== 'utility') usageError('--rescale: is for --risk utility')
   return {

@@ -44,6 +44,7 @@ export function httpReward(url: string, options: HttpRewardOptions = {}): Reward
     name,
     weight,
     identity: { url: address },
+    reads: 'text',
     async score(rows, { signal }) {
       const body = JSON.stringify({
         query: rows.map((row) => textOf(row, address)),

@@ -106,11 +106,11 @@ export function stepEntry(
     ...numbers,
     ...measuredNumbers(completions, measured),
     ...lengthNumbers(completions),
-    ...(uses > 1 && clipNumbers(updates.slice(1).map(({ sums }) => sums))),
+    ...clipNumbers((uses > 1 ? updates.slice(1) : updates).map(({ sums }) => sums)),
   }
 }
 
-/** Shares of ratios whose gradient is cut off: of the updates after the first, in which every ratio is 1. */
+/** Shares of ratios whose gradient is cut off; where there are several updates, of those after the first, in which every ratio is 1. */
 function clipNumbers(later: readonly UpdateSums[]): Record<string, number> {
   const ratios = later.reduce((sum, update) => sum + update.ratios, 0)
   if (ratios === 0) return {}

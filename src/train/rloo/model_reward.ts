@@ -45,6 +45,7 @@ export async function modelReward(model: RewardModel, options: ModelRewardOption
     name,
     weight,
     levels,
+    ...(!policyTokens && { reads: 'messages' as const }),
     ...(rescale && { origin: null }),
     identity: {
       'a reward model with the fingerprint': await model.fingerprint(),

@@ -55,7 +55,25 @@ export interface RewardSource {
   readonly levels?: readonly number[]
   /** A number that its first rewards fix and that is kept with the training: null until then, and a float32 after it. */
   origin?: number | null
+  /** What it reads beside tokens: `text` needs a policy with a tokenizer, `messages` prompts that are conversations, too. */
+  readonly reads?: 'text' | 'messages'
   score(rows: readonly RewardRow[], context: RewardContext): Promise<Rewards>
+}
+
+/** Throws where sources cannot read what a policy writes after these prompts, or none has what reliability needs. */
+export function checkSources(
+  sources: readonly RewardSource[],
+  prompts: readonly { readonly messages: unknown }[],
+  { hasText, reliability }: { readonly hasText: boolean; readonly reliability: number | null },
+): void {
+  for (const { name, reads } of sources) {
+    const remedy = reads === 'messages' ? "; let it read the policy's tokens (--reward-tokens policy)" : ''
+    if (reads && !hasText) throw new Error(`${name}: reads texts, and the policy has no tokenizer.json${remedy}`)
+    const ids = reads === 'messages' ? prompts.findIndex(({ messages }) => messages === null) : -1
+    if (ids >= 0) throw new Error(`${name}: reads conversations, and prompt ${ids + 1} is token ids${remedy}`)
+  }
+  if (reliability !== null && !sources.some(({ levels }) => levels && levels.length > 1))
+    throw new Error('rloo: reliability needs a reward model with quantiles; none of the rewards has a distribution')
 }
 
 /** A function that rewards: its numbers, null, undefined or NaN for none. */

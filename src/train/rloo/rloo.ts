@@ -28,7 +28,7 @@ import { evaluateRollout } from './evaluate.ts'
 import { GenerationLog } from './generations.ts'
 import type { UpdateSums } from './log.ts'
 import type { RlooPrompt } from './prompts.ts'
-import type { RewardSource } from './rewards.ts'
+import { checkSources, type RewardSource } from './rewards.ts'
 import type { RlooBatch } from './rollout.ts'
 import { checkRloo, RLOO_DEFAULTS, type RlooSettings } from './settings.ts'
 import { type RlooTally, rlooTask } from './task.ts'
@@ -90,6 +90,8 @@ export async function trainRloo(
   checkRloo(settings)
   if (prompts.length === 0) throw new Error('rloo: there are no prompts to train on')
   if (sources.length === 0) throw new Error('rloo: there are no rewards to train on')
+  const tokenizer = await loadTokenizer(files)
+  checkSources(sources, [...prompts, ...held], { hasText: tokenizer !== null, reliability: settings.reliability })
   const plan = planRloo(prompts.length, settings)
   const generations = new GenerationLog(store)
   let frozen: Adapter | null = null
@@ -125,7 +127,7 @@ export async function trainRloo(
       const collect: CollectOptions = {
         ...{ settings, signal, onRollout },
         generation: { ...GENERATION_DEFAULTS, temperature, maxNewTokens, seed, stopTokens },
-        tokenizer: await loadTokenizer(files),
+        tokenizer,
         draw:
           options.draw ??
           ((asked, generation, run) => decoder.run(asked, chooser(generation, asked), { maxNewTokens, ...run })),
