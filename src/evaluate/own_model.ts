@@ -21,6 +21,17 @@ import type { PairAccuracy } from './pairs.ts'
 import type { CalibrationEvaluation } from './rated_quantiles.ts'
 import { openStages } from './stages.ts'
 
+/** Settings of its gate and of the training of that. */
+export interface OwnGateSettings {
+  readonly hidden: number
+  readonly layers: number
+  readonly temperature: number
+  readonly marginScale: number
+  readonly batch: number
+  readonly epochs: number
+  readonly lr: number
+}
+
 /** Settings on which the result depends. */
 export interface OwnModelSettings {
   /** Attributes [M]; absent: all fields of the ratings that hold numbers. */
@@ -37,15 +48,7 @@ export interface OwnModelSettings {
   /** Of the attributes, where there are no pairs for a gate. */
   readonly weights: FixedWeights
   /** Of the gate. */
-  readonly gate: {
-    readonly hidden: number
-    readonly layers: number
-    readonly temperature: number
-    readonly marginScale: number
-    readonly batch: number
-    readonly epochs: number
-    readonly lr: number
-  }
+  readonly gate: OwnGateSettings
   readonly dtype: 'f32' | 'bf16'
   readonly maxLength?: number
   readonly skipInvalid?: boolean

@@ -5,6 +5,7 @@
 import { isObject, show } from '../files/json.ts'
 import { Sha256 } from '../files/sha256.ts'
 import { checkMessages, type RowRules } from '../reward/rows.ts'
+import { copyIds, idList } from '../reward/token_ids.ts'
 import { type Message, renderChat } from '../text/chat.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import type { Prompt } from './continuation.ts'
@@ -99,19 +100,9 @@ function endsWithAsker(messages: readonly Message[], field: string): readonly Me
 }
 
 function readIds(ids: unknown, { vocab }: PromptRules): Uint32Array<ArrayBuffer> {
-  if (!Array.isArray(ids) && !(ids instanceof Uint32Array)) {
-    throw new Error(`input_ids must be a list of token ids, got ${show(ids)}`)
-  }
-  const list = ids as ArrayLike<unknown>
-  const tokens = new Uint32Array(list.length)
-  for (let i = 0; i < tokens.length; i++) {
-    const token = list[i]
-    if (!Number.isSafeInteger(token) || (token as number) < 0 || (token as number) >= vocab) {
-      throw new Error(`input_ids[${i}] must be a whole number from 0 to ${vocab - 1} (vocab_size), got ${show(token)}`)
-    }
-    tokens[i] = token as number
-  }
-  return tokens
+  const list = idList(ids)
+  if (list === null) throw new Error(`input_ids must be a list of token ids, got ${show(ids)}`)
+  return copyIds(list, vocab, 'input_ids')
 }
 
 function checkLength(tokens: Uint32Array<ArrayBuffer>, { maxPosition }: PromptRules): Uint32Array<ArrayBuffer> {

@@ -6,7 +6,7 @@
 // on how Python searches (back references, possessive quantifiers, atomic groups, conditions, flags) is refused.
 //
 // Source: the page "Regular expression syntax" of Python's documentation of `re`.
-import { show } from '../files/json.ts'
+import { RegexReader } from '../text/regex_reader.ts'
 
 /** A part of an expression. */
 type Part =
@@ -28,8 +28,7 @@ export interface Budget {
   left: number
 }
 
-// Real expressions have some ten to a hundred characters; deep ones would exhaust the stack.
-const LENGTH_LIMIT = 4096
+// Deeper ones would exhaust the stack.
 const DEPTH_LIMIT = 100
 const NAME_LIMIT = 1024
 
@@ -38,11 +37,6 @@ const NAME_LIMIT = 1024
  * throws where it takes more steps than the budget has.
  */
 export function parsePythonRegex(source: string, where: string, budget: Budget = { left: 1e8 }): PythonRegex {
-  if (source.length > LENGTH_LIMIT) {
-    throw new Error(
-      `${where}: the regular expression has ${source.length} characters, at most ${LENGTH_LIMIT} are read`,
-    )
-  }
   const root = new Parser(source, where).parse()
   const run = (name: string): bigint => {
     if (name.length > NAME_LIMIT) throw new Error(`${where}: the name of a module has ${name.length} characters`)
@@ -79,46 +73,18 @@ const PLACES: Readonly<Record<string, (name: string, at: number) => boolean>> = 
   B: (name, at) => !boundary(name, at),
 }
 
-class Parser {
-  readonly #source: string
-  readonly #where: string
-  #at = 0
-  #depth = 0
-
+class Parser extends RegexReader<Part> {
   constructor(source: string, where: string) {
-    this.#source = source
-    this.#where = where
+    super(source, where, DEPTH_LIMIT)
   }
 
-  parse(): Part {
-    const part = this.#choice()
-    if (this.#at < this.#source.length) this.#fail('has a ) too many')
-    return part
+  protected override either(parts: Part[]): Part {
+    return { kind: 'choice', parts }
   }
 
-  #fail(what: string): never {
-    throw new Error(
-      `${this.#where}: the regular expression ${show(this.#source)} ${what} (at character ${this.#at + 1})`,
-    )
-  }
-
-  #take(text: string): boolean {
-    if (!this.#source.startsWith(text, this.#at)) return false
-    this.#at += text.length
-    return true
-  }
-
-  #choice(): Part {
-    if (++this.#depth > DEPTH_LIMIT) this.#fail(`has more than ${DEPTH_LIMIT} groups in each other`)
-    const parts = [this.#sequence()]
-    while (this.#take('|')) parts.push(this.#sequence())
-    this.#depth--
-    return parts.length === 1 ? parts[0] : { kind: 'choice', parts }
-  }
-
-  #sequence(): Part {
+  protected override sequence(): Part {
     const parts: Part[] = []
-    while (this.#at < this.#source.length && !'|)'.includes(this.#source[this.#at])) parts.push(this.#repeated())
+    while (this.inSequence) parts.push(this.#repeated())
     return { kind: 'sequence', parts }
   }
 
@@ -126,32 +92,32 @@ class Parser {
     const part = this.#single()
     const bounds = this.#bounds()
     if (bounds === null) return part
-    if (part.kind === 'place') this.#fail('repeats what matches a place, not a character')
+    if (part.kind === 'place') this.fail('repeats what matches a place, not a character')
     const [least, most] = bounds
-    if (most < least) this.#fail('repeats a part from more to fewer times')
-    if (this.#take('+')) this.#fail('has a possessive quantifier, which is not supported')
-    this.#take('?') // lazy: the same names match
-    if (this.#bounds() !== null) this.#fail('has two quantifiers in a row')
+    if (most < least) this.fail('repeats a part from more to fewer times')
+    if (this.take('+')) this.fail('has a possessive quantifier, which is not supported')
+    this.take('?') // lazy: the same names match
+    if (this.#bounds() !== null) this.fail('has two quantifiers in a row')
     return { kind: 'repeat', part, least, most }
   }
 
   /** A quantifier, where there is one; braces that are none are characters. */
   #bounds(): [number, number] | null {
-    if (this.#take('*')) return [0, Infinity]
-    if (this.#take('+')) return [1, Infinity]
-    if (this.#take('?')) return [0, 1]
-    const [text, least, comma, most] = /^\{(\d*)(,?)(\d*)\}/.exec(this.#source.slice(this.#at, this.#at + 64)) ?? []
+    if (this.take('*')) return [0, Infinity]
+    if (this.take('+')) return [1, Infinity]
+    if (this.take('?')) return [0, 1]
+    const [text, least, comma, most] = /^\{(\d*)(,?)(\d*)\}/.exec(this.source.slice(this.at, this.at + 64)) ?? []
     if (text === undefined || text === '{}') return null
-    this.#at += text.length
+    this.at += text.length
     if (comma === '') return [Number(least), Number(least)]
     return [least === '' ? 0 : Number(least), most === '' ? Infinity : Number(most)]
   }
 
   #single(): Part {
-    const character = this.#source[this.#at]
-    if ('*+?'.includes(character)) this.#fail('has nothing to repeat')
+    const character = this.source[this.at]
+    if ('*+?'.includes(character)) this.fail('has nothing to repeat')
     if (character === '(') return this.#group()
-    this.#at++
+    this.at++
     if (character === '[') return { kind: 'character', fits: this.#set() }
     if (character === '.') return { kind: 'character', fits: (code) => code !== 10 }
     if (character === '^') return { kind: 'place', holds: atStart }
@@ -160,9 +126,9 @@ class Parser {
       const own = character.charCodeAt(0)
       return { kind: 'character', fits: (code) => code === own }
     }
-    const next = this.#source[this.#at]
+    const next = this.source[this.at]
     if (next !== undefined && Object.hasOwn(PLACES, next)) {
-      this.#at++
+      this.at++
       return { kind: 'place', holds: PLACES[next] }
     }
     return { kind: 'character', fits: this.#escape() }
@@ -170,29 +136,29 @@ class Parser {
 
   /** What stands after a backslash. */
   #escape(): (code: number) => boolean {
-    const next = this.#source[this.#at]
-    if (next === undefined) this.#fail('ends with a backslash')
+    const next = this.source[this.at]
+    if (next === undefined) this.fail('ends with a backslash')
     if (Object.hasOwn(CLASSES, next)) {
-      this.#at++
+      this.at++
       return CLASSES[next]
     }
-    if (/[0-9]/.test(next)) this.#fail('refers back to a group or has an octal number, which is not supported')
+    if (/[0-9]/.test(next)) this.fail('refers back to a group or has an octal number, which is not supported')
     if (/[a-zA-Z]/.test(next) && !Object.hasOwn(CONTROLS, next))
-      this.#fail(`has the escape \\${next}, which is not supported`)
-    this.#at++
+      this.fail(`has the escape \\${next}, which is not supported`)
+    this.at++
     const own = CONTROLS[next] ?? next.charCodeAt(0)
     return (code) => code === own
   }
 
   #set(): (code: number) => boolean {
-    const negated = this.#take('^')
+    const negated = this.take('^')
     const members: ((code: number) => boolean)[] = []
-    for (let first = true; first || !this.#take(']'); first = false) {
+    for (let first = true; first || !this.take(']'); first = false) {
       const low = this.#member()
-      if (typeof low === 'number' && this.#source[this.#at] === '-' && this.#source[this.#at + 1] !== ']') {
-        this.#at++
+      if (typeof low === 'number' && this.source[this.at] === '-' && this.source[this.at + 1] !== ']') {
+        this.at++
         const high = this.#member()
-        if (typeof high !== 'number' || high < low) this.#fail('has a range that is none')
+        if (typeof high !== 'number' || high < low) this.fail('has a range that is none')
         members.push((code) => code >= low && code <= high)
       } else members.push(typeof low === 'number' ? (code) => code === low : low)
     }
@@ -201,17 +167,17 @@ class Parser {
 
   /** A character of a set, or a class of them. */
   #member(): number | ((code: number) => boolean) {
-    const character = this.#source[this.#at]
-    if (character === undefined) this.#fail('has a [ without its ]')
-    this.#at++
+    const character = this.source[this.at]
+    if (character === undefined) this.fail('has a [ without its ]')
+    this.at++
     if (character !== '\\') return character.charCodeAt(0)
-    const next = this.#source[this.#at]
+    const next = this.source[this.at]
     if (next === 'b') {
-      this.#at++
+      this.at++
       return 8
     }
     if (next !== undefined && !/[0-9a-zA-Z]/.test(next)) {
-      this.#at++
+      this.at++
       return next.charCodeAt(0)
     }
     const fits = this.#escape()
@@ -219,22 +185,22 @@ class Parser {
   }
 
   #group(): Part {
-    this.#at++
+    this.at++
     let look: { readonly ahead: boolean; readonly wanted: boolean } | null = null
-    if (this.#take('?')) {
-      if (this.#take('=')) look = { ahead: true, wanted: true }
-      else if (this.#take('!')) look = { ahead: true, wanted: false }
-      else if (this.#take('<=')) look = { ahead: false, wanted: true }
-      else if (this.#take('<!')) look = { ahead: false, wanted: false }
-      else if (!this.#take(':')) {
-        const [name] = /^P<[A-Za-z_]\w*>/.exec(this.#source.slice(this.#at)) ?? []
+    if (this.take('?')) {
+      if (this.take('=')) look = { ahead: true, wanted: true }
+      else if (this.take('!')) look = { ahead: true, wanted: false }
+      else if (this.take('<=')) look = { ahead: false, wanted: true }
+      else if (this.take('<!')) look = { ahead: false, wanted: false }
+      else if (!this.take(':')) {
+        const [name] = /^P<[A-Za-z_]\w*>/.exec(this.source.slice(this.at)) ?? []
         if (name === undefined)
-          this.#fail('has a group of a kind that is not supported (flags, comments, conditions, references)')
-        this.#at += name.length
+          this.fail('has a group of a kind that is not supported (flags, comments, conditions, references)')
+        this.at += name.length
       }
     }
-    const part = this.#choice()
-    if (!this.#take(')')) this.#fail('has a ( without its )')
+    const part = this.choice()
+    if (!this.take(')')) this.fail('has a ( without its )')
     return look === null ? part : { kind: 'look', part, ...look }
   }
 }

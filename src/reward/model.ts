@@ -88,7 +88,7 @@ export async function loadRewardModel(
           adapted.destroy()
           heads.destroy()
         }
-        return { ...adapted, heads, destroy }
+        return { ...adapted, heads, join: together(), destroy }
       } catch (error) {
         adapted.destroy()
         throw error
@@ -106,7 +106,17 @@ export async function loadRewardModel(
 /** What a call of `score` computes with. */
 interface Scoring extends Adapted {
   readonly heads: Heads
+  /** Calls are computed together under one adapter only. */
+  readonly join: Join
 }
+
+interface CountedRow {
+  readonly row: EncodedRow
+  /** In tokens. */
+  readonly length: number
+}
+
+type Join = ReturnType<typeof together<CountedRow, Score>>
 
 function rewardModel(
   backbone: Backbone,
@@ -115,14 +125,6 @@ function rewardModel(
 ): RewardModel {
   const { device, config, rules, name, tokenizer } = backbone
   const { levels, attributes, lambda: usual, needsPrompt } = slot.now.heads
-  const join = together<{ readonly row: EncodedRow; readonly length: number }, Score>()
-  /** Calls are computed together only under the same adapter. */
-  const numbers = new WeakMap<object, number>()
-  let count = 0
-  const numberOf = (own: object): number => {
-    if (!numbers.has(own)) numbers.set(own, count++)
-    return numbers.get(own)!
-  }
   const model: RewardModel = {
     name,
     device,
@@ -147,8 +149,8 @@ function rewardModel(
       const call = { rows: encoded.map((row) => ({ row, length: row.input_ids.length })), signal, onProgress }
       return slot.use((own) => {
         // States are for one caller alone.
-        const key = [numberOf(own), lambda, rearrange, share, ...(onState ? [numberOf(onState)] : [])].join()
-        return join(key, call, (take, { signal, lengthOf, nameOf }, give) =>
+        const join: Join = onState ? together() : own.join
+        return join([lambda, rearrange, share].join(), call, (take, { signal, lengthOf, nameOf }, give) =>
           backbone.run(
             () => take().map(({ row }) => row),
             { gate: needsPrompt, adapted: own, share, signal },

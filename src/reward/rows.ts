@@ -7,6 +7,7 @@ import { type BosPolicy, type Message, renderChat } from '../text/chat.ts'
 import { plainMessages } from '../text/messages.ts'
 import type { Tokenizer } from '../text/tokenizer.ts'
 import { type Padding, pooledLength, textPlaces } from './padding.ts'
+import { copyIds, idList } from './token_ids.ts'
 
 export type Row =
   | { readonly prompt: string; readonly response: string }
@@ -152,22 +153,13 @@ export function checkMessages(given: unknown, what: string): Message[] {
 }
 
 function readTokens(ids: unknown, { vocab, maxPosition }: RowRules): Uint32Array<ArrayBuffer> {
-  const list: unknown = ids instanceof Uint32Array ? ids : Array.isArray(ids) ? ids : null
-  if (list === null) throw new Error(`input_ids must be a list of token ids, got ${show(ids)}`)
-  const tokens = list as ArrayLike<unknown>
+  const tokens = idList(ids)
+  if (tokens === null) throw new Error(`input_ids must be a list of token ids, got ${show(ids)}`)
   if (tokens.length === 0) throw new Error('input_ids must have at least one token, got none')
   if (tokens.length > maxPosition) {
     throw new Error(`the row has ${tokens.length} tokens, the model takes ${maxPosition} (max_position_embeddings)`)
   }
-  const result = new Uint32Array(tokens.length)
-  for (let i = 0; i < tokens.length; i++) {
-    const token = tokens[i]
-    if (!Number.isSafeInteger(token) || (token as number) < 0 || (token as number) >= vocab) {
-      throw new Error(`input_ids[${i}] must be a whole number from 0 to ${vocab - 1} (vocab_size), got ${show(token)}`)
-    }
-    result[i] = token as number
-  }
-  return result
+  return copyIds(tokens, vocab, 'input_ids')
 }
 
 function readPosition(position: unknown, length: number): number {

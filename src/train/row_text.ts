@@ -5,6 +5,7 @@ import { type ModelFiles, readText } from '../files/source.ts'
 import { parseLlamaConfig } from '../llama/config.ts'
 import { readManifest } from '../reward/manifest.ts'
 import { type Padding, paddingOf, pooledLength, textPlaces } from '../reward/padding.ts'
+import { copyIds, idList } from '../reward/token_ids.ts'
 import { type BosPolicy, type Message, renderChat, renderText } from '../text/chat.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 
@@ -51,18 +52,10 @@ export function tokenizerOf({ name, tokenizer }: TextRules): Tokenizer {
 
 /** Checks token ids and copies them; `what` is what errors call them. */
 export function readIds(ids: unknown, { vocab }: TextRules, what: string): Uint32Array<ArrayBuffer> {
-  const list: ArrayLike<unknown> | null = Array.isArray(ids) || ids instanceof Uint32Array ? ids : null
+  const list = idList(ids)
   if (list === null || list.length === 0)
     throw new Error(`${what} must be a list of at least one token id, got ${show(ids)}`)
-  const tokens = new Uint32Array(list.length)
-  for (let i = 0; i < tokens.length; i++) {
-    const token = list[i]
-    if (!Number.isSafeInteger(token) || (token as number) < 0 || (token as number) >= vocab) {
-      throw new Error(`${what}[${i}] must be a whole number from 0 to ${vocab - 1} (vocab_size), got ${show(token)}`)
-    }
-    tokens[i] = token as number
-  }
-  return tokens
+  return copyIds(list, vocab, what)
 }
 
 /** As `readIds`, without the padding, for rows whose last token is read. */

@@ -1,7 +1,13 @@
 // pinball train: from ratings, and pairs where there are any, to an evaluated reward model over a backbone.
 import { type Command, Option } from 'commander'
 import type { DeviceKind } from '../../device/open.ts'
-import { type OwnModelSettings, PARTS, ratedFields, trainOwnModel } from '../../evaluate/own_model.ts'
+import {
+  type OwnGateSettings,
+  type OwnModelSettings,
+  PARTS,
+  ratedFields,
+  trainOwnModel,
+} from '../../evaluate/own_model.ts'
 import { directoryTree, openDirectory } from '../../files/disk.ts'
 import { printable } from '../../files/json.ts'
 import { evaluationNotes } from '../../report/heads.ts'
@@ -35,7 +41,8 @@ import { readRows } from '../rows.ts'
 import { USUAL_PARTS } from '../split.ts'
 
 interface TrainCommand
-  extends Pick<OwnModelSettings, 'levels' | 'alpha' | 'seed' | 'dtype' | 'maxLength' | 'skipInvalid'> {
+  extends Pick<OwnModelSettings, 'levels' | 'alpha' | 'seed' | 'dtype' | 'maxLength' | 'skipInvalid'>,
+    OwnGateSettings {
   readonly ratings: string[]
   readonly pairs?: string[]
   readonly backbone: string
@@ -47,13 +54,6 @@ interface TrainCommand
   /** Absent: an attribute of a usual name; false: none. */
   readonly debias?: string | false
   readonly attributeWeights: FixedWeights
-  readonly hidden: number
-  readonly layers: number
-  readonly temperature: number
-  readonly marginScale: number
-  readonly batch: number
-  readonly epochs: number
-  readonly lr: number
   readonly restart?: boolean
   readonly device: DeviceKind
   readonly threads?: number

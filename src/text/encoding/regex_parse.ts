@@ -3,6 +3,7 @@
 // What depends on state of the search (back references, conditions, \G, absent groups) and what sets of characters cannot say
 // (intersections) is refused. Source: Oniguruma's doc/RE and what tokenizers does with it.
 import { show } from '../../files/json.ts'
+import { RegexReader } from '../regex_reader.ts'
 
 export type Part =
   /** A character of a set; `source` is the inside of a set of JavaScript. */
@@ -20,7 +21,6 @@ export type Part =
   | { readonly kind: 'atomic'; readonly part: Part }
   | { readonly kind: 'place'; readonly place: 'A' | 'z' | 'Z' | '^' | '$' | 'b' | 'B' }
 
-const LENGTH_LIMIT = 4096
 const DEPTH_LIMIT = 50
 const REPEAT_LIMIT = 1000
 
@@ -41,85 +41,53 @@ const CONTROLS: Readonly<Record<string, number>> = { a: 7, b: 8, e: 27, f: 12, n
 const escaped = (code: number): string => `\\u{${code.toString(16)}}`
 
 export function parseRegex(source: string, where: string): Part {
-  if (source.length > LENGTH_LIMIT) {
-    throw new Error(
-      `${where}: the regular expression has ${source.length} characters, at most ${LENGTH_LIMIT} are read`,
-    )
-  }
   return new Parser(source, where).parse()
 }
 
-class Parser {
-  readonly #source: string
-  readonly #where: string
-  #at = 0
-  #depth = 0
+class Parser extends RegexReader<Part> {
   #fold = false
   #dotAll = false
 
   constructor(source: string, where: string) {
-    this.#source = source
-    this.#where = where
+    super(source, where, DEPTH_LIMIT)
   }
 
-  parse(): Part {
-    const part = this.#choice()
-    if (this.#at < this.#source.length) this.#fail('has a ) too many')
-    return part
-  }
-
-  #fail(what: string): never {
-    throw new Error(
-      `${this.#where}: the regular expression ${show(this.#source)} ${what} (at character ${this.#at + 1})`,
-    )
-  }
-
-  #take(text: string): boolean {
-    if (!this.#source.startsWith(text, this.#at)) return false
-    this.#at += text.length
-    return true
+  protected override either(parts: Part[]): Part {
+    return { kind: 'choice', parts }
   }
 
   /** The next character, of one code point, and goes past it. */
   #next(): string {
-    const code = this.#source.codePointAt(this.#at)
-    if (code === undefined) this.#fail('ends too early')
+    const code = this.source.codePointAt(this.at)
+    if (code === undefined) this.fail('ends too early')
     const character = String.fromCodePoint(code)
-    this.#at += character.length
+    this.at += character.length
     return character
   }
 
-  #choice(): Part {
-    if (++this.#depth > DEPTH_LIMIT) this.#fail(`has more than ${DEPTH_LIMIT} groups in each other`)
-    const parts = [this.#sequence()]
-    while (this.#take('|')) parts.push(this.#sequence())
-    this.#depth--
-    return parts.length === 1 ? parts[0] : { kind: 'choice', parts }
-  }
-
-  #sequence(): Part {
+  protected override sequence(): Part {
     const parts: Part[] = []
-    while (this.#at < this.#source.length && !'|)'.includes(this.#source[this.#at])) parts.push(this.#repeated())
+    while (this.inSequence) parts.push(this.#repeated())
     return parts.length === 1 ? parts[0] : { kind: 'sequence', parts }
   }
 
   #repeated(): Part {
     let part = this.#single()
     for (let count = 0; ; count++) {
-      const before = this.#at
+      const before = this.at
       const bounds = this.#bounds()
       if (bounds === null) return part
-      if (count > 0) this.#fail('has two quantifiers in a row')
-      if (part.kind === 'place' || part.kind === 'look') this.#fail('repeats what matches a place, not a character')
+      if (count > 0) this.fail('has two quantifiers in a row')
+      if (part.kind === 'place' || part.kind === 'look') this.fail('repeats what matches a place, not a character')
       const [least, most] = bounds
-      if (most < least) this.#fail('repeats a part from more to fewer times')
+      if (most < least) this.fail('repeats a part from more to fewer times')
       if (least > REPEAT_LIMIT || (most > REPEAT_LIMIT && most !== Infinity))
-        this.#fail(`repeats a part more than ${REPEAT_LIMIT} times`)
+        this.fail(`repeats a part more than ${REPEAT_LIMIT} times`)
       let way: 'greedy' | 'lazy' | 'possessive' = 'greedy'
-      if (this.#take('?')) way = 'lazy'
-      else if (this.#take('+')) {
+      if (this.take('?')) way = 'lazy'
+      else if (this.take('+')) {
         // After braces Ruby's + repeats once more.
-        if (this.#source[before] === '{') this.#fail('has two quantifiers in a row')
+        if (this.source[before] === '{') this.fail('has two quantifiers in a row')
         way = 'possessive'
       }
       part = { kind: 'repeat', part, least, most, way }
@@ -127,32 +95,32 @@ class Parser {
   }
 
   #bounds(): [number, number] | null {
-    if (this.#take('*')) return [0, Infinity]
-    if (this.#take('+')) return [1, Infinity]
-    if (this.#take('?')) return [0, 1]
+    if (this.take('*')) return [0, Infinity]
+    if (this.take('+')) return [1, Infinity]
+    if (this.take('?')) return [0, 1]
     const [text, least, comma, most] =
-      /^\{(\d{0,6})(,?)(\d{0,6})\}/.exec(this.#source.slice(this.#at, this.#at + 16)) ?? []
+      /^\{(\d{0,6})(,?)(\d{0,6})\}/.exec(this.source.slice(this.at, this.at + 16)) ?? []
     if (text === undefined || text === '{}' || text === '{,}') return null
-    this.#at += text.length
+    this.at += text.length
     if (comma === '') return [Number(least), Number(least)]
     return [least === '' ? 0 : Number(least), most === '' ? Infinity : Number(most)]
   }
 
   #single(): Part {
-    const start = this.#at
+    const start = this.at
     const character = this.#next()
-    if ('*+?'.includes(character)) this.#fail('has nothing to repeat')
+    if ('*+?'.includes(character)) this.fail('has nothing to repeat')
     if (character === '(') return this.#group()
     if (character === '[') return this.#set()
     if (character === '.') return { kind: 'set', source: this.#dotAll ? '\\u{0}-\\u{10ffff}' : '^\\n' }
     if (character === '^' || character === '$') return { kind: 'place', place: character }
     if (character !== '\\') return this.#literal(character)
-    const next = this.#source[this.#at]
+    const next = this.source[this.at]
     if (next !== undefined && 'AzZbB'.includes(next)) {
-      this.#at++
+      this.at++
       return { kind: 'place', place: next as 'A' }
     }
-    this.#at = start
+    this.at = start
     return this.#member(false).set
   }
 
@@ -182,17 +150,17 @@ class Parser {
     if (next === 'p' || next === 'P') return set(this.#property(next === 'P'))
     if (next === 'x' || next === 'u') {
       const pattern = next === 'x' ? /^(?:\{([\da-fA-F]{1,6})\}|([\da-fA-F]{1,2}))/ : /^(?:([\da-fA-F]{4}))/
-      const found = pattern.exec(this.#source.slice(this.#at, this.#at + 10))
-      if (found === null) this.#fail(`has a \\${next} without its digits`)
-      this.#at += found[0].length
+      const found = pattern.exec(this.source.slice(this.at, this.at + 10))
+      if (found === null) this.fail(`has a \\${next} without its digits`)
+      this.at += found[0].length
       const code = Number.parseInt(found[1] ?? found[2], 16)
       if (code > 0x10ffff || (next === 'x' && found[1] === undefined && code > 0x7f))
-        this.#fail('names a character that there is not')
+        this.fail('names a character that there is not')
       return this.#scalar(code)
     }
     if (Object.hasOwn(CONTROLS, next)) return this.#scalar(CONTROLS[next])
     if (next === '0') return this.#scalar(0)
-    if (/[0-9a-zA-Z]/.test(next)) this.#fail(`has the escape \\${next}, which is not supported`)
+    if (/[0-9a-zA-Z]/.test(next)) this.fail(`has the escape \\${next}, which is not supported`)
     return this.#scalar(next.codePointAt(0)!)
   }
 
@@ -202,9 +170,9 @@ class Parser {
   }
 
   #property(negated: boolean): string {
-    const [text, hat, name] = /^\{(\^?)([\w ]+)\}/.exec(this.#source.slice(this.#at, this.#at + 64)) ?? []
-    if (text === undefined) this.#fail('has a \\p without its name')
-    this.#at += text.length
+    const [text, hat, name] = /^\{(\^?)([\w ]+)\}/.exec(this.source.slice(this.at, this.at + 64)) ?? []
+    if (text === undefined) this.fail('has a \\p without its name')
+    this.at += text.length
     const letter = negated !== (hat === '^') ? 'P' : 'p'
     for (const option of [name, `Script=${name}`]) {
       const source = `\\${letter}{${option}}`
@@ -213,26 +181,26 @@ class Parser {
         return source
       } catch {}
     }
-    return this.#fail(`has the property ${show(name)}, which is not supported`)
+    return this.fail(`has the property ${show(name)}, which is not supported`)
   }
 
   #set(): Part {
-    const negated = this.#take('^')
+    const negated = this.take('^')
     let source = ''
-    for (let first = true; first || !this.#take(']'); first = false) {
-      if (this.#take('[')) this.#fail('has a set inside a set, which is not supported')
-      if (this.#take('&&')) this.#fail('has an intersection of sets, which is not supported')
+    for (let first = true; first || !this.take(']'); first = false) {
+      if (this.take('[')) this.fail('has a set inside a set, which is not supported')
+      if (this.take('&&')) this.fail('has an intersection of sets, which is not supported')
       const low = this.#member()
-      const range = low.code !== null && this.#source[this.#at] === '-' && this.#source[this.#at + 1] !== ']'
+      const range = low.code !== null && this.source[this.at] === '-' && this.source[this.at + 1] !== ']'
       if (!range) {
-        if (low.set.source.startsWith('^')) this.#fail('has a class inside a set that is not supported')
+        if (low.set.source.startsWith('^')) this.fail('has a class inside a set that is not supported')
         source += low.set.source
         continue
       }
-      this.#at++
+      this.at++
       const high = this.#member()
-      if (high.code === null || high.code < low.code!) this.#fail('has a range that is none')
-      if (this.#fold) this.#fail('has a range that ignores case, which is not supported')
+      if (high.code === null || high.code < low.code!) this.fail('has a range that is none')
+      if (this.#fold) this.fail('has a range that ignores case, which is not supported')
       source += `${escaped(low.code!)}-${escaped(high.code)}`
     }
     return { kind: 'set', source: (negated ? '^' : '') + source }
@@ -241,34 +209,33 @@ class Parser {
   #group(): Part {
     const [fold, dotAll] = [this.#fold, this.#dotAll]
     let wrap = (part: Part): Part => part
-    if (this.#take('?')) {
+    if (this.take('?')) {
       const look =
         (ahead: boolean, wanted: boolean) =>
         (part: Part): Part => ({ kind: 'look', part, ahead, wanted })
-      if (this.#take('=')) wrap = look(true, true)
-      else if (this.#take('!')) wrap = look(true, false)
-      else if (this.#take('<=')) wrap = look(false, true)
-      else if (this.#take('<!')) wrap = look(false, false)
-      else if (this.#take('>')) wrap = (part) => ({ kind: 'atomic', part })
+      if (this.take('=')) wrap = look(true, true)
+      else if (this.take('!')) wrap = look(true, false)
+      else if (this.take('<=')) wrap = look(false, true)
+      else if (this.take('<!')) wrap = look(false, false)
+      else if (this.take('>')) wrap = (part) => ({ kind: 'atomic', part })
       else {
-        const [text, on, off, end] =
-          /^([im]*)(?:-([im]+))?([:)])/.exec(this.#source.slice(this.#at, this.#at + 16)) ?? []
-        if (text === undefined) this.#fail('has a group of a kind that is not supported')
-        this.#at += text.length
+        const [text, on, off, end] = /^([im]*)(?:-([im]+))?([:)])/.exec(this.source.slice(this.at, this.at + 16)) ?? []
+        if (text === undefined) this.fail('has a group of a kind that is not supported')
+        this.at += text.length
         if (on.includes('i')) this.#fold = true
         if (on.includes('m')) this.#dotAll = true
         if (off?.includes('i')) this.#fold = false
         if (off?.includes('m')) this.#dotAll = false
         if (end === ')') {
           // The flags hold to the end of the group around.
-          const rest = this.#choice()
+          const rest = this.choice()
           ;[this.#fold, this.#dotAll] = [fold, dotAll]
           return rest
         }
       }
     }
-    const part = this.#choice()
-    if (!this.#take(')')) this.#fail('has a ( without its )')
+    const part = this.choice()
+    if (!this.take(')')) this.fail('has a ( without its )')
     ;[this.#fold, this.#dotAll] = [fold, dotAll]
     return wrap(part)
   }
