@@ -7,6 +7,7 @@ import { openBackbone } from '../llama/forward.ts'
 import { type DeviceAdapter, loadAdapter, NO_ADAPTER } from '../llama/lora_adapter.ts'
 import { openOutputLayer, outputInfo } from '../llama/output_layer.ts'
 import { Slot } from '../llama/slot.ts'
+import { turns } from '../llama/turns.ts'
 import { openFor } from '../reward/directory.ts'
 import { encodeNamed } from '../reward/rows.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
@@ -133,16 +134,6 @@ export async function loadCausalModel(
       throw error
     }
   })
-}
-
-/** Work that is done one after the other, because a streamed backbone has one set of layers. */
-function turns(): <T>(work: () => Promise<T>) => Promise<T> {
-  let queue: Promise<unknown> = Promise.resolve()
-  return (work) => {
-    const turn = queue.then(work)
-    queue = turn.catch(() => {})
-    return turn
-  }
 }
 
 interface WriteOptions extends GenerationSettings, Pick<GenerateOptions, 'samples' | 'slots' | 'storage' | 'signal'> {

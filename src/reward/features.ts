@@ -10,6 +10,7 @@ import type { LoraLayer } from '../llama/lora.ts'
 import { loadAdapter, NO_ADAPTER } from '../llama/lora_adapter.ts'
 import { passTensors } from '../llama/pass_tensors.ts'
 import { Slot } from '../llama/slot.ts'
+import { turns } from '../llama/turns.ts'
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { type Batch, planBatches } from './batches.ts'
 import { type ModelDirectory, openFor } from './directory.ts'
@@ -204,13 +205,8 @@ export async function loadBackbone(
   const { vocab, maxPosition } = llama.config
   const { bos, gatePattern } = manifest
   let destroyed = false
-  let queue: Promise<unknown> = Promise.resolve()
-  /** Batches of overlapping calls take turns: a backbone has one set of buffers and may stream its layers. */
-  const takeTurn = <T>(work: () => Promise<T>): Promise<T> => {
-    const turn = queue.then(work)
-    queue = turn.catch(() => {})
-    return turn
-  }
+  /** Batches of overlapping calls take turns. */
+  const takeTurn = turns()
   return {
     name: files.name,
     device,
